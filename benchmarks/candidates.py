@@ -85,7 +85,9 @@ def measure(args: Any) -> list[Figure]:
     retriever = VectorRetriever(args.dim, args.centroids, seed=args.seed)
     build_s, _ = timed(build, retriever, vectors)
     first_s, (found, _) = timed(retriever.search, queries, args.cands)
-    index = retriever.index  # the index keeps the number of lists that this search chose
+    index = (
+        retriever.index
+    )  # the index keeps the number of lists that this search chose
 
     # Later searches use the number of lists of the first one, without choosing it again.
     retriever.nprobe = retriever.last_nprobe
@@ -118,7 +120,9 @@ def measure(args: Any) -> list[Figure]:
         Figure("candidates: all of it", "s", ours=[build_s + first_s]),
         Figure("candidates: peak memory, vectors included", "MB", ours=[peak]),
         Figure(f"candidates: recall@{args.cands}", "", ours=[our_recall]),
-        Figure(f"candidates: recall@{args.cands}, nprobe 1 (released)", "", ours=[released]),
+        Figure(
+            f"candidates: recall@{args.cands}, nprobe 1 (released)", "", ours=[released]
+        ),
     ]
 
 

@@ -30,7 +30,10 @@ from step import DTYPES, INPUTS, MODELS, towers
 
 def make_task(folder: Path, num_videos: int, workers: int) -> VideoRetriTask:
     """Generates a corpus and returns the task that embeds it."""
-    options = {"checkpoint": {"save_dir": f"{folder}/run"}, "dataset": {"num_workers": workers}}
+    options = {
+        "checkpoint": {"save_dir": f"{folder}/run"},
+        "dataset": {"num_workers": workers},
+    }
     config = RunConfig(
         dataset=generate(folder, num_videos),
         model=ModelConfig(),

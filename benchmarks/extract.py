@@ -46,7 +46,9 @@ OPTIONS = {
 }
 
 
-def make_video(path: Path, width: int, height: int, fps: int, codec: str, seconds: float) -> None:
+def make_video(
+    path: Path, width: int, height: int, fps: int, codec: str, seconds: float
+) -> None:
     """Writes a video of a textured wall, filmed by a moving camera."""
     rng = np.random.default_rng(0)
     # A smooth pattern with noise, larger than the picture by the way of the camera.
@@ -121,7 +123,9 @@ def count_ours(path: Path) -> int:
     return FPS * sum(1 for _ in VideoFile(path).clips())
 
 
-def plain_features(path: Path, network: S3D, device: torch.device, batch_size: int) -> np.ndarray:
+def plain_features(
+    path: Path, network: S3D, device: torch.device, batch_size: int
+) -> np.ndarray:
     """Returns the features of a video, whose frames are all read before the network runs."""
     frames = torch.stack(list(plain_frames(path)))
     num_missing = -len(frames) % FPS  # to whole seconds
@@ -184,7 +188,9 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
         ):
             found = []
             for job in videos.jobs:
-                found.append(plain_features(job.video, network, device, args.batch_size))
+                found.append(
+                    plain_features(job.video, network, device, args.batch_size)
+                )
             return found
 
     took, features = timed(plain)
@@ -220,7 +226,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.number("--batch-size", 32, "clips per batch")
-    parser.number("--threads", os.cpu_count() or 1, "decoding threads of the whole extraction")
+    parser.number(
+        "--threads", os.cpu_count() or 1, "decoding threads of the whole extraction"
+    )
     args = parser.parse_args()
     device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:

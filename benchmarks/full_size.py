@@ -56,13 +56,25 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = Options(__doc__)
     parser.number("--videos", 20_000, "number of training videos")
-    parser.number("--items", None, "batches of 64 videos to read (default: the whole epoch)")
-    parser.number("--workers", None, "loader processes (default: the number in the YAML)")
-    parser.add_argument("--part", choices=("loader", "refresh"), help="run only this part")
-    parser.add_argument("--folder", type=Path, help="folder of the data (default: a temporary one)")
-    parser.add_argument("--keep", action="store_true", help="keep the data for the next run")
+    parser.number(
+        "--items", None, "batches of 64 videos to read (default: the whole epoch)"
+    )
+    parser.number(
+        "--workers", None, "loader processes (default: the number in the YAML)"
+    )
+    parser.add_argument(
+        "--part", choices=("loader", "refresh"), help="run only this part"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the data (default: a temporary one)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the data for the next run"
+    )
     args = parser.parse_args(argv)
-    folder = args.folder or Path(tempfile.gettempdir()) / f"mmpt_full_size_{args.videos}"
+    folder = (
+        args.folder or Path(tempfile.gettempdir()) / f"mmpt_full_size_{args.videos}"
+    )
     claim_folder(folder, args.videos)
     try:
         figures = []
@@ -96,7 +108,11 @@ def loader_figures(
     folder: Path, num_videos: int, num_items: int | None, num_workers: int | None
 ) -> list[Figure]:
     """Measures the start of the data sets, a plan, and an epoch of batches."""
-    print(f"writing data of {num_videos:,} videos to {folder}", file=sys.stderr, flush=True)
+    print(
+        f"writing data of {num_videos:,} videos to {folder}",
+        file=sys.stderr,
+        flush=True,
+    )
     build(folder, num_videos)
     config = load_config(YAML, overrides(folder))
     torch.zeros(1)  # loads libraries
@@ -141,7 +157,9 @@ def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
     with watch.timed("taking up"):
         meta.set_candidates(loaded.batches)
     megabytes = path.stat().st_size / MB
-    figures = [Figure("plan, file", "MB", [megabytes], note=f"{len(plan.batches):,} batches")]
+    figures = [
+        Figure("plan, file", "MB", [megabytes], note=f"{len(plan.batches):,} batches")
+    ]
     return figures + part_figures("plan", watch)
 
 
@@ -149,7 +167,9 @@ def part_figures(name: str, watch: Stopwatch, **notes: str) -> list[Figure]:
     """Returns a figure for every part that was timed."""
     figures = []
     for part, seconds in watch.seconds.items():
-        figures.append(Figure(f"{name}, {part}", "s", [seconds], note=notes.get(part, "")))
+        figures.append(
+            Figure(f"{name}, {part}", "s", [seconds], note=notes.get(part, ""))
+        )
     return figures
 
 
@@ -159,7 +179,9 @@ def _planned(dataset: MMDataset) -> ShardedHow2VideoRetriMetaProcessor:
     return dataset.meta
 
 
-def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> list[Figure]:
+def epoch_figures(
+    train: MMDataset, num_workers: int, num_items: int | None
+) -> list[Figure]:
     """Measures an epoch of batches: first with a step of `STEP_S` for each, then without steps."""
     # torch warns about more workers than cores, and about pinned memory without a GPU.
     warnings.filterwarnings("ignore", module="torch.utils.data")
@@ -186,7 +208,9 @@ def epoch_figures(train: MMDataset, num_workers: int, num_items: int | None) -> 
     waited_percent = 100 * waited_s / whole_s
     what = f"loader, wait for data at {STEP_S} s a step"
     figures = [
-        Figure(f"loader, start of {num_workers} workers to the first batch", "s", [first_s]),
+        Figure(
+            f"loader, start of {num_workers} workers to the first batch", "s", [first_s]
+        ),
         Figure(what, "%", [waited_percent], note=f"{num_steps} steps"),
     ]
     num_wanted = min(num_items or len(batches), len(batches))
@@ -203,7 +227,9 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     assert dataset.num_video_per_batch
     assert retrieval.num_cands
     reset_peak()
-    pool = VideoVectorPool(np.arange(num_videos), HIDDEN_SIZE, folder / "retri", key="full size")
+    pool = VideoVectorPool(
+        np.arange(num_videos), HIDDEN_SIZE, folder / "retri", key="full size"
+    )
     for _, vectors in vector_blocks(num_videos, HIDDEN_SIZE, CHUNK):
         with watch.timed("pool"):
             pool.add(torch.from_numpy(vectors))
@@ -219,7 +245,10 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
     ]
     reset_peak()
     retriever = VectorRetriever(
-        HIDDEN_SIZE, retrieval.centroids, nprobe=retrieval.nprobe, recall=retrieval.recall
+        HIDDEN_SIZE,
+        retrieval.centroids,
+        nprobe=retrieval.nprobe,
+        recall=retrieval.recall,
     )
     plan = refresh_plan(
         vectors_ND,

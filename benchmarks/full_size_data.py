@@ -168,7 +168,9 @@ def _write_shard(
     np.save(f"{ids}_starts.npy", counts_starts)
 
 
-def _caption_times(seconds: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _caption_times(
+    seconds: np.ndarray, counts: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Returns start and end of all captions of a shard, float32 [captions, 2].
 
     The captions of a video begin at regular intervals, with random shifts.
@@ -206,7 +208,9 @@ def _write_sparse(path: str, shape: tuple[int, int]) -> None:
 def _caption_pattern() -> np.ndarray:
     """Returns captions of 4 to 20 word pieces, int32 [PATTERN_ROWS, 32], padded with -1."""
     rng = np.random.default_rng(0)
-    ids = rng.integers(1000, NUM_WORDS, size=(PATTERN_ROWS, MAX_CAPTION_IDS), dtype=np.int32)
+    ids = rng.integers(
+        1000, NUM_WORDS, size=(PATTERN_ROWS, MAX_CAPTION_IDS), dtype=np.int32
+    )
     lengths = rng.integers(4, 21, size=PATTERN_ROWS)
     is_padding = np.arange(MAX_CAPTION_IDS) >= lengths[:, None]
     ids[is_padding] = -1

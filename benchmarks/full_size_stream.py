@@ -34,7 +34,9 @@ class Sample:
     """The memory of the parent, then of every worker."""
 
 
-def stream_figures(batches: Iterator[Any], num_workers: int, num_items: int) -> list[Figure]:
+def stream_figures(
+    batches: Iterator[Any], num_workers: int, num_items: int
+) -> list[Figure]:
     """Reads `num_items` batches without steps, and measures rate and memory at even distances."""
     workers = [worker.pid for worker in multiprocessing.active_children() if worker.pid]
     num_sampled = num_items - READ_AHEAD  # after these, workers may have ended
@@ -77,7 +79,9 @@ def memory_figures(samples: list[Sample]) -> list[Figure]:
         if late.sum() > 1:
             slope, _ = np.polyfit(items[late], own[late], 1)
         note = f"{1000 * slope:+.2f} MB per 1,000 batches"
-        figures.append(Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note))
+        figures.append(
+            Figure(f"loader, own memory of {name}", "MB", [own[-1]], note=note)
+        )
     whole_peak = mapped_peak = 0
     for sample in samples:
         whole = sum(memory.own + memory.batches for memory in sample.memory)

@@ -216,7 +216,9 @@ def figures_with_background(
 
 def rank(text: np.ndarray, video: np.ndarray, lengths: Lengths) -> np.ndarray:
     """Returns the ranks of all paragraphs by caption average, computed in parts like the metric."""
-    ranks = full_video.paragraph_ranks(text, video, lengths, {"": full_video.caption_average})
+    ranks = full_video.paragraph_ranks(
+        text, video, lengths, {"": full_video.caption_average}
+    )
     return ranks[""]
 
 
@@ -252,11 +254,18 @@ def main() -> None:
     parser.number("--videos", 436, "number of videos")
     parser.number("--sample", 20, "videos whose pairs the loop scores")
     parser.number("--repeats", 3)
-    parser.number("--memory", None, "clips at which memory is measured, instead of speed", least=32)
+    parser.number(
+        "--memory",
+        None,
+        "clips at which memory is measured, instead of speed",
+        least=32,
+    )
     parser.number("--dim", 768, "length of a vector")
     args = parser.parse_args()
     if args.sample > args.videos:
-        raise UserError(f"--sample must be at most --videos ({args.videos}), but is {args.sample}.")
+        raise UserError(
+            f"--sample must be at most --videos ({args.videos}), but is {args.sample}."
+        )
     if args.memory:
         figures = measure_memory(args.memory, args.dim)
     else:

@@ -214,7 +214,13 @@ class Job:
 
     def run(self, *more: str) -> Lines:
         """Runs the command with the overrides `more`, and returns the lines that it printed."""
-        command = ["locallaunch.py", str(self.write_yaml()), "--jobtype", self.job_type, *more]
+        command = [
+            "locallaunch.py",
+            str(self.write_yaml()),
+            "--jobtype",
+            self.job_type,
+            *more,
+        ]
         return run([sys.executable, *command])
 
 

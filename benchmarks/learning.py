@@ -171,11 +171,18 @@ def score(data: Path, folder: Path) -> dict[str, float]:
 
 def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
     """Trains and scores both sides with dropout, for every seed."""
-    our_scores: dict[str, list[float]] = defaultdict(list)  # metric -> percentage of each seed
+    our_scores: dict[str, list[float]] = defaultdict(
+        list
+    )  # metric -> percentage of each seed
     padded_scores: dict[str, list[float]] = defaultdict(list)
-    our_losses: dict[str, list[float]] = defaultdict(list)  # stage -> held-out loss of each seed
+    our_losses: dict[str, list[float]] = defaultdict(
+        list
+    )  # stage -> held-out loss of each seed
     padded_losses: dict[str, list[float]] = defaultdict(list)
-    sides = (("ours", ours, our_losses, our_scores), ("plain", PLAIN, padded_losses, padded_scores))
+    sides = (
+        ("ours", ours, our_losses, our_scores),
+        ("plain", PLAIN, padded_losses, padded_scores),
+    )
     for seed in seeds:
         data = make_data(folder, seed, dropout=True)
         for name, options, side_losses, side_scores in sides:
@@ -190,7 +197,9 @@ def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[F
         padded = padded_losses[stage]
         differences = [f"{a - b:+.3f}" for a, b in zip(mine, padded, strict=True)]
         note = f"seeds {seeds}, ours less padded: {', '.join(differences)}"
-        figures.append(Figure(f"loss on held-out videos after {stage}", "", mine, padded, note))
+        figures.append(
+            Figure(f"loss on held-out videos after {stage}", "", mine, padded, note)
+        )
     for what, mine in our_scores.items():
         padded = padded_scores[what]
         pairs = [f"{a:.1f}, {b:.1f}" for a, b in zip(mine, padded, strict=True)]
@@ -208,9 +217,15 @@ def main() -> None:
     work = Path(tempfile.gettempdir()) / "mmpt-learning"
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--ours", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of our runs"
+        "--ours",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides of our runs",
     )
-    parser.add_argument("--work", type=Path, default=work, help="folder of the runs, which is kept")
+    parser.add_argument(
+        "--work", type=Path, default=work, help="folder of the runs, which is kept"
+    )
     args = parser.parse_args()
     name = "-".join(args.ours) or "default"
     folder = args.work.resolve() / name

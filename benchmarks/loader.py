@@ -54,7 +54,9 @@ def generate(folder: Path, num_videos: int) -> DatasetConfig:
     vocabulary of 30,522 made-up words.
     """
     videos = random_videos(num_videos)
-    shards = write_shards(folder, f"{folder}/cap.bert.", Split.TRAIN, videos, shard_size=128)
+    shards = write_shards(
+        folder, f"{folder}/cap.bert.", Split.TRAIN, videos, shard_size=128
+    )
     names = [name for ids in shards for name in ids]
     (folder / "train.lst").write_text("\n".join(names))
     write_bert(folder)
@@ -128,7 +130,10 @@ def plain_clip(ids: list[int], rows: np.ndarray) -> tuple[torch.Tensor, ...]:
 
 
 def plain_clips(
-    aligner: VideoRetriOverlappedAligner, seconds: int, captions: Captions, rng: random.Random
+    aligner: VideoRetriOverlappedAligner,
+    seconds: int,
+    captions: Captions,
+    rng: random.Random,
 ) -> list[Clip]:
     """Returns the sorted clips of a video, drawn as in the aligner.
 
@@ -150,7 +155,9 @@ def plain_clips(
         middle = rng.randint(low, high) if low < high else (low + high) // 2
         middle = max(0, min(middle, seconds - 1))
         # The video window grows by a second at a time, to a random side.
-        wanted = rng.randint(aligner.sampled_video_min_len, aligner.sampled_video_max_len)
+        wanted = rng.randint(
+            aligner.sampled_video_min_len, aligner.sampled_video_max_len
+        )
         begin = end = middle
         for _ in range(min(wanted, seconds)):
             if begin <= 0:
@@ -184,7 +191,9 @@ def plain_item(
             clips.append(plain_clip(window, rows))
         videos.append([torch.stack(column) for column in zip(*clips, strict=True)])
     columns = zip(*videos, strict=True)
-    return {name: torch.cat(column) for name, column in zip(TENSORS, columns, strict=True)}
+    return {
+        name: torch.cat(column) for name, column in zip(TENSORS, columns, strict=True)
+    }
 
 
 def plain_captions(prefix: str, key: ShardKey) -> Captions:
@@ -220,14 +229,18 @@ def check_equal(ours: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -
         assert torch.equal(ours[name], plain[name]), name
 
 
-def loader_seconds(dataset: Dataset, collate_fn: Callable, num_items: int) -> tuple[float, float]:
+def loader_seconds(
+    dataset: Dataset, collate_fn: Callable, num_items: int
+) -> tuple[float, float]:
     """Measures a loader with one worker process, whose parent copies the features.
 
     Returns:
         The CPU seconds per item of the worker, and of the worker and its parent together.
     """
     order = [[index % len(dataset)] for index in range(num_items + 4)]
-    batches = iter(DataLoader(dataset, batch_sampler=order, collate_fn=collate_fn, num_workers=1))
+    batches = iter(
+        DataLoader(dataset, batch_sampler=order, collate_fn=collate_fn, num_workers=1)
+    )
     copy = torch.empty_like(next(batches)["vfeats"])  # now the worker has started
     (worker,) = multiprocessing.active_children()
     begin = cpu_s(worker.pid)
@@ -267,7 +280,9 @@ def main() -> None:
     our_s, plain_s = called
     our_ms = [1000 * seconds for seconds in our_s]
     plain_ms = [1000 * seconds for seconds in plain_s]
-    figures = [Figure("an item of 64 videos", "ms", our_ms, plain_ms, note="equal tensors")]
+    figures = [
+        Figure("an item of 64 videos", "ms", our_ms, plain_ms, note="equal tensors")
+    ]
     sides = {
         "loader, a core": called,
         "loader, a core, in its process": in_worker,
@@ -278,7 +293,9 @@ def main() -> None:
     record(figures, args.out)
 
 
-def measure_workers(data: MMDataset, plain: PlainItems) -> tuple[list[list[float]], ...]:
+def measure_workers(
+    data: MMDataset, plain: PlainItems
+) -> tuple[list[list[float]], ...]:
     """Returns the CPU seconds per item in a worker, and in worker and parent, of both sides."""
     in_worker: list[list[float]] = [[], []]
     with_parent: list[list[float]] = [[], []]

@@ -24,7 +24,9 @@ from process_memory import MB, peak_memory, run_in_new_process
 from results import Figure, Options, record, run_script, time_in_turns, timed
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
-RECIPE = load_config(Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml")
+RECIPE = load_config(
+    Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
+)
 assert RECIPE.loss is not None, "the recipe trains"
 NORTON = RECIPE.loss
 LossFunction = Callable[[Batch], Tensor]
@@ -97,7 +99,9 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
     loss_errors: list[float] = []
     gradient_errors: list[float] = []
 
-    def check(found: tuple[float, list[Tensor]], wanted: tuple[float, list[Tensor]]) -> None:
+    def check(
+        found: tuple[float, list[Tensor]], wanted: tuple[float, list[Tensor]]
+    ) -> None:
         loss, gradients = found
         exact_loss, exact_gradients = wanted
         loss_errors.append(abs(loss / exact_loss - 1))
@@ -112,8 +116,9 @@ def compare(num_clips: int, rounds: int, threads: int) -> list[Figure]:
         lambda number: step(dense, batches[number]),
         check=check,
     )
+    loss_error, gradient_error = max(loss_errors), max(gradient_errors)
     agreement = (
-        f"dense; losses equal to {max(loss_errors):.0e}, gradients to {max(gradient_errors):.0e}"
+        f"dense; losses equal to {loss_error:.0e}, gradients to {gradient_error:.0e}"
     )
     gradients = gradient_mb(num_clips)
     memory, without_gradients = [], []
@@ -144,19 +149,27 @@ def gradient_mb(num_clips: int) -> float:
 def main() -> None:
     """Runs the benchmark."""
     parser = Options(__doc__)
-    parser.number("--clips", 256, "clips of the comparison with dense; 0 skips it", least=0)
-    parser.number("--large", 1024, "clips of the run of ours alone; 0 skips it", least=0)
+    parser.number(
+        "--clips", 256, "clips of the comparison with dense; 0 skips it", least=0
+    )
+    parser.number(
+        "--large", 1024, "clips of the run of ours alone; 0 skips it", least=0
+    )
     parser.number("--rounds", 5)
     parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
     if not (args.clips or args.large):
-        raise UserError("--clips 0 and --large 0 leave nothing to measure; give one of them clips.")
+        raise UserError(
+            "--clips 0 and --large 0 leave nothing to measure; give one of them clips."
+        )
     torch.set_num_threads(args.threads)
     figures = []
     if args.clips:
         figures += compare(args.clips, args.rounds, args.threads)
     if args.large:
-        seconds, extra = run_in_new_process(step_alone, "ours", args.large, args.threads)
+        seconds, extra = run_in_new_process(
+            step_alone, "ours", args.large, args.threads
+        )
         note = f"of it {gradient_mb(args.large):.0f} MB are the gradients of the states"
         figures += [
             Figure(f"loss, {args.large} clips, forward and backward", "s", [seconds]),

@@ -70,7 +70,9 @@ def main() -> None:
     parser = Options(__doc__)
     parser.add_argument("--model", choices=sorted(MODELS), default="demo")
     parser.number("--clips", 1024, "clips of a batch")
-    parser.number("--chunk", 64, "clips whose activations are computed at the same time")
+    parser.number(
+        "--chunk", 64, "clips whose activations are computed at the same time"
+    )
     parser.number("--rounds", 1)
     parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
@@ -78,7 +80,9 @@ def main() -> None:
     for chunk in (args.chunk, False):  # False keeps all activations
         values = []
         for _ in range(args.rounds):
-            extra = run_in_new_process(measure, args.model, args.clips, chunk, args.threads)
+            extra = run_in_new_process(
+                measure, args.model, args.clips, chunk, args.threads
+            )
             values.append(extra)
         sides.append(values)
     what = (

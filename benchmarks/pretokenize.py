@@ -29,7 +29,16 @@ from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.writer import write_caption_shard
-from results import Figure, Options, at_least, rates, record, run_script, time_in_turns, timed
+from results import (
+    Figure,
+    Options,
+    at_least,
+    rates,
+    record,
+    run_script,
+    time_in_turns,
+    timed,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
@@ -60,7 +69,11 @@ def write_bert(folder: Path, words: list[str]) -> None:
 
 
 def write_captions(
-    path: Path, words: list[str], num_videos: int, num_captions: int, rng: np.random.Generator
+    path: Path,
+    words: list[str],
+    num_videos: int,
+    num_captions: int,
+    rng: np.random.Generator,
 ) -> None:
     """Writes a file of raw captions like HowTo100M's, whose captions overlap their neighbours."""
     # The cumulative distribution of Zipf's law: the probability of word n is proportional to 1/n.
@@ -178,7 +191,12 @@ def measure_memory(folder: Path, scales: list[int]) -> None:
         scripts = "scripts/text_token_extractor"
         yaml = f"{scripts}/configs/bert-base-uncased.yaml"
         commands = {
-            "dedupprocessor": ["-m", "mmpt.processors.dedupprocessor", "--how2dir", str(place)],
+            "dedupprocessor": [
+                "-m",
+                "mmpt.processors.dedupprocessor",
+                "--how2dir",
+                str(place),
+            ],
             "pretokenization": [f"{scripts}/pretokenization.py", yaml, *overrides],
         }
         for name, arguments in commands.items():
@@ -193,9 +211,15 @@ def main() -> None:
     parser.number("--videos", 2000, "videos of 100 captions for the comparison")
     parser.number("--rounds", 3)
     parser.add_argument(
-        "--memory", type=at_least(1), nargs="+", metavar="VIDEOS", help="measure memory instead"
+        "--memory",
+        type=at_least(1),
+        nargs="+",
+        metavar="VIDEOS",
+        help="measure memory instead",
     )
-    parser.add_argument("--folder", help="of the generated files; default: the temporary folder")
+    parser.add_argument(
+        "--folder", help="of the generated files; default: the temporary folder"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         if args.memory:

@@ -91,11 +91,16 @@ class Options(argparse.ArgumentParser):
 
     def __init__(self, description: str | None):
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_argument("--out", type=Path, default=RESULTS, help="file to append the run to")
+        self.add_argument(
+            "--out", type=Path, default=RESULTS, help="file to append the run to"
+        )
 
-    def number(self, name: str, default: Any, help: str = "", *, least: float = 1) -> None:
+    def number(
+        self, name: str, default: Any, help: str = "", *, least: float = 1
+    ) -> None:
         """Adds an option that takes a number of at least `least`."""
         self.add_argument(name, type=at_least(least), default=default, help=help)
 

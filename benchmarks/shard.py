@@ -54,8 +54,12 @@ def main() -> None:
     parser.number("--videos", 4096, "number of videos (0.2 MB each)")
     parser.number("--shard-size", 2048, "videos per shard")
     parser.number("--workers", cores, "shards that are packed at the same time")
-    parser.add_argument("--dtype", choices=dtypes, default="float16", help="of the feature files")
-    parser.add_argument("--folder", help="on the disk to measure (default: the temporary folder)")
+    parser.add_argument(
+        "--dtype", choices=dtypes, default="float16", help="of the feature files"
+    )
+    parser.add_argument(
+        "--folder", help="on the disk to measure (default: the temporary folder)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         raw = Path(name) / "raw"

@@ -66,7 +66,9 @@ def towers(
 ) -> MMFusionSeparate:
     """Returns two towers with weights from a fixed seed. Without packing, they attend eagerly."""
     changes, video_layers = MODELS[size]
-    config = BertConfig(**changes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    config = BertConfig(
+        **changes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
     torch.manual_seed(0)
     model = MMFusionSeparate(
         config, num_hidden_video_layers=video_layers, max_video_len=16, packed=packed
@@ -87,7 +89,9 @@ class Step:
 
 
 def step(
-    model: MMFusionSeparate, loss: Callable[..., torch.Tensor], batch: dict[str, torch.Tensor]
+    model: MMFusionSeparate,
+    loss: Callable[..., torch.Tensor],
+    batch: dict[str, torch.Tensor],
 ) -> Step:
     """Runs and measures one step.
 
@@ -113,7 +117,9 @@ def step(
     return Step(value, seconds, peak / 1e9)
 
 
-def real_share(batch: dict[str, torch.Tensor], video_layers: int, text_layers: int) -> float:
+def real_share(
+    batch: dict[str, torch.Tensor], video_layers: int, text_layers: int
+) -> float:
     """Returns the share of real tokens among all tokens, summed over the layers of both towers.
 
     The video tower adds two tokens, [CLS] and [SEP]. The text tower leaves out the first slot of
@@ -165,7 +171,8 @@ def compare(
     real_percent = 100 * statistics.mean(shares)
     what = f"training step, {size} size, {num_videos} videos x 16 clips, {device.type}, {dtype}"
     note = (
-        f"losses equal to {tolerance:g}; {real_percent:.0f} % of the padded token-layers are real"
+        f"losses equal to {tolerance:g}; {real_percent:.0f} % of the padded token-layers "
+        "are real"
     )
     our_seconds = [each.seconds for each in our_steps]
     plain_seconds = [each.seconds for each in plain_steps]
@@ -181,8 +188,12 @@ def compare(
 def main() -> None:
     """Runs the benchmark."""
     parser = Options(__doc__)
-    parser.add_argument("--models", choices=sorted(MODELS), nargs="+", default=["base", "demo"])
-    parser.number("--videos", None, "videos in a batch, of 16 clips each (base: 8, demo: 16)")
+    parser.add_argument(
+        "--models", choices=sorted(MODELS), nargs="+", default=["base", "demo"]
+    )
+    parser.number(
+        "--videos", None, "videos in a batch, of 16 clips each (base: 8, demo: 16)"
+    )
     parser.number("--rounds", 3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="ours")

@@ -54,7 +54,10 @@ Seconds = dict[str, float]
 # Sums of phases that are reported, too.
 START = ("checks", "imports", "data and model", "refresh", "first update")
 EPOCH = ("first update", "other updates", "validation", "checkpoint")
-TRAINING_SUMS = {"launch to first update": START, "updates, validation, checkpoint": EPOCH}
+TRAINING_SUMS = {
+    "launch to first update": START,
+    "updates, validation, checkpoint": EPOCH,
+}
 WHOLE = "whole command"
 
 
@@ -71,7 +74,9 @@ def measure(lines: Lines, phases: Mapping[str, str]) -> Seconds:
     for phase, pattern in phases.items():
         end_s = find_end(lines, pattern)
         if end_s is None:
-            raise LaunchError(f"the command printed no line `{pattern}`, which ends `{phase}`.")
+            raise LaunchError(
+                f"the command printed no line `{pattern}`, which ends `{phase}`."
+            )
         # The seconds in a line are rounded. Without `max`, a phase could end before it begins.
         ends.append(max(ends[-1], end_s))
     seconds = {}
@@ -133,7 +138,9 @@ def network_s(path: Path) -> float:
     return time.perf_counter() - begin
 
 
-def figures_of(job: Job, ours: Sequence[Seconds], plain: Sequence[Seconds]) -> list[Figure]:
+def figures_of(
+    job: Job, ours: Sequence[Seconds], plain: Sequence[Seconds]
+) -> list[Figure]:
     """Returns a figure for each phase of a job, for sums of phases, and for the whole command."""
     parts: dict[str, Sequence[str]] = {name: (name,) for name in (*job.phases, WHOLE)}
     if job.job_type != PREDICT:
@@ -212,7 +219,10 @@ def compare(jobs: Sequence[Job], args: Any) -> list[list[Figure]]:
             seconds = measure(one.run(), one.phases)
         taken.setdefault(one, []).append(seconds)
         side = "plain" if plain else "ours"
-        print(f"round {number + 1}, {one.name}, {side}: {seconds[WHOLE]:.1f} s", flush=True)
+        print(
+            f"round {number + 1}, {one.name}, {side}: {seconds[WHOLE]:.1f} s",
+            flush=True,
+        )
     figures = []
     for job in jobs:
         plain_job = replace(job, plain=True)
@@ -230,11 +240,19 @@ def main() -> None:
     parser = Options(__doc__)
     work = Path(tempfile.gettempdir()) / "mmpt-whole-job"
     parser.add_argument("--size", choices=sorted(SIZES), nargs="+", default=["small"])
-    parser.add_argument("--jobtype", choices=JOB_TYPES, nargs="+", default=JOB_TYPES[:2])
-    parser.add_argument("--refresh", choices=["on", "off"], nargs="+", default=["on", "off"])
-    parser.add_argument("--no-baseline", action="store_true", help="measure our side alone")
     parser.add_argument(
-        "--beside-busy", action="store_true", help="keep a core busy with another process"
+        "--jobtype", choices=JOB_TYPES, nargs="+", default=JOB_TYPES[:2]
+    )
+    parser.add_argument(
+        "--refresh", choices=["on", "off"], nargs="+", default=["on", "off"]
+    )
+    parser.add_argument(
+        "--no-baseline", action="store_true", help="measure our side alone"
+    )
+    parser.add_argument(
+        "--beside-busy",
+        action="store_true",
+        help="keep a core busy with another process",
     )
     parser.number("--rounds", 3)
     parser.number("--videos", None, "training videos (small: 360, base: 96)")

@@ -35,7 +35,10 @@ ALL_WEIGHTS: Overrides = {
 
 # Losses. NORTON's YAML has the complete loss.
 NORTON_LOSS: Overrides = {}
-PLAIN_LOSS: Overrides = {"loss.sequence_contrast": None, "loss.sinkhorn_iterations": None}
+PLAIN_LOSS: Overrides = {
+    "loss.sequence_contrast": None,
+    "loss.sinkhorn_iterations": None,
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ class Experiment:
         """Returns the arms for a corpus."""
         arms = list(self.make_arms(corpus))
         names = [arm.name for arm in arms]
-        assert len(set(names)) == len(names), f"names of {self.name} are not unique: {names}"
+        assert len(set(names)) == len(names), (
+            f"names of {self.name} are not unique: {names}"
+        )
         unknown = {arm.against for arm in arms} - {*names, ""}
         assert not unknown, f"{self.name} compares with unknown arms: {unknown}"
         return arms

@@ -31,7 +31,10 @@ def estimated_seconds(run: Run) -> float:
     """Returns about how long training and scoring of a run take on the machine of the docs."""
     num_videos = run.corpus.options.get("num_videos", CorpusSettings.num_videos)
     epochs = _epochs(run.arm.yaml, *override_words(run.arm.settings))
-    return FIXED_SECONDS + SECONDS_PER_EPOCH * epochs * num_videos / CorpusSettings.num_videos
+    return (
+        FIXED_SECONDS
+        + SECONDS_PER_EPOCH * epochs * num_videos / CorpusSettings.num_videos
+    )
 
 
 @cache
@@ -76,12 +79,22 @@ def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Names
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="default: see the plan")
-    parser.add_argument("--corpora", nargs="+", choices=sorted(CORPORA), help="default: see plan")
-    parser.add_argument("--jobs", type=int, default=2, help="runs next to each other (2)")
+    parser.add_argument(
+        "--corpora", nargs="+", choices=sorted(CORPORA), help="default: see plan"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="runs next to each other (2)"
+    )
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these arms")
-    parser.add_argument("--plan", action="store_true", help="list the runs and their time")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"of the runs ({FOLDER})")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file to append to")
+    parser.add_argument(
+        "--plan", action="store_true", help="list the runs and their time"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help=f"of the runs ({FOLDER})"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="file to append to"
+    )
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f"--jobs must be at least 1, but is {args.jobs}")
@@ -143,7 +156,10 @@ def print_plan(
             f"{experiment.question}"
         )
     seconds = sum(step.estimate_s for step in steps if not step.is_done)
-    print(f"in total: {len(steps)} steps, {format_seconds(seconds / num_jobs)}", flush=True)
+    print(
+        f"in total: {len(steps)} steps, {format_seconds(seconds / num_jobs)}",
+        flush=True,
+    )
 
 
 def print_changed(results: Mapping[str, Row], wanted: Sequence[Run]) -> None:

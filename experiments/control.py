@@ -36,7 +36,10 @@ NO_BUCKET: Overrides = {"loss.sequence_contrast.prompt_ratio": None}
 LADDER: dict[str, tuple[str, Overrides]] = {
     "A": ("A: plain loss (control)", PLAIN_LOSS),
     "B": ("B: targets from transport", {"loss.sequence_contrast": None}),
-    "C": ("C: B and paragraphs, mean pooling", {**NO_BUCKET, "loss.fusion_weight": POOLED_ONLY}),
+    "C": (
+        "C: B and paragraphs, mean pooling",
+        {**NO_BUCKET, "loss.fusion_weight": POOLED_ONLY},
+    ),
     # 0.02 is the smallest value that the loss accepts.
     "D": (
         "D: fine-grained, maximum",
@@ -71,7 +74,9 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
         title, loss = LADDER[name]
         against = "" if name == "A" else "A, LayerNorm"
         overrides = {**LAYERNORM, **loss}
-        yield Arm(f"{name}, LayerNorm", f"{title}, LayerNorm only", overrides, against=against)
+        yield Arm(
+            f"{name}, LayerNorm", f"{title}, LayerNorm only", overrides, against=against
+        )
 
 
 EXPERIMENT = Experiment(

@@ -33,7 +33,9 @@ SHOWN: dict[str, Number] = {
     "alignment AUC": AUC,
 }
 """Title of a panel -> its number."""
-BY_LEVEL = {title: SHOWN[title] for title in ("clip", "video, DTW calibrated", "alignment AUC")}
+BY_LEVEL = {
+    title: SHOWN[title] for title in ("clip", "video, DTW calibrated", "alignment AUC")
+}
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mmpt",
     "svg.fonttype": "none",
@@ -46,7 +48,9 @@ Results = Mapping[str, BySeed]
 
 def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
     """Draws a panel of dots with standard errors per number. Returns False without any gain."""
-    shown = [arm for arm in arms if arm.against and by_arm[arm.name] and by_arm[arm.against]]
+    shown = [
+        arm for arm in arms if arm.against and by_arm[arm.name] and by_arm[arm.against]
+    ]
     if not shown:
         return False
     with rc_context(STYLE):
@@ -58,7 +62,9 @@ def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
                 found = gain(number, by_arm[arm.name], by_arm[arm.against])
                 if found:
                     error = np.nan_to_num(found.error)
-                    panel.errorbar(found.mean, place, xerr=error, fmt="o", color=COLOURS[0])
+                    panel.errorbar(
+                        found.mean, place, xerr=error, fmt="o", color=COLOURS[0]
+                    )
             panel.axvline(0, color=GREY, linewidth=1)
             panel.set_title(title.replace(", ", "\n"))
             panel.set_xlabel("gain in points")
@@ -69,7 +75,9 @@ def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
 
 def draw_levels(arms: Sequence[Arm], by_arm: Results, x_title: str, path: Path) -> bool:
     """Draws the gain over the level of a panel's arms, a panel each. Returns False without any."""
-    names = list(dict.fromkeys(arm.panel for arm in arms if arm.panel and by_arm[arm.name]))
+    names = list(
+        dict.fromkeys(arm.panel for arm in arms if arm.panel and by_arm[arm.name])
+    )
     if not names:
         return False
     with rc_context(STYLE):
@@ -89,7 +97,12 @@ def draw_levels(arms: Sequence[Arm], by_arm: Results, x_title: str, path: Path) 
 
 
 def _draw_levels(
-    panel: Axes, arms: Sequence[Arm], by_arm: Results, number: Number, title: str, colour: str
+    panel: Axes,
+    arms: Sequence[Arm],
+    by_arm: Results,
+    number: Number,
+    title: str,
+    colour: str,
 ) -> None:
     """Draws the line of one number."""
     levels, means, errors = [], [], []
@@ -99,7 +112,9 @@ def _draw_levels(
             levels.append(arm.level)
             means.append(found.mean)
             errors.append(np.nan_to_num(found.error))
-    panel.errorbar(levels, means, yerr=errors, fmt="o-", color=colour, label=title, capsize=2)
+    panel.errorbar(
+        levels, means, yerr=errors, fmt="o-", color=colour, label=title, capsize=2
+    )
 
 
 def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
@@ -115,13 +130,17 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
     rows = {"clips": "Calibrated", "background": "CalibratedBG"}
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 6), layout="constrained")
-        panels = figure.subplots(len(rows), len(ways), sharex=True, sharey="row", squeeze=False)
+        panels = figure.subplots(
+            len(rows), len(ways), sharex=True, sharey="row", squeeze=False
+        )
         for line, (name, metric) in zip(panels, rows.items(), strict=True):
             for panel, way in zip(line, ways, strict=True):
                 for colour, arm in zip(COLOURS, shown, strict=False):
                     results = list(by_arm[arm.name].values())
                     curves = np.array([row["curves"][name][way] for row in results])
-                    panel.plot(CONSTANTS, 100 * curves.mean(0), color=colour, label=arm.title)
+                    panel.plot(
+                        CONSTANTS, 100 * curves.mean(0), color=colour, label=arm.title
+                    )
                     dots = [_calibrated(row, metric, way) for row in results]
                     x, y = np.mean(dots, axis=0)
                     panel.plot(x, y, "o", color=colour)

@@ -107,6 +107,8 @@ def offset_curve(scores: Scores) -> dict[str, list[float]]:
     """Returns R@1 for each constant of `CONSTANTS`, by the name of the way to align."""
     curve = {}
     for way in WAYS:
-        recalls = [recall_at_1(pair_scores(scores, way, constant)) for constant in CONSTANTS]
+        recalls = [
+            recall_at_1(pair_scores(scores, way, constant)) for constant in CONSTANTS
+        ]
         curve[way] = [round(recall, 4) for recall in recalls]
     return curve

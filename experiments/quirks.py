@@ -32,7 +32,9 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
     for key, title in QUIRKS.items():
         yield arm(key.removeprefix("loss."), title, {key: "paper"})
     yield arm("paper", "all four as in the paper", dict.fromkeys(QUIRKS, "paper"))
-    yield arm("temperature", "trained temperature", {"loss.learnable_temperature": True})
+    yield arm(
+        "temperature", "trained temperature", {"loss.learnable_temperature": True}
+    )
     yield arm("plain", "plain loss (control)", PLAIN_LOSS)
 
 

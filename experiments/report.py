@@ -20,7 +20,9 @@ from experiments.results import RESULTS, Row, read_results
 from experiments.tables import rows_of, tables
 
 PAGE = ROOT / "docs" / "ablations.md"
-MARKED = re.compile(r"(<!-- results: (\S+) (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- results: (\S+) (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL
+)
 STATISTICS = re.compile(r"(<!-- corpora -->\n).*?(<!-- end of corpora -->)", re.DOTALL)
 NO_RESULTS = "No results yet.\n"
 STATISTICS_VIDEOS = 400
@@ -46,7 +48,9 @@ def results_text(
     else:
         drawn = draw_gains(arms, by_arm, path)
     seeds = sorted({seed for rows in by_arm.values() for seed in rows})
-    commits = sorted({row["commit"] for rows in by_arm.values() for row in rows.values()})
+    commits = sorted(
+        {row["commit"] for rows in by_arm.values() for row in rows.values()}
+    )
     parts = [f"Seeds {', '.join(map(str, seeds))}; commits {', '.join(commits)}."]
     if drawn:
         parts.append(f"![{experiment.question}]({images.name}/{path.name})")
@@ -79,7 +83,9 @@ def update_page(page: Path, results: Path) -> None:
 
     def replace(match: re.Match[str]) -> str:
         name, corpus = match[2], match[3]
-        text = results_text(experiments[name], CORPORA[corpus], rows, page.parent / "images")
+        text = results_text(
+            experiments[name], CORPORA[corpus], rows, page.parent / "images"
+        )
         return match[1] + text + match[4]
 
     text = MARKED.sub(replace, page.read_text())

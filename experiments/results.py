@@ -34,7 +34,11 @@ def append_result(row: Row, path: Path = RESULTS) -> None:
 
 
 def make_row(
-    run: Run, experiment: str, commands: list[str], seconds: float, measures: dict[str, Any]
+    run: Run,
+    experiment: str,
+    commands: list[str],
+    seconds: float,
+    measures: dict[str, Any],
 ) -> Row:
     """Returns the row of a finished run.
 
@@ -66,13 +70,17 @@ def make_row(
 
 def code_version() -> str:
     """Returns the hash of the committed code and YAMLs that runs depend on."""
-    hashes = [_git("rev-parse", "--short", f"HEAD:{name}") for name in ("mmpt", "projects")]
+    hashes = [
+        _git("rev-parse", "--short", f"HEAD:{name}") for name in ("mmpt", "projects")
+    ]
     return "-".join(hashes)
 
 
 def commit() -> str:
     """Returns the current commit, with a `+` if tracked files differ from it."""
-    changes = _git("status", "--porcelain", "--untracked-files=no", ":!experiments/results.jsonl")
+    changes = _git(
+        "status", "--porcelain", "--untracked-files=no", ":!experiments/results.jsonl"
+    )
     return _git("rev-parse", "--short", "HEAD") + ("+" if changes else "")
 
 
@@ -80,7 +88,9 @@ def machine() -> str:
     """Returns the processor and its cores, and the versions of Python and torch."""
     processor = platform.machine()
     if sys.platform == "linux":
-        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        found = re.search(
+            r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M
+        )
         processor = found[1] if found else processor
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{processor}, {os.cpu_count()} cores, {versions}"
@@ -88,5 +98,7 @@ def machine() -> str:
 
 def _git(*args: str) -> str:
     """Returns the output of a git command, or an empty text outside of a repository."""
-    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *args], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip()

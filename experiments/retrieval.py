@@ -30,7 +30,9 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
 
     yield Arm("random", "random batches", {"retri_epoch": NEVER}, yaml=VIDEOCLIP)
     yield arm("frozen", "the first plan in all epochs", freeze_plan=True)
-    yield Arm("new plans", "a new plan in each epoch", yaml=START.yaml, against="random")
+    yield Arm(
+        "new plans", "a new plan in each epoch", yaml=START.yaml, against="random"
+    )
     for num_cands in NUM_CANDS:
         name = f"{num_cands} neighbours"
         yield arm(name, f"a new plan, {num_cands} neighbours", num_cands=num_cands)

@@ -22,8 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.arms import ROOT, START, Run, override_words
-from experiments.measures import CHECKPOINT, read_measures, remove_large_files, scoring_command
-from experiments.results import RESULTS, append_result, code_version, make_row, read_results
+from experiments.measures import (
+    CHECKPOINT,
+    read_measures,
+    remove_large_files,
+    scoring_command,
+)
+from experiments.results import (
+    RESULTS,
+    append_result,
+    code_version,
+    make_row,
+    read_results,
+)
 from mmpt.errors import DataError, LaunchError
 from mmpt.utils.io import read_json, write_json
 from mmpt.utils.log import format_seconds
@@ -88,7 +99,9 @@ def training_command(run: Run, base: Path = FOLDER) -> Command:
         "fairseq.common.seed": run.seed + 1,
     }
     if run.start is not None:
-        places["fairseq.checkpoint.restore_file"] = str(run_folder(run.start, base) / CHECKPOINT)
+        places["fairseq.checkpoint.restore_file"] = str(
+            run_folder(run.start, base) / CHECKPOINT
+        )
     words = override_words({**places, **run.arm.settings})
     return ["-m", "mmpt", "train", run.arm.yaml, "--jobtype", "local_single", *words]
 
@@ -149,7 +162,10 @@ def _run_step(run: Run, experiment: str, base: Path, results: Path) -> Step:
     is_start = run.key == Run(START, run.corpus, run.seed).key
 
     def commands() -> list[Command]:
-        return [training_command(run, base), scoring_command(folder, corpus_folder(run, base))]
+        return [
+            training_command(run, base),
+            scoring_command(folder, corpus_folder(run, base)),
+        ]
 
     def finish(texts: list[str], seconds: float) -> None:
         saved = folder / "measures.json"
@@ -238,7 +254,12 @@ def do_step(step: Step, run_command: Commands) -> float:
     seconds = time.monotonic() - begin
     texts = [shlex.join(["python", *command]) for command in commands]
     step.finish(texts, seconds)
-    done = {"key": step.key, "commands": texts, "code": code_version(), "seconds": seconds}
+    done = {
+        "key": step.key,
+        "commands": texts,
+        "code": code_version(),
+        "seconds": seconds,
+    }
     write_json(marker, done)
     return seconds
 

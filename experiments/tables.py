@@ -104,14 +104,18 @@ def tables(arms: Sequence[Arm], by_arm: Mapping[str, BySeed]) -> str:
         lines = []
         for arm in arms:
             if rows := by_arm[arm.name]:
-                values = [[number.of(row) for row in rows.values()] for number in numbers]
+                values = [
+                    [number.of(row) for row in rows.values()] for number in numbers
+                ]
                 lines.append([arm.title, *(estimate(each).text() for each in values)])
         parts.append(_table(f"mean, {title}", numbers, lines))
         lines = []
         for arm in arms:
             if not arm.against:
                 continue
-            gains = [gain(each, by_arm[arm.name], by_arm[arm.against]) for each in numbers]
+            gains = [
+                gain(each, by_arm[arm.name], by_arm[arm.against]) for each in numbers
+            ]
             cells = [each.text(signed=True) for each in gains if each]
             if cells:
                 lines.append([f"{arm.title}, against {arm.against}", *cells])
@@ -119,7 +123,9 @@ def tables(arms: Sequence[Arm], by_arm: Mapping[str, BySeed]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _table(title: str, numbers: Sequence[Number], lines: Sequence[Sequence[str]]) -> str:
+def _table(
+    title: str, numbers: Sequence[Number], lines: Sequence[Sequence[str]]
+) -> str:
     """Returns a Markdown table, or an empty text if it has no lines."""
     if not lines:
         return ""

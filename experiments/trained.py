@@ -40,7 +40,12 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
                 overrides = {**overrides, "fairseq.optimization.max_epoch": num_epochs}
             plain = {**overrides, **PLAIN_LOSS}
             yield Arm(f"{name}, plain", f"{name}, plain loss", plain)
-            yield Arm(f"{name}, norton", f"{name}, Norton", overrides, against=f"{name}, plain")
+            yield Arm(
+                f"{name}, norton",
+                f"{name}, Norton",
+                overrides,
+                against=f"{name}, plain",
+            )
 
 
 EXPERIMENT = Experiment(

@@ -30,7 +30,13 @@ from mmpt.prepare.demo_corpus.narration import narrate
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.prepare.demo_corpus.video import Video
 from mmpt.prepare.demo_corpus.words import NARRATION, make_vocabulary
-from mmpt.prepare.demo_corpus.world import LATENT_SIZE, Performance, Step, World, make_world
+from mmpt.prepare.demo_corpus.world import (
+    LATENT_SIZE,
+    Performance,
+    Step,
+    World,
+    make_world,
+)
 from mmpt.utils.command import run_command
 from mmpt.utils.rng import stable_seed
 
@@ -71,7 +77,9 @@ class SentenceWorld(World):
 
     def prototype(self, step: int, kind: str) -> np.ndarray:
         """Returns the look of a step, a unit vector, float64 [L]."""
-        look_L = np.sum([self.looks[word] for word in words_of(self.steps[step].do)], axis=0)
+        look_L = np.sum(
+            [self.looks[word] for word in words_of(self.steps[step].do)], axis=0
+        )
         return look_L / np.linalg.norm(look_L)
 
 
@@ -98,7 +106,10 @@ def read_segments(path: Path) -> dict[str, list[Segment]]:
             continue
         own = segments.setdefault(row["video_id"], [])
         free_from = own[-1].end if own else 0
-        start, end = max(free_from, round(float(row["start"]))), round(float(row["end"]))
+        start, end = (
+            max(free_from, round(float(row["start"]))),
+            round(float(row["end"])),
+        )
         if start < end:
             own.append(Segment(row["video_id"], start, end, row["text"]))
     return {video: own for video, own in segments.items() if own}
@@ -110,7 +121,9 @@ def sentence_world(settings: CorpusSettings, sentences: Sequence[str]) -> Senten
     A word has a random direction, whose length is the logarithm of how many times as many sentences
     there are as sentences with the word.
     """
-    frequency = Counter(itertools.chain.from_iterable(set(words_of(text)) for text in sentences))
+    frequency = Counter(
+        itertools.chain.from_iterable(set(words_of(text)) for text in sentences)
+    )
     generator = np.random.default_rng(stable_seed("words", settings.seed))
     looks = {}
     for word in sorted(frequency):
@@ -173,7 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--csv", type=Path, default=CSV, help=f"the sentences ({CSV})")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--num-val", type=int, default=76, help="validation videos (76)")
+    parser.add_argument(
+        "--num-val", type=int, default=76, help="validation videos (76)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     return run_command(

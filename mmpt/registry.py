@@ -51,7 +51,9 @@ class Registry(Generic[T]):
             name: a second name of a registered class. Default: the class's own name.
         """
         name = name or cls.__name__
-        assert issubclass(cls, self.base), f"{cls.__name__} is not a subclass of {self.base}"
+        assert issubclass(cls, self.base), (
+            f"{cls.__name__} is not a subclass of {self.base}"
+        )
         assert name not in self._classes, f"two classes named {name} in {self.kind}"
         self._classes[name] = cls
         return cls
@@ -101,7 +103,9 @@ class Registry(Generic[T]):
             raise ConfigError(key, [problem]) from err
         if not isinstance(found, type) or not issubclass(found, self.base):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
-            problem = f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."
+            problem = (
+                f"the {self.kind} `{name}` must be a subclass of `{base}`, but is not."
+            )
             raise ConfigError(key, [problem])
         return found
 

@@ -14,8 +14,25 @@ from tests.support.paths import ROOT
 
 # A module imports only from its own layer or from one listed above it.
 LAYERS = (
-    *("errors", "registry", "batch", "utils", "config", "shards", "media", "processors"),
-    *("datasets", "modules", "losses", "models", "retrieval", "inference", "evaluators"),
+    *(
+        "errors",
+        "registry",
+        "batch",
+        "utils",
+        "config",
+        "shards",
+        "media",
+        "processors",
+    ),
+    *(
+        "datasets",
+        "modules",
+        "losses",
+        "models",
+        "retrieval",
+        "inference",
+        "evaluators",
+    ),
     *("reporting", "endtasks", "tasks", "prepare", "cli", "train"),
 )
 DATA = {"shards", "media", "processors", "datasets"}
@@ -30,7 +47,10 @@ FORBIDDEN = {
 PUBLISHED = {
     ("models/__init__.py", "inference"),  # `from mmpt.models import MMPTModel`
     ("utils/__init__.py", "shards"),  # `from mmpt.utils import ShardedTensor`
-    ("processors/dedupprocessor.py", "cli"),  # `python -m mmpt.processors.dedupprocessor`
+    (
+        "processors/dedupprocessor.py",
+        "cli",
+    ),  # `python -m mmpt.processors.dedupprocessor`
 }
 # Package -> the files of mmpt/ that may import it, by name or by path relative to mmpt/.
 CONFINED = {
@@ -42,7 +62,9 @@ CONFINED = {
     "subprocess": ("cli/*.py",),
     "submitit": ("cli/slurm.py",),
     "pickle": ("utils/io.py",),
-    **dict.fromkeys(("scripts", "tests", "benchmarks", "experiments", "locallaunch"), ()),
+    **dict.fromkeys(
+        ("scripts", "tests", "benchmarks", "experiments", "locallaunch"), ()
+    ),
 }
 # Names of these packages that every file may import. fairseq stores the settings of a checkpoint as
 # a Namespace.
@@ -51,7 +73,9 @@ FREE = {"argparse.Namespace"}
 UNSAFE_ARGUMENTS = {"weights_only=False", "allow_pickle=True"}
 
 
-def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+def imported_modules(
+    tree: ast.AST, package: tuple[str, ...]
+) -> Iterator[tuple[int, str]]:
     """Yields (line, dotted name) for all imports in the code of a module in `package`.
 
     Imports in functions, relative imports and calls of `import_module` are included.
@@ -66,7 +90,9 @@ def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call):
             lazy = ast.unparse(node.func).endswith(("import_module", "__import__"))
-            names = [each.value for each in node.args[:1] if isinstance(each, ast.Constant)]
+            names = [
+                each.value for each in node.args[:1] if isinstance(each, ast.Constant)
+            ]
             yield from ((node.lineno, str(name)) for name in names if lazy)
 
 
@@ -153,10 +179,16 @@ def test_scripts_only_run_commands() -> None:
         ("losses/nce.py", "from mmpt.tasks.task import Task"),
         ("losses/nce.py", "from mmpt import tasks"),
         ("losses/nce.py", "from ..tasks import task"),
-        ("losses/nce.py", "def f():\n    import mmpt.tasks.task as task\n    return task"),
+        (
+            "losses/nce.py",
+            "def f():\n    import mmpt.tasks.task as task\n    return task",
+        ),
         ("losses/nce.py", "import importlib\nimportlib.import_module('mmpt.tasks')"),
         ("endtasks/coin/data.py", "from ...tasks import task"),
-        ("processors/how2.py", "if TYPE_CHECKING:\n    from mmpt.datasets import MMDataset"),
+        (
+            "processors/how2.py",
+            "if TYPE_CHECKING:\n    from mmpt.datasets import MMDataset",
+        ),
         ("__init__.py", "from mmpt.models import MMFusionSeparate"),
         ("modules/masks.py", "from mmpt.config import ModelConfig"),
         ("losses/nce.py", "from mmpt.helpers import thing"),
@@ -176,9 +208,18 @@ def test_the_checker_finds(relative: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("relative", "source"),
     [
-        ("losses/nce.py", "from torch import nn\nfrom . import similarity\nfrom .. import errors"),
-        ("losses/nce.py", "from mmpt.config import LossConfig\nfrom mmpt import __version__"),
-        ("models/fairseqmmmodel.py", "import argparse\nfrom fairseq.models import Base"),
+        (
+            "losses/nce.py",
+            "from torch import nn\nfrom . import similarity\nfrom .. import errors",
+        ),
+        (
+            "losses/nce.py",
+            "from mmpt.config import LossConfig\nfrom mmpt import __version__",
+        ),
+        (
+            "models/fairseqmmmodel.py",
+            "import argparse\nfrom fairseq.models import Base",
+        ),
         ("config/fairseq.py", "from fairseq.dataclass import configs"),
         ("models/checkpoint.py", "from argparse import Namespace"),
         ("utils/io.py", "import pickle\nnumpy.load(path, allow_pickle=False)"),
@@ -201,14 +242,20 @@ TRAINING = (
     [
         ("mmpt", {"torch", "numpy", "transformers", "yaml", "fairseq", "faiss"}, None),
         ("mmpt.config", {"torch", "fairseq"}, None),
-        ("mmpt.models, mmpt.processors, mmpt.evaluators, mmpt.losses", {"fairseq", "faiss"}, None),
+        (
+            "mmpt.models, mmpt.processors, mmpt.evaluators, mmpt.losses",
+            {"fairseq", "faiss"},
+            None,
+        ),
         ("mmpt.retrieval.plan, mmpt.tasks.task", {"faiss"}, None),
         ("mmpt.cli.predict", {"fairseq", "matplotlib"}, None),
         ("mmpt.processors.sampling", {"mmpt.endtasks"}, 5),
         (TRAINING, {"mmpt.endtasks"}, 90),
     ],
 )
-def test_an_import_loads_little(modules: str, absent: set[str], most: int | None) -> None:
+def test_an_import_loads_little(
+    modules: str, absent: set[str], most: int | None
+) -> None:
     code = f"import sys, {modules}; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -41,7 +41,9 @@ EMBED = "docs/guides/embed-and-search.md"
 
 def blocks(document: str, language: str) -> list[str]:
     return re.findall(
-        rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL
+        rf"^```{language}\n(.*?)^```",
+        (ROOT / document).read_text(),
+        re.MULTILINE | re.DOTALL,
     )
 
 
@@ -62,15 +64,22 @@ def checkout(tmp_path: Path) -> Path:
 
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    command, streams = [sys.executable, *arguments], {"capture_output": True, "text": True}
-    return subprocess.run(command, cwd=folder, env=env, timeout=300, check=False, **streams)
+    command, streams = (
+        [sys.executable, *arguments],
+        {"capture_output": True, "text": True},
+    )
+    return subprocess.run(
+        command, cwd=folder, env=env, timeout=300, check=False, **streams
+    )
 
 
 def test_every_launch_command_of_the_documents_resolves(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(checkout)
-    lines = commands("mmpt train", tuple(name for name in DOCUMENTS if name != "DATASET.md"))
+    lines = commands(
+        "mmpt train", tuple(name for name in DOCUMENTS if name != "DATASET.md")
+    )
     # The commands of DATASET.md need earlier results. tests/e2e/test_recipe.py runs them.
     assert len(lines) >= 6
     for line in lines:
@@ -80,7 +89,9 @@ def test_every_launch_command_of_the_documents_resolves(
         assert captured.out.splitlines()[-1].startswith("launching "), line
 
 
-def test_every_command_of_the_documents_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_of_the_documents_has_its_options(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for line in commands("mmpt "):
         name = shlex.split(line)[1]
         assert main([name, "--help"]) == 0
@@ -97,7 +108,9 @@ def test_every_command_that_the_text_names_exists() -> None:
 
 def test_every_data_command_is_in_the_data_page() -> None:
     """The commands of the data page are run by tests/e2e/test_recipe.py."""
-    lines = [line for line in commands("mmpt ") if COMMANDS[line.split()[1]][1] != TRAIN]
+    lines = [
+        line for line in commands("mmpt ") if COMMANDS[line.split()[1]][1] != TRAIN
+    ]
     assert len(lines) > 10
     assert set(lines) <= set(commands("mmpt ", ("DATASET.md",)))
 
@@ -130,8 +143,12 @@ def test_the_yaml_of_the_recipe_says_what_the_file_says() -> None:
             else:
                 assert whole[key] == value, f"{where}.{key}"
 
-    whole = yaml.safe_load((ROOT / "projects/retri/norton/how2_pretrain.yaml").read_text())
-    check(yaml.safe_load(blocks("pretraining.md", "yaml")[0]), whole, "how2_pretrain.yaml")
+    whole = yaml.safe_load(
+        (ROOT / "projects/retri/norton/how2_pretrain.yaml").read_text()
+    )
+    check(
+        yaml.safe_load(blocks("pretraining.md", "yaml")[0]), whole, "how2_pretrain.yaml"
+    )
 
 
 @pytest.mark.e2e
@@ -139,7 +156,13 @@ def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
     (checkout / "my_parts.py").write_text(blocks(NEW_PARTS, "python")[0])
     (checkout / "projects" / "mine.yaml").write_text(blocks(NEW_PARTS, "yaml")[0])
     overrides = corpus_overrides(corpus, checkout / "run")
-    arguments = ["locallaunch.py", "projects/mine.yaml", "--jobtype", "local_single", *overrides]
+    arguments = [
+        "locallaunch.py",
+        "projects/mine.yaml",
+        "--jobtype",
+        "local_single",
+        *overrides,
+    ]
     done = run([*arguments, "fairseq.optimization.max_epoch=1"], checkout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert re.search(r"\| valid \| epoch 001 .* margin ", done.stdout + done.stderr)
@@ -150,7 +173,9 @@ def test_the_readme_shows_a_part_of_the_worked_example() -> None:
     example = blocks(NEW_PARTS, "python")[0]
     for statement in readme.strip().split("\n\n\n"):
         assert statement in example
-    (shown,) = re.findall(r"`projects/mine.yaml` then contains `(.+?)`", README.read_text())
+    (shown,) = re.findall(
+        r"`projects/mine.yaml` then contains `(.+?)`", README.read_text()
+    )
     whole = yaml.safe_load(blocks(NEW_PARTS, "yaml")[0])
     assert yaml.safe_load(shown)["loss"] == whole["loss"]
 
@@ -184,7 +209,8 @@ def test_the_inference_example_of_the_readme_runs(corpus: Path, tmp_path: Path) 
         "projects/retri/norton/test_how2_demo_zs.yaml", "test.yaml"
     )
     features = (
-        "import numpy as np\nfeatures = np.random.default_rng(0).standard_normal((40, 512))\n"
+        "import numpy as np\n"
+        "features = np.random.default_rng(0).standard_normal((40, 512))\n"
     )
     end = "\nprint(scores.shape, alignment.plan.shape)\nMMPTModel.from_pretrained('my_model')"
     done = run(["-c", features + example + end], tmp_path)

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.e2e
 
 def blocks(language: str) -> list[str]:
     return re.findall(
-        rf"^```{language}\n(.*?)^```", (ROOT / "endtask.md").read_text(), re.MULTILINE | re.DOTALL
+        rf"^```{language}\n(.*?)^```",
+        (ROOT / "endtask.md").read_text(),
+        re.MULTILINE | re.DOTALL,
     )
 
 
@@ -33,7 +35,8 @@ def test_the_example_benchmark_is_scored(corpus: Path, tmp_path: Path) -> None:
     labels = ["cut the tomato", "heat the pan", "stir the soup"]
     for n in range(7):
         np.save(
-            tmp_path / "features" / f"v{n}.npy", rng.standard_normal((5 + n, 512), dtype=np.float32)
+            tmp_path / "features" / f"v{n}.npy",
+            rng.standard_normal((5 + n, 512), dtype=np.float32),
         )
     (tmp_path / "labels.csv").write_text(
         "video_id,label\n" + "".join(f"v{n},{labels[n % 3]}\n" for n in range(7))
@@ -52,7 +55,13 @@ def test_the_example_benchmark_is_scored(corpus: Path, tmp_path: Path) -> None:
     config["eval"]["save_path"] = "results"
     (tmp_path / "labels_zs.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
-        [sys.executable, "-m", "mmpt.cli.predict", "labels_zs.yaml", "--save-predictions"],
+        [
+            sys.executable,
+            "-m",
+            "mmpt.cli.predict",
+            "labels_zs.yaml",
+            "--save-predictions",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -101,7 +101,9 @@ def test_every_module_has_a_test_file_of_its_name_or_is_listed() -> None:
     for module in MODULES:
         if not (ROOT / "tests" / module.with_name(f"test_{module.name}")).is_file():
             without.add(module.as_posix())
-    assert without == set(ELSEWHERE), "of one side only: " + str(without ^ set(ELSEWHERE))
+    assert without == set(ELSEWHERE), "of one side only: " + str(
+        without ^ set(ELSEWHERE)
+    )
 
 
 def test_every_folder_of_tests_is_one_of_the_package() -> None:

@@ -44,7 +44,10 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 def ranges(*extras: str) -> list[Requirement]:
     """Returns the requirements of the core and of some extras, without references to extras."""
-    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
+    texts = [
+        *PROJECT["dependencies"],
+        *(text for extra in extras for text in EXTRAS[extra]),
+    ]
     return [need for need in map(Requirement, texts) if need.name != "mmpt"]
 
 
@@ -52,7 +55,9 @@ def test_pins_lie_in_the_ranges_of_pyproject() -> None:
     pins = read_pins("requirements.txt", "requirements-dev.txt")
     for need in ranges(*EXTRAS):
         pin = pins[canonicalize_name(need.name)]
-        assert need.specifier.contains(pin), f"pyproject.toml asks for {need}, the pin is {pin}"
+        assert need.specifier.contains(pin), (
+            f"pyproject.toml asks for {need}, the pin is {pin}"
+        )
 
 
 def test_every_direct_requirement_is_in_pyproject() -> None:
@@ -85,9 +90,13 @@ def test_pins_are_complete_and_compatible() -> None:
             if key in UNMET or CUDA.match(key):
                 continue
             if need.marker is None or need.marker.evaluate({"extra": ""}):
-                assert key in pins, f"{name} needs {need}, which no requirements file pins"
+                assert key in pins, (
+                    f"{name} needs {need}, which no requirements file pins"
+                )
                 pin = pins[key]
-                assert need.specifier.contains(pin), f"{name} needs {need}, the pin is {pin}"
+                assert need.specifier.contains(pin), (
+                    f"{name} needs {need}, the pin is {pin}"
+                )
                 checked += 1
     assert checked > 40
 
@@ -96,34 +105,53 @@ def test_pins_are_complete_and_compatible() -> None:
 def test_pip_check_reports_only_what_is_explained() -> None:
     command = [sys.executable, "-m", "pip", "check"]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    ours = [line for line in output.splitlines() if line.startswith(("fairseq", "mmpt", "torch "))]
+    ours = [
+        line
+        for line in output.splitlines()
+        if line.startswith(("fairseq", "mmpt", "torch "))
+    ]
     assert {line.split(" requires ")[1].split(",")[0] for line in ours} <= UNMET, output
 
 
 def assert_runs(code: str) -> None:
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.spawn
 def test_fairseq_trains_without_its_unused_requirements() -> None:
     unloaded = "{'torchaudio', 'cffi', 'Cython'}"
-    assert_runs(f"import sys, fairseq_cli.train; assert not {unloaded} & set(sys.modules)")
+    assert_runs(
+        f"import sys, fairseq_cli.train; assert not {unloaded} & set(sys.modules)"
+    )
 
 
 # Import names of the packages of each extra, without those that torch and fairseq install anyway.
 ADDED = {
-    "train": {"faiss", "fairseq", "hydra", "psutil", "sacrebleu", "sklearn", "tensorboardX"},
+    "train": {
+        "faiss",
+        "fairseq",
+        "hydra",
+        "psutil",
+        "sacrebleu",
+        "sklearn",
+        "tensorboardX",
+    },
     "prepare": {"av", "json_stream", "langcodes", "matplotlib"},
     "report": {"av", "matplotlib", "PIL"},
 }
 
 
 CLI = "cli.embed cli.predict cli.compare cli.launch cli.make_demo_data cli.download"
-TRAIN = "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever"
+TRAIN = (
+    "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever"
+)
 PREPARE = (
-    "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check prepare.check.statistics"
+    "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check "
+    "prepare.check.statistics"
 )
 
 
@@ -140,7 +168,9 @@ PREPARE = (
 def test_each_extra_installs_what_its_commands_import(extra: str, modules: str) -> None:
     hidden = set().union(*ADDED.values()) - ADDED.get(extra, set())
     imports = ", ".join(f"mmpt.{module}" for module in modules.split())
-    assert_runs(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}")
+    assert_runs(
+        f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport {imports}"
+    )
 
 
 def test_citation_names_the_version_of_the_package() -> None:
@@ -182,7 +212,12 @@ class Sandbox:
         env |= {"PATH": path, "CALLS": str(self.calls)}
         command = ["make", f"PYTHON={self.folder}/python", *arguments]
         return subprocess.run(
-            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def pip_calls(self) -> list[str]:
@@ -198,14 +233,19 @@ def sandbox(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path)
 
 
-has_gpu = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi", path=os.defpath) is not None
+has_gpu = (
+    Path("/dev/nvidia0").exists()
+    or shutil.which("nvidia-smi", path=os.defpath) is not None
+)
 
 
 def test_setup_installs_in_order_once(sandbox: Sandbox) -> None:
     assert sandbox.make("setup").returncode == 0
     first, fairseq, itself = sandbox.pip_calls()
     assert first.endswith("-r requirements-dev.txt")
-    assert fairseq.endswith("--no-deps --no-build-isolation -r requirements-fairseq.txt")
+    assert fairseq.endswith(
+        "--no-deps --no-build-isolation -r requirements-fairseq.txt"
+    )
     assert itself.endswith("--no-deps --no-build-isolation -e .")
     assert "READTHEDOCS=1" in sandbox.calls.read_text()
     assert sandbox.make("setup").returncode == 0
@@ -231,14 +271,20 @@ def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
     assert "-m pytest" in sandbox.calls.read_text()
 
 
-@pytest.mark.skipif(has_gpu, reason="this machine has a GPU: PyPI's CUDA build is the right one")
+@pytest.mark.skipif(
+    has_gpu, reason="this machine has a GPU: PyPI's CUDA build is the right one"
+)
 @pytest.mark.parametrize(
     ("arguments", "offline", "index"),
     [
         ([], 0, "--extra-index-url https://download.pytorch.org/whl/cpu -r"),
         ([], 1, "install -r"),
         (["TORCH_INDEX="], 0, "install -r"),
-        (["TORCH_INDEX=https://other/whl"], 1, "--extra-index-url https://other/whl -r"),
+        (
+            ["TORCH_INDEX=https://other/whl"],
+            1,
+            "--extra-index-url https://other/whl -r",
+        ),
     ],
 )
 def test_torch_comes_from_the_cpu_index_if_it_answers(
@@ -278,7 +324,11 @@ def test_an_unsuitable_python_is_an_error_before_anything_is_made(
 def test_ci_runs_the_commands_of_the_readme() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().splitlines()[-3:] == ["make lint", "make docs", "make test"]
+    assert script.read_text().splitlines()[-3:] == [
+        "make lint",
+        "make docs",
+        "make test",
+    ]
 
 
 def test_the_workflow_runs_every_supported_python() -> None:

@@ -90,7 +90,9 @@ def python_passages(source: str) -> Iterator[tuple[int, str]]:
 def markdown_passages(text: str) -> Iterator[tuple[int, str]]:
     """Yields the text without its code, which is replaced by as many line breaks."""
     code = r"^```.*?^```|`[^`]+`"
-    breaks = re.sub(code, lambda match: "\n" * match[0].count("\n"), text, flags=re.M | re.S)
+    breaks = re.sub(
+        code, lambda match: "\n" * match[0].count("\n"), text, flags=re.M | re.S
+    )
     yield 1, breaks
 
 
@@ -124,7 +126,9 @@ def text_files() -> list[Path]:
     for folder in FOLDERS:
         paths += (ROOT / folder).rglob("*")
     names = ("Makefile", "requirements")
-    texts = [path for path in paths if path.suffix in KINDS or path.name.startswith(names)]
+    texts = [
+        path for path in paths if path.suffix in KINDS or path.name.startswith(names)
+    ]
     return sorted(path for path in texts if not path.samefile(__file__))
 
 
@@ -145,13 +149,23 @@ def test_the_text_is_written_in_plain_words() -> None:
 
 def test_phrases_are_found_across_line_breaks_but_not_in_names() -> None:
     source = '"""What it does."""\n# goes\n# on\nbeside_it = "--beside-busy"\n"it was told"\n'
-    found = [f for line, text in python_passages(source) for f in find_in("x.py", line, text)]
-    assert [(f.line, f.phrase) for f in found] == [(1, "What"), (5, "told"), (2, "goes on")]
+    found = [
+        f for line, text in python_passages(source) for f in find_in("x.py", line, text)
+    ]
+    assert [(f.line, f.phrase) for f in found] == [
+        (1, "What"),
+        (5, "told"),
+        (2, "goes on"),
+    ]
 
 
 def test_code_in_a_document_is_not_checked() -> None:
     text = "A `beside` and\n\n```\nbeside\n```\n\nOf it, beside.\n"
-    found = [f for line, passage in markdown_passages(text) for f in find_in("x.md", line, passage)]
+    found = [
+        f
+        for line, passage in markdown_passages(text)
+        for f in find_in("x.md", line, passage)
+    ]
     assert [(f.line, f.phrase) for f in found] == [(7, "beside"), (7, "Of")]
 
 

@@ -42,7 +42,9 @@ FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2[ \t]*$\n?", re.MULTILINE | re.DOTA
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 INCLUDE = re.compile(r"^<!-- include: (\S+?)#(\S+) -->$", re.MULTILINE)
 # A line of text, and the first item of a list right after it.
-TIGHT_LIST = re.compile(r"^(?!(?:[-*+]|\d+\.) |[ \t|#])(.+)\n(?=(?:[-*+]|\d+\.) )", re.MULTILINE)
+TIGHT_LIST = re.compile(
+    r"^(?!(?:[-*+]|\d+\.) |[ \t|#])(.+)\n(?=(?:[-*+]|\d+\.) )", re.MULTILINE
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -55,7 +57,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(
+    markdown: str, page: Page, config: MkDocsConfig, files: Files
+) -> str:
     """Fills in included sections, makes links lead to pages, and separates lists from text."""
     source = source_of(page.file.src_uri)
 
@@ -66,7 +70,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     parts = INCLUDE.split(markdown)  # text, document, anchor, text, ...
     for place in range(1, len(parts), 3):
         document, anchor = parts[place : place + 2]
-        body = read_section((ROOT / document).read_text(encoding="utf-8"), anchor, document)
+        body = read_section(
+            (ROOT / document).read_text(encoding="utf-8"), anchor, document
+        )
         parts[place : place + 2] = [outside_code(body, relink_from(document)), ""]
     return outside_code("".join(parts), separate_lists)
 
@@ -85,7 +91,9 @@ def outside_code(markdown: str, change: Callable[[str], str]) -> str:
     return "".join([*parts, change(markdown[end:])])
 
 
-def relink(text: str, document: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def relink(
+    text: str, document: str, page: Page, config: MkDocsConfig, files: Files
+) -> str:
     """Makes links between files of the repository lead to the site's pages and downloads.
 
     Args:
@@ -95,14 +103,20 @@ def relink(text: str, document: str, page: Page, config: MkDocsConfig, files: Fi
 
     def replace(link: re.Match[str]) -> str:
         target, _, anchor = link[2].partition("#")
-        path = os.path.normpath(os.path.join(os.path.dirname(document), target or document))
+        path = os.path.normpath(
+            os.path.join(os.path.dirname(document), target or document)
+        )
         if not target:
             path = document
         if not (ROOT / path).is_file():
-            return link[0]  # an address, or a page that is generated; mkdocs checks these
+            return link[
+                0
+            ]  # an address, or a page that is generated; mkdocs checks these
         uri = PAGES.get(path) or path.removeprefix("docs/")
         if files.get_file_from_path(uri) is None:
-            files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
+            files.append(
+                File(path, str(ROOT), config.site_dir, config.use_directory_urls)
+            )
             uri = path
         if uri == page.file.src_uri:
             return f"{link[1]}#{anchor}{link[3]}"
@@ -137,7 +151,9 @@ def read_section(markdown: str, anchor: str, document: str) -> str:
         elif level:
             lines.append(line)
     if not level:
-        raise PluginError(f"{document} has no section #{anchor}, which a page includes.")
+        raise PluginError(
+            f"{document} has no section #{anchor}, which a page includes."
+        )
     return "".join(lines)
 
 

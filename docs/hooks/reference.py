@@ -31,7 +31,12 @@ from mmpt.registry import Registry
 from mmpt.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+BOUNDS = {
+    "minimum": "≥",
+    "exclusiveMinimum": ">",
+    "maximum": "≤",
+    "exclusiveMaximum": "<",
+}
 KINDS = {
     "integer": "whole number",
     "number": "number",
@@ -57,7 +62,9 @@ Two things work in every YAML. `includes: other.yaml` starts from another file: 
 key by key, everything else is replaced. `${section.key}` stands for the value of another key. On
 the command line, `section.key=value` after the YAML changes a key for one run.
 """
-RETRIEVAL_HEAD = "Write these keys at the top level of the YAML, or in a section `retrieval`."
+RETRIEVAL_HEAD = (
+    "Write these keys at the top level of the YAML, or in a section `retrieval`."
+)
 FAIRSEQ_HEAD = """fairseq's own options, by group, with fairseq's types and the narrower bounds of
 MMPT. fairseq documents [what they do][fairseq]. The launcher sets the options of processes and
 devices; a YAML that sets one is refused.
@@ -87,7 +94,9 @@ def keys_page() -> str:
     for key, field in schema.Settings.model_fields.items():
         section = section_of(field)
         if section is not None:
-            head = RETRIEVAL_HEAD if section is schema.RetrievalConfig else doc_of(section)
+            head = (
+                RETRIEVAL_HEAD if section is schema.RetrievalConfig else doc_of(section)
+            )
             parts += section_parts(key, section, head)
             parts += class_keys(key, section)
     groups = section_of(settings_model(import_fairseq=True).model_fields["fairseq"])
@@ -115,8 +124,12 @@ def class_keys(path: str, shared: type[BaseModel]) -> list[str]:
 
     A class declares them in a model `Config`, which extends the model of the section.
     """
-    rows: dict[tuple[str, ...], list[str]] = {}  # cells of a key -> names of its classes
-    inner: dict[str, type[BaseModel]] = {}  # path of a section among the keys -> its model
+    rows: dict[
+        tuple[str, ...], list[str]
+    ] = {}  # cells of a key -> names of its classes
+    inner: dict[
+        str, type[BaseModel]
+    ] = {}  # path of a section among the keys -> its model
     for registry in CLASSES.get(path, ()):
         for name in sorted(registry):
             config = getattr(registry.get(name, path), "Config", shared)
@@ -132,8 +145,14 @@ def class_keys(path: str, shared: type[BaseModel]) -> list[str]:
     table = ["| key | values | default | | read by |", "|---|---|---|---|---|"]
     for cells in sorted(rows):
         table.append(f"| {' | '.join([*cells, ', '.join(rows[cells])])} |")
-    head = "These keys are known only if the YAML names one of the classes that read them."
-    parts = [f"### Keys of single classes in `{path}`\n", head + "\n", "\n".join(table) + "\n"]
+    head = (
+        "These keys are known only if the YAML names one of the classes that read them."
+    )
+    parts = [
+        f"### Keys of single classes in `{path}`\n",
+        head + "\n",
+        "\n".join(table) + "\n",
+    ]
     for name, section in inner.items():
         parts += section_parts(name, section, doc_of(section))
     return parts
@@ -145,7 +164,12 @@ def key_cells(key: str, field: FieldInfo, value: dict[str, Any]) -> tuple[str, .
     Args:
         value: the JSON schema of the key.
     """
-    texts = (f"`{key}`", values_text(value), default_text(field), field.description or "")
+    texts = (
+        f"`{key}`",
+        values_text(value),
+        default_text(field),
+        field.description or "",
+    )
     return tuple(map(to_cell, texts))
 
 
@@ -178,20 +202,29 @@ def keys_table(section: type[BaseModel]) -> str:
         rows.append(key_cells(key, field, schemas[key])[: len(columns)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     if inert:
-        lines += ["", f"Keys of released YAMLs that have no effect: {', '.join(inert)}."]
+        lines += [
+            "",
+            f"Keys of released YAMLs that have no effect: {', '.join(inert)}.",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def values_text(value: dict[str, Any]) -> str:
     """Returns what a JSON schema accepts, in words."""
     if "anyOf" in value:
-        options = [values_text(one) for one in value["anyOf"] if one.get("type") != "null"]
+        options = [
+            values_text(one) for one in value["anyOf"] if one.get("type") != "null"
+        ]
         return " or ".join(dict.fromkeys(options))
     if "const" in value or "enum" in value:
-        return " or ".join(f"`{to_yaml(one)}`" for one in value.get("enum", [value.get("const")]))
+        return " or ".join(
+            f"`{to_yaml(one)}`" for one in value.get("enum", [value.get("const")])
+        )
     if value.get("type") == "array":
         return f"list of {values_text(value.get('items', {}))}"
-    bounds = [f"{sign} {value[name]:g}" for name, sign in BOUNDS.items() if name in value]
+    bounds = [
+        f"{sign} {value[name]:g}" for name, sign in BOUNDS.items() if name in value
+    ]
     return " ".join([KINDS.get(value.get("type", ""), "any"), *bounds])
 
 
@@ -214,7 +247,9 @@ def to_cell(text: str) -> str:
 def to_text(text: str) -> str:
     """Returns plain text as Markdown: what looks like an HTML tag is text, except in code."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(part if part.startswith("`") else escape(part, quote=False) for part in parts)
+    return "".join(
+        part if part.startswith("`") else escape(part, quote=False) for part in parts
+    )
 
 
 def commands_page() -> str:
@@ -233,7 +268,11 @@ def command_section(name: str) -> str:
     command = typer.main.get_command(module.main.app)
     context = command.context_class(command, info_name=f"mmpt {name}")
     usage = " ".join([f"mmpt {name}", *command.collect_usage_pieces(context)])
-    parts = [f"### `mmpt {name}`", f"```text\n{usage}\n```", to_text(command.help or "")]
+    parts = [
+        f"### `mmpt {name}`",
+        f"```text\n{usage}\n```",
+        to_text(command.help or ""),
+    ]
     rows = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
@@ -256,5 +295,7 @@ def api_page(package: Path, stubs: Sequence[Path]) -> str:
         folder = ".".join(stub.parent.relative_to(ROOT).parts)
         for node in ast.parse(stub.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ImportFrom):
-                parts += [f"::: {folder}.{node.module}.{name.name}" for name in node.names]
+                parts += [
+                    f"::: {folder}.{node.module}.{name.name}" for name in node.names
+                ]
     return "\n\n".join(parts) + "\n"

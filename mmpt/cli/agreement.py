@@ -46,7 +46,9 @@ def code_fingerprint() -> str:
     package = Path(mmpt.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package)} {_hash(path.read_bytes())}\n".encode())
+        digest.update(
+            f"{path.relative_to(package)} {_hash(path.read_bytes())}\n".encode()
+        )
     return digest.hexdigest()
 
 
@@ -58,7 +60,9 @@ def open_store() -> "Store":
     return store
 
 
-def agree(store: "Store", rank: int, size: int, command: Sequence[str], settings: str) -> list[str]:
+def agree(
+    store: "Store", rank: int, size: int, command: Sequence[str], settings: str
+) -> list[str]:
     """Returns the command line of rank 0, when all processes have the same facts.
 
     All processes call this at their start.
@@ -75,18 +79,29 @@ def agree(store: "Store", rank: int, size: int, command: Sequence[str], settings
     if rank == 0:
         store.set("mmpt/command", json.dumps([list(command), _saved_config(command)]))
     command, saved_config = json.loads(store.get("mmpt/command"))
-    facts = {"code": code_fingerprint(), "torch": version("torch"), "settings": settings}
-    facts |= {"save_dir": _wait_for(saved_config, command), "host": socket.gethostname()}
+    facts = {
+        "code": code_fingerprint(),
+        "torch": version("torch"),
+        "settings": settings,
+    }
+    facts |= {
+        "save_dir": _wait_for(saved_config, command),
+        "host": socket.gethostname(),
+    }
     store.set(f"mmpt/facts/{rank}", json.dumps(facts))
     if rank == 0:
-        all_facts = [json.loads(store.get(f"mmpt/facts/{rank}")) for rank in range(size)]
+        all_facts = [
+            json.loads(store.get(f"mmpt/facts/{rank}")) for rank in range(size)
+        ]
         store.set("mmpt/differences", "\n".join(differences(all_facts)))
     if found := store.get("mmpt/differences").decode():
         # Rank 0 may own the store, so it waits until the others have read the message.
         store.set(f"mmpt/read/{rank}", "")
         if rank == 0:
             everyone = [f"mmpt/read/{other}" for other in range(size)]
-            with suppress(RuntimeError):  # another rank has been killed, and will not answer
+            with suppress(
+                RuntimeError
+            ):  # another rank has been killed, and will not answer
                 store.wait(everyone, timedelta(seconds=READ_S))
         raise LaunchError(
             "the processes of this job must have the same code and settings as rank 0, but these "
@@ -103,7 +118,9 @@ def differences(facts: Sequence[Mapping[str, str]]) -> Iterator[str]:
             if own[name] != facts[0][name]:
                 hosts.setdefault(own["host"], []).append(str(rank))
         if hosts:
-            where = "; ".join(f"rank {', '.join(ranks)} on {host}" for host, ranks in hosts.items())
+            where = "; ".join(
+                f"rank {', '.join(ranks)} on {host}" for host, ranks in hosts.items()
+            )
             yield f"  - {name}: {where}. Rank 0 is on {facts[0]['host']}. To fix it, {remedy}."
 
 
@@ -119,7 +136,9 @@ def _saved_config(command: Sequence[str]) -> str:
 def _wait_for(saved_config: str, command: Sequence[str]) -> str:
     """Returns `_saved_config` of this machine, when it is that of rank 0 or after a minute."""
     deadline = time.monotonic() + SHARED_S
-    while (own := _saved_config(command)) != saved_config and time.monotonic() < deadline:
+    while (
+        own := _saved_config(command)
+    ) != saved_config and time.monotonic() < deadline:
         time.sleep(1)
     return own
 

@@ -18,12 +18,15 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 Overrides = Annotated[
     list[str] | None,
     Argument(
-        metavar="key=value", help="Values that replace keys of the YAML: dataset.bert_name=my_bert."
+        metavar="key=value",
+        help="Values that replace keys of the YAML: dataset.bert_name=my_bert.",
     ),
 ]
 Device = Annotated[
     str | None,
-    Option(help="cpu, cuda or cuda:1. Default: the first GPU, or the CPU if there is none."),
+    Option(
+        help="cpu, cuda or cuda:1. Default: the first GPU, or the CPU if there is none."
+    ),
 ]
 
 
@@ -37,8 +40,13 @@ def choose_device(name: str | None) -> "torch.device":
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.ones(1, device=device).item()  # a `meta` tensor has no value, so this refuses `meta`
-    except (RuntimeError, AssertionError) as err:  # unknown name, or a torch build without it
+        torch.ones(
+            1, device=device
+        ).item()  # a `meta` tensor has no value, so this refuses `meta`
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as err:  # unknown name, or a torch build without it
         raise LaunchError(
             f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
         ) from err
@@ -47,11 +55,18 @@ def choose_device(name: str | None) -> "torch.device":
 
 def new_app(**settings: Any) -> typer.Typer:
     """Returns an app without commands. Its help is plain text, as rich truncates long options."""
-    plain: dict[str, Any] = {"rich_markup_mode": None, "context_settings": CONTEXT_SETTINGS}
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, **plain | settings)
+    plain: dict[str, Any] = {
+        "rich_markup_mode": None,
+        "context_settings": CONTEXT_SETTINGS,
+    }
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, **plain | settings
+    )
 
 
-def run(app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None) -> int:
+def run(
+    app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None
+) -> int:
     """Runs an app on `argv` and returns the exit code, which is 2 for a wrong command line.
 
     Args:
@@ -87,7 +102,9 @@ class Command:
     ):
         def command(**values: Any) -> None:
             arguments = {"options": options(**values)} if options else values
-            raise typer.Exit(run_command(lambda: function(**arguments), stopped=stopped))
+            raise typer.Exit(
+                run_command(lambda: function(**arguments), stopped=stopped)
+            )
 
         # Typer reads the help and the options from these two attributes.
         command.__doc__ = function.__doc__
@@ -95,6 +112,8 @@ class Command:
         self.app = new_app(context_settings=CONTEXT_SETTINGS | context_settings)
         self.app.command()(command)
 
-    def __call__(self, argv: Sequence[str] | None = None, name: str | None = None) -> int:
+    def __call__(
+        self, argv: Sequence[str] | None = None, name: str | None = None
+    ) -> int:
         """Runs the command and returns its exit code; see `run`."""
         return run(self.app, argv, name)

@@ -24,7 +24,9 @@ def check(
     yaml: Annotated[str, Argument(metavar="YAML", help="A training YAML.")],
     overrides: Overrides = None,
     *,
-    out: Annotated[Path, Option(help="Folder to write the results to.")] = Path("runs/check"),
+    out: Annotated[Path, Option(help="Folder to write the results to.")] = Path(
+        "runs/check"
+    ),
     max_shards: Annotated[
         int | None,
         Option(min=1, help="Read only this many shards of each split, spread evenly."),
@@ -46,7 +48,9 @@ def check(
     write_json(out / "statistics.json", report.to_dict())
     save_histograms(out / "histograms.png", report.splits)
     logger.info("%s: statistics.json and histograms.png", out)
-    warnings = [finding for finding in report.findings() if finding.severity == "warning"]
+    warnings = [
+        finding for finding in report.findings() if finding.severity == "warning"
+    ]
     for text in describe(warnings):
         logger.warning("implausible: %s", text)
     if problems := _problems(report, out):

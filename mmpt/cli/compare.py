@@ -14,7 +14,13 @@ from typer import Argument, Option
 
 from mmpt.cli.app import Command
 from mmpt.errors import DataError, LaunchError
-from mmpt.evaluators import Results, published, read_results, render_markdown, render_table
+from mmpt.evaluators import (
+    Results,
+    published,
+    read_results,
+    render_markdown,
+    render_table,
+)
 from mmpt.evaluators.table import checkpoint_names
 
 RESULTS = "results.json"
@@ -47,7 +53,9 @@ def _read_rows(paths: Sequence[str]) -> list[Row]:
     for file in files.values():
         rows += read_results(file)
     if not rows:
-        raise DataError(f"{', '.join(paths)}: holds no results. Score a checkpoint first.")
+        raise DataError(
+            f"{', '.join(paths)}: holds no results. Score a checkpoint first."
+        )
     return rows
 
 
@@ -116,11 +124,17 @@ def _as_text(group: Group, *, markdown: bool) -> str:
 def compare(
     runs: Annotated[
         list[str],
-        Argument(metavar="RUN", help=f"Results files, or folders that contain a {RESULTS}."),
+        Argument(
+            metavar="RUN", help=f"Results files, or folders that contain a {RESULTS}."
+        ),
     ],
     *,
-    markdown: Annotated[bool, Option("--markdown", help="Print tables as Markdown.")] = False,
-    to_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
+    markdown: Annotated[
+        bool, Option("--markdown", help="Print tables as Markdown.")
+    ] = False,
+    to_json: Annotated[
+        bool, Option("--json", help="Print everything as JSON.")
+    ] = False,
 ) -> None:
     """Compare runs with each other and with the numbers that the papers report.
 
@@ -128,7 +142,9 @@ def compare(
     that are not comparable. Writes no files.
     """
     if markdown and to_json:
-        raise LaunchError("`--markdown` and `--json` exclude each other; give one of them.")
+        raise LaunchError(
+            "`--markdown` and `--json` exclude each other; give one of them."
+        )
     # Published benchmarks come first, in the order of PUBLISHED.
     by_key: dict[str, list[Row]] = {key: [] for key in published.PUBLISHED}
     for row in _read_rows(runs):

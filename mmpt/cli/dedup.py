@@ -15,11 +15,14 @@ SENTENCES, RAW = "sentencified_htm_1200k", "raw_caption"
 
 def dedup(
     how2dir: Annotated[
-        Path, Option(help=f"Folder that contains {SENTENCES}.json, {RAW}.json, or both.")
+        Path,
+        Option(help=f"Folder that contains {SENTENCES}.json, {RAW}.json, or both."),
     ] = Path("data/how2"),
     input: Annotated[
         Path | None,
-        Option(help=f"Convert this one file ({', '.join(SUFFIXES)}) instead of the folder."),
+        Option(
+            help=f"Convert this one file ({', '.join(SUFFIXES)}) instead of the folder."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -34,7 +37,9 @@ def dedup(
             help=f"De-duplicate or not. Default: de-duplicate only {RAW}.*",
         ),
     ] = None,
-    seed: Annotated[int, Option(help="Seed of the random choices of the de-duplication.")] = 0,
+    seed: Annotated[
+        int, Option(help="Seed of the random choices of the de-duplication.")
+    ] = 0,
 ) -> None:
     """Convert a corpus of captions to JSON Lines, with or without de-duplication.
 
@@ -70,4 +75,6 @@ def _find_corpora(folder: Path) -> list[Path]:
     return corpora
 
 
-main = Command(dedup, stopped="nothing was left half-written; run the same command again")
+main = Command(
+    dedup, stopped="nothing was left half-written; run the same command again"
+)

@@ -66,7 +66,9 @@ def demo_yamls(seed: int) -> dict[str, dict[str, Any]]:
 
 
 def demo(
-    seed: Annotated[int, Option(help="Seed of the corpus and of the training runs.")] = 0,
+    seed: Annotated[
+        int, Option(help="Seed of the corpus and of the training runs.")
+    ] = 0,
 ) -> int:
     """Make the demo data, train VideoCLIP and then Norton on it, and print the scores.
 
@@ -85,7 +87,9 @@ def demo(
             write_yaml(path, values)
     for command in demo_commands(seed):
         print(f"\n$ mmpt {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, "-m", "mmpt", *command], check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "mmpt", *command], check=False
+        ).returncode
         if code:
             print(f"error: this command ended with exit code {code}.", file=sys.stderr)
             return code

@@ -17,23 +17,32 @@ def download(
         Argument(metavar="NAME", help=f"Items to download: {', '.join(CATALOGUE)}."),
     ] = None,
     *,
-    root: Annotated[Path, Option(help="Project folder that contains data/ and runs/.")] = Path(),
+    root: Annotated[
+        Path, Option(help="Project folder that contains data/ and runs/.")
+    ] = Path(),
     mirror: Annotated[
         str | None,
-        Option(metavar="URL", help="Server that replaces scheme and host of every address."),
+        Option(
+            metavar="URL", help="Server that replaces scheme and host of every address."
+        ),
     ] = None,
     list_items: Annotated[
         bool, Option("--list", help="List the items and download nothing.")
     ] = False,
     force: Annotated[
         bool,
-        Option("--force", help="Download files again even if they exist or have changed."),
+        Option(
+            "--force", help="Download files again even if they exist or have changed."
+        ),
     ] = False,
     tries: Annotated[
         int, Option(min=1, help="Number of requests to a server that does not respond.")
     ] = 5,
     timeout: Annotated[
-        int, Option(min=1, metavar="S", help="Seconds without a response that end a request.")
+        int,
+        Option(
+            min=1, metavar="S", help="Seconds without a response that end a request."
+        ),
     ] = 30,
 ) -> None:
     """Download checkpoints, S3D weights, lists and annotations to the paths that the YAMLs name.
@@ -45,7 +54,9 @@ def download(
     if list_items:
         print(list_catalogue())
     elif names:
-        download_items(names, root, mirror=mirror, force=force, tries=tries, timeout_s=timeout)
+        download_items(
+            names, root, mirror=mirror, force=force, tries=tries, timeout_s=timeout
+        )
     else:
         raise UserError("name something to download; `--list` lists the items.")
 

@@ -38,11 +38,15 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         relative = path.relative_to(folder)
         name = relative.with_suffix("").as_posix()
         if name in files:
-            raise DataError(f"{path}: has the same id as {files[name]}; rename one of them.")
+            raise DataError(
+                f"{path}: has the same id as {files[name]}; rename one of them."
+            )
         files[name] = path
     if not files:
         kinds = " ".join(sorted(suffixes))
-        raise DataError(f"{folder}: must be a folder with files of the kinds {kinds}, but is not.")
+        raise DataError(
+            f"{folder}: must be a folder with files of the kinds {kinds}, but is not."
+        )
     return dict(sorted(files.items()))
 
 
@@ -87,21 +91,29 @@ def embed_files(
                 features[name] = model.video_features(path)
             except DataError as err:
                 if not skip_broken:
-                    raise DataError(f"{err} (--skip-broken leaves such files out.)") from err
+                    raise DataError(
+                        f"{err} (--skip-broken leaves such files out.)"
+                    ) from err
                 logger.warning("left out: %s", err)
         if features:
             names += features
             encoded = model.encode_video(list(features.values()), batch_size)
             vectors.append(encoded.cpu())
     if not names:
-        raise DataError(f"at least one of the {len(files)} files must be readable, but none is.")
+        raise DataError(
+            f"at least one of the {len(files)} files must be readable, but none is."
+        )
     broken = len(files) - len(names)
     if broken:
-        logger.warning("%d of %d files could not be read and were left out", broken, len(files))
+        logger.warning(
+            "%d of %d files could not be read and were left out", broken, len(files)
+        )
     return names, torch.cat(vectors)
 
 
-def save_vectors(out: Path, names: list[str], vectors: torch.Tensor, model: MMPTModel) -> None:
+def save_vectors(
+    out: Path, names: list[str], vectors: torch.Tensor, model: MMPTModel
+) -> None:
     """Writes ids, vectors and the fingerprint of the weights of `model` to an .npz file."""
     fingerprint = np.array(weights_fingerprint(model.fusion, trainable_only=False))
     rows = vectors.float().numpy()
@@ -116,7 +128,9 @@ class Options:
 
     model: Annotated[
         str,
-        Option(help="A YAML, saved folder, run folder, checkpoint, or name on the hub."),
+        Option(
+            help="A YAML, saved folder, run folder, checkpoint, or name on the hub."
+        ),
     ]
     checkpoint: Annotated[
         str, Option(help="File name of the checkpoint in a run folder, or for a YAML.")
@@ -126,19 +140,27 @@ class Options:
         Path | None,
         Option(help="Folder of S3D features to embed: files <id>.npy, [seconds, 512]."),
     ] = None
-    texts: Annotated[Path | None, Option(help="UTF-8 file of texts to embed, one per line.")] = None
-    out: Annotated[Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")]
-    batch_size: Annotated[int, Option(min=1, help="Number of windows or texts per batch.")] = 64
+    texts: Annotated[
+        Path | None, Option(help="UTF-8 file of texts to embed, one per line.")
+    ] = None
+    out: Annotated[
+        Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")
+    ]
+    batch_size: Annotated[
+        int, Option(min=1, help="Number of windows or texts per batch.")
+    ] = 64
     device: Device = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16", "float64"],
         Option(help="Precision of the networks."),
     ] = "float32"
     s3d: Annotated[
-        Path | None, Option(help="S3D weights for --videos. Default: pretrained_models/.")
+        Path | None,
+        Option(help="S3D weights for --videos. Default: pretrained_models/."),
     ] = None
     skip_broken: Annotated[
-        bool, Option("--skip-broken", help="Leave unreadable files out, and count them.")
+        bool,
+        Option("--skip-broken", help="Leave unreadable files out, and count them."),
     ] = False
 
 
@@ -170,7 +192,9 @@ def embed(options: Options) -> None:
     if options.texts:
         names, vectors = texts, embed_texts(model, texts, options.batch_size)
     else:
-        names, vectors = embed_files(model, files, options.batch_size, options.skip_broken)
+        names, vectors = embed_files(
+            model, files, options.batch_size, options.skip_broken
+        )
     save_vectors(options.out, names, vectors, model)
 
 
@@ -180,10 +204,14 @@ def _check_options(options: Options) -> None:
     if sum(source is not None for source in sources) != 1:
         raise LaunchError("give exactly one of `--videos`, `--features` and `--texts`.")
     if options.out.suffix != ".npz" or options.out.is_dir():
-        raise LaunchError(f"`--out` must name a file that ends in .npz, but is {options.out}.")
+        raise LaunchError(
+            f"`--out` must name a file that ends in .npz, but is {options.out}."
+        )
 
 
-main = Command(embed, options=Options, stopped="nothing was written; run the same command again")
+main = Command(
+    embed, options=Options, stopped="nothing was written; run the same command again"
+)
 
 
 if __name__ == "__main__":

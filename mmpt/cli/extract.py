@@ -24,21 +24,28 @@ logger = get_logger("extract")
 
 def _underscored(name: str, text: str, least: int = 0, most: int | None = None) -> Any:
     """Returns an option with two spellings: the release's, with underscores, and with hyphens."""
-    return Option(f"--{name}", f"--{name.replace('_', '-')}", min=least, max=most, help=text)
+    return Option(
+        f"--{name}", f"--{name.replace('_', '-')}", min=least, max=most, help=text
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of the command."""
 
-    vdir: Annotated[str, Option(help="Folders, lists or CSV files of videos, separated by commas.")]
+    vdir: Annotated[
+        str, Option(help="Folders, lists or CSV files of videos, separated by commas.")
+    ]
     fdir: Annotated[Path, Option(help="Folder to write the features to.")]
     type: Annotated[
         Literal["s3d"], Option(help="The network. MMPT trains on S3D features only.")
     ] = "s3d"
-    batch_size: Annotated[int, _underscored("batch_size", "Clips per batch on a GPU.", 1)] = 64
+    batch_size: Annotated[
+        int, _underscored("batch_size", "Clips per batch on a GPU.", 1)
+    ] = 64
     half_precision: Annotated[
-        int, _underscored("half_precision", "1: write float16; 0: write float32.", most=1)
+        int,
+        _underscored("half_precision", "1: write float16; 0: write float32.", most=1),
     ] = 1
     num_decoding_thread: Annotated[
         int, _underscored("num_decoding_thread", "Number of decoding threads.", 1)
@@ -48,15 +55,17 @@ class Options:
     ] = 1
     hflip: Annotated[int, Option(min=0, max=1, help="1: mirror the videos.")] = 0
     shard: Annotated[
-        str, Option(metavar="I/N", help="Extract only part I (from 0) of N of the videos.")
+        str,
+        Option(metavar="I/N", help="Extract only part I (from 0) of N of the videos."),
     ] = "0/1"
     limit: Annotated[
-        int | None, Option(min=1, help="Extract only this many videos, from the first on.")
+        int | None,
+        Option(min=1, help="Extract only this many videos, from the first on."),
     ] = None
     device: Device = None
-    dtype: Annotated[Literal["fp32", "bf16", "fp16"], Option(help="Precision of the network.")] = (
-        "fp32"
-    )
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"], Option(help="Precision of the network.")
+    ] = "fp32"
     weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS
     words: Annotated[
         Path | None,
@@ -73,17 +82,26 @@ class Options:
         ),
     ] = False
     jobtype: Annotated[
-        Literal["local", "slurm"], Option(help="Extract here, or in jobs on a SLURM cluster.")
+        Literal["local", "slurm"],
+        Option(help="Extract here, or in jobs on a SLURM cluster."),
     ] = "local"
     num_parts: Annotated[
-        int, _underscored("num_parts", "Number of SLURM jobs, each of which has its --shard.", 1)
+        int,
+        _underscored(
+            "num_parts", "Number of SLURM jobs, each of which has its --shard.", 1
+        ),
     ] = 1
     dryrun: Annotated[
-        bool, Option("--dryrun", help="Print the script of the SLURM jobs, and submit nothing.")
+        bool,
+        Option(
+            "--dryrun", help="Print the script of the SLURM jobs, and submit nothing."
+        ),
     ] = False
     slurm: Annotated[
         list[str] | None,
-        Argument(metavar="slurm.key=value", help="Resources of a SLURM job: slurm.mem=32G."),
+        Argument(
+            metavar="slurm.key=value", help="Resources of a SLURM job: slurm.mem=32G."
+        ),
     ] = None
 
     @property
@@ -111,29 +129,45 @@ def extract(options: Options) -> None:
         submit(options)
         return
     if options.slurm or options.dryrun or options.num_parts > 1:
-        raise LaunchError("slurm.key=value, --num-parts and --dryrun need --jobtype slurm.")
+        raise LaunchError(
+            "slurm.key=value, --num-parts and --dryrun need --jobtype slurm."
+        )
     sources = [options.vdir]
     if not Path(options.vdir).exists():
         sources = [name.strip() for name in options.vdir.split(",") if name.strip()]
     if not sources:
-        raise DataError("`--vdir` is empty; name a folder, a list or a CSV file of videos.")
+        raise DataError(
+            "`--vdir` is empty; name a folder, a list or a CSV file of videos."
+        )
     part = options.part
     videos = find_videos(sources, options.fdir)
     jobs = shard_of(videos.jobs, *part)[: options.limit]
     for video_id, replaced in videos.duplicates.items():
-        logger.warning("id %s: a later video replaces %s", video_id, ", ".join(replaced))
+        logger.warning(
+            "id %s: a later video replaces %s", video_id, ", ".join(replaced)
+        )
     for video, reason in videos.misnamed.items():
         logger.warning("%r: %s; left out", video, reason)
-    logger.info("extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part)
+    logger.info(
+        "extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part
+    )
     report, path = extract_jobs(options, videos, jobs)
     logger.info(
         "%d videos written (%.2f hours), %d were there, %d failed; see %s",
-        *(len(report.written), report.seconds / 3600, report.num_present, len(report.failed), path),
+        *(
+            len(report.written),
+            report.seconds / 3600,
+            report.num_present,
+            len(report.failed),
+            path,
+        ),
     )
     if report.failed and len(report.failed) == len(jobs):
         reasons = Counter(report.failed.values()).most_common(3)
         counted = "; ".join(f"{reason} ({count})" for reason, count in reasons)
-        raise DataError(f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}")
+        raise DataError(
+            f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}"
+        )
 
 
 def submit(options: Options) -> None:
@@ -146,12 +180,17 @@ def submit(options: Options) -> None:
 
     section = slurm.section_of(options.slurm or ())
     if section.nodes > 1:
-        raise LaunchError(f"`slurm.nodes` must be 1 in extractions, but is {section.nodes}.")
+        raise LaunchError(
+            f"`slurm.nodes` must be 1 in extractions, but is {section.nodes}."
+        )
     if options.shard != Options.shard:
         raise LaunchError("--shard is set by SLURM jobs themselves; give --num-parts.")
     parts = [f"{part}/{options.num_parts}" for part in range(options.num_parts)]
     slurm.submit(
-        [slurm.NodeTask(("extract", *words_of(replace(options, shard=part)))) for part in parts],
+        [
+            slurm.NodeTask(("extract", *words_of(replace(options, shard=part))))
+            for part in parts
+        ],
         section,
         "extract",
         options.fdir / "slurm",
@@ -166,9 +205,14 @@ def words_of(options: Options) -> list[str]:
     words = []
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name in ("jobtype", "num_parts", "dryrun", "slurm") or value == field.default:
+        if (
+            field.name in ("jobtype", "num_parts", "dryrun", "slurm")
+            or value == field.default
+        ):
             continue
-        name = {"words": "dict", "random_weights": "random-weights"}.get(field.name, field.name)
+        name = {"words": "dict", "random_weights": "random-weights"}.get(
+            field.name, field.name
+        )
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return words
 
@@ -232,4 +276,6 @@ def _summary(report: ExtractionReport, videos: VideoList) -> dict[str, Any]:
     }
 
 
-main = Command(extract, options=Options, stopped="run the same command again to continue")
+main = Command(
+    extract, options=Options, stopped="run the same command again to continue"
+)

@@ -72,25 +72,37 @@ def train(
         ),
     ] = None,
     dryrun: Annotated[
-        bool, Option("--dryrun", help="Print the command; check no data, write and run nothing.")
+        bool,
+        Option(
+            "--dryrun", help="Print the command; check no data, write and run nothing."
+        ),
     ] = False,
     nnodes: Annotated[
-        str, Option(metavar="N|MIN:MAX", help="Number of machines. Run the command on each.")
+        str,
+        Option(
+            metavar="N|MIN:MAX", help="Number of machines. Run the command on each."
+        ),
     ] = "1",
     node_rank: Annotated[
-        int | None, Option(metavar="K", help="Number of this machine, 0 on the endpoint's.")
+        int | None,
+        Option(metavar="K", help="Number of this machine, 0 on the endpoint's."),
     ] = None,
     rdzv_endpoint: Annotated[
-        str, Option(metavar="HOST:PORT", help="Machine 0 and a free port, where all meet.")
+        str,
+        Option(metavar="HOST:PORT", help="Machine 0 and a free port, where all meet."),
     ] = "",
-    rdzv_id: Annotated[str, Option(metavar="NAME", help="Name of the job, if a port has two.")] = (
-        ONE_NODE.run_id
-    ),
+    rdzv_id: Annotated[
+        str, Option(metavar="NAME", help="Name of the job, if a port has two.")
+    ] = (ONE_NODE.run_id),
     rdzv_timeout: Annotated[
-        int, Option(metavar="SECONDS", help="Longest time to wait for the other machines.")
+        int,
+        Option(metavar="SECONDS", help="Longest time to wait for the other machines."),
     ] = TIMEOUT_S,
     max_restarts: Annotated[
-        int, Option(metavar="N", help="Times to continue from the last checkpoint on a failure.")
+        int,
+        Option(
+            metavar="N", help="Times to continue from the last checkpoint on a failure."
+        ),
     ] = 0,
 ) -> int:
     """Train or evaluate what YAML files describe.
@@ -99,7 +111,9 @@ def train(
     have a value with an equals sign, such as --device=cpu.
     """
     yield_busy_cores()
-    nodes = Nodes.parse(nnodes, node_rank, rdzv_endpoint, rdzv_id, max_restarts, rdzv_timeout)
+    nodes = Nodes.parse(
+        nnodes, node_rank, rdzv_endpoint, rdzv_id, max_restarts, rdzv_timeout
+    )
     nodes.set_environment()
     words = [yamls, *(overrides or ())]  # unknown options are among them, at any place
     options = [word for word in words if word.startswith("-")]
@@ -109,7 +123,9 @@ def train(
     together: list[list[RunConfig]] = []
     for path in paths.split(","):
         if not path.endswith((".yaml", ".yml")):
-            raise LaunchError(f"{path or 'an empty name'}: only .yaml files can be launched.")
+            raise LaunchError(
+                f"{path or 'an empty name'}: only .yaml files can be launched."
+            )
         config = load_config(path, settings)
         choose_job_type(jobtype, config)
         if config.is_test and nodes.largest > 1:
@@ -133,12 +149,18 @@ def train(
             if configs[0].is_test:
                 code = _predict(configs, options, bool(settings), dryrun)
             else:
-                code = _train(configs[0], jobtype, meeting, bool(settings), dryrun, held)
-            is_training = not configs[0].is_test  # an evaluation has reported an interrupt
+                code = _train(
+                    configs[0], jobtype, meeting, bool(settings), dryrun, held
+                )
+            is_training = not configs[
+                0
+            ].is_test  # an evaluation has reported an interrupt
             if is_training and code in INTERRUPTS:
                 raise KeyboardInterrupt(code - 128)
             if is_training and code in REQUEUED:
-                sys.stderr.write("interrupted; run the same command again to continue\n")
+                sys.stderr.write(
+                    "interrupted; run the same command again to continue\n"
+                )
                 return REQUEUE_CODE
             if code:
                 return code
@@ -165,7 +187,9 @@ def _submit(
     if not dry_run:
         for config in configs:
             check(config)
-    slurm.submit_yamls(configs, words, asked or configs[0].task_type or SLURM, nodes, dry_run)
+    slurm.submit_yamls(
+        configs, words, asked or configs[0].task_type or SLURM, nodes, dry_run
+    )
 
 
 def _train(
@@ -196,7 +220,9 @@ def _train(
     from mmpt.cli import processes  # deferred: seconds
 
     if num_threads:
-        importlib.import_module("mmpt.cli.fairseqmmtrain")  # before processes are forked
+        importlib.import_module(
+            "mmpt.cli.fairseqmmtrain"
+        )  # before processes are forked
     os.environ[CONFIG_VARIABLE] = config_fingerprint(config)
     return processes.run("mmpt.train", command, size, nodes, num_threads=num_threads)
 
@@ -229,7 +255,9 @@ def prepare(
     config = with_run_dir(config)
     saved = os.path.join(save_dir, "config.yaml")
     yaml = saved if overridden else config.path
-    command = training_command(config, yaml, size, total, count_gpus(), resume=bool(last))
+    command = training_command(
+        config, yaml, size, total, count_gpus(), resume=bool(last)
+    )
     if not dry_run:
         check(config)
     if leads and not dry_run:
@@ -294,7 +322,10 @@ def use_one_thread() -> int:
 
 
 def _predict(
-    configs: Sequence[RunConfig], options: Sequence[str], overridden: bool, dry_run: bool
+    configs: Sequence[RunConfig],
+    options: Sequence[str],
+    overridden: bool,
+    dry_run: bool,
 ) -> int:
     """Checks evaluations, runs them and returns the exit code. Overrides go into copies."""
     paths = []
@@ -339,7 +370,9 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
     if config.is_test:
         kind, fitting = "an evaluation", {PREDICT: 1}
     if job_type not in fitting and (config.is_test or not num_processes(job_type)):
-        types = ", ".join(f"{name} ({count_processes(size)})" for name, size in fitting.items())
+        types = ", ".join(
+            f"{name} ({count_processes(size)})" for name, size in fitting.items()
+        )
         types += "" if config.is_test else ", local_N (N processes)"
         types += ", slurm (a job on a cluster)"
         raise LaunchError(

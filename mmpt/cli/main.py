@@ -14,25 +14,51 @@ from mmpt.utils.command import run_command
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
 
 COMMANDS = {
-    "train": ("launch", TRAIN, "Train a model or score checkpoints, as YAML files say."),
-    "predict": ("predict", TRAIN, "Score checkpoints on the test sets of evaluation YAMLs."),
+    "train": (
+        "launch",
+        TRAIN,
+        "Train a model or score checkpoints, as YAML files say.",
+    ),
+    "predict": (
+        "predict",
+        TRAIN,
+        "Score checkpoints on the test sets of evaluation YAMLs.",
+    ),
     "report": ("report", TRAIN, "Write the HTML report of an evaluation again."),
     "compare": ("compare", TRAIN, "Compare runs with each other and with the papers."),
     "embed": ("embed", TRAIN, "Embed videos, features or texts, and save the vectors."),
-    "prepare": ("prepare", DATA, "Make shards and a training YAML from your own videos."),
-    "download": ("download", DATA, "Download checkpoints, weights, lists and annotations."),
+    "prepare": (
+        "prepare",
+        DATA,
+        "Make shards and a training YAML from your own videos.",
+    ),
+    "download": (
+        "download",
+        DATA,
+        "Download checkpoints, weights, lists and annotations.",
+    ),
     "extract": ("extract", DATA, "Extract the S3D features of videos."),
     "pack": ("pack", DATA, "Pack feature files into shards."),
     "dedup": ("dedup", DATA, "Convert captions, with or without de-duplication."),
     "tokenize": ("tokenize", DATA, "Tokenise captions into text shards."),
-    "check": ("check", DATA, "Check the data of a training YAML and print its statistics."),
+    "check": (
+        "check",
+        DATA,
+        "Check the data of a training YAML and print its statistics.",
+    ),
     "demo": ("demo", DEMO, "Make the demo data, train on it, and print the scores."),
-    "make-demo-data": ("make_demo_data", DEMO, "Make the demo data, a synthetic corpus."),
+    "make-demo-data": (
+        "make_demo_data",
+        DEMO,
+        "Make the demo data, a synthetic corpus.",
+    ),
 }
 """Name of a command -> its module in `mmpt.cli`, the heading above it in the help, and its help."""
 
 
-app = new_app(rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True)
+app = new_app(
+    rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True
+)
 for _name, (_, _panel, _summary) in COMMANDS.items():
     app.command(_name, help=_summary, rich_help_panel=_panel)(lambda: None)
 
@@ -56,4 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")
         return int(module.main(rest, name=f"mmpt {name}"))
 
-    return run_command(run_named, stopped="nothing was done; run the same command again")
+    return run_command(
+        run_named, stopped="nothing was done; run the same command again"
+    )

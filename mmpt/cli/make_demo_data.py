@@ -45,4 +45,6 @@ def make_demo_data(options: Any) -> None:
     make_corpus(settings.pop("out"), CorpusSettings(**settings))
 
 
-main = Command(make_demo_data, options=Options, stopped="run it again to make the corpus")
+main = Command(
+    make_demo_data, options=Options, stopped="run it again to make the corpus"
+)

@@ -60,7 +60,9 @@ class Nodes:
             LaunchError: an option is wrong or missing.
         """
         numbers = re.fullmatch(r"(\d+)(?::(\d+))?", nnodes)
-        smallest, largest = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
+        smallest, largest = (
+            (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
+        )
         if not 1 <= smallest <= largest:
             raise LaunchError(
                 f"--nnodes must be a number of machines, such as 2, or the smallest and the "
@@ -71,7 +73,10 @@ class Nodes:
                 f"--node-rank must be a number from 0 to {largest - 1} with --nnodes {nnodes}, but "
                 f"is {rank}."
             )
-        for name, value, least in (("max-restarts", restarts, 0), ("rdzv-timeout", timeout_s, 1)):
+        for name, value, least in (
+            ("max-restarts", restarts, 0),
+            ("rdzv-timeout", timeout_s, 1),
+        ):
             if value < least:
                 raise LaunchError(f"--{name} must be at least {least}, but is {value}.")
         found = re.fullmatch(r"([^:]*)(?::(\d{1,5}))?", endpoint)
@@ -96,7 +101,9 @@ class Nodes:
             # With one store for all rounds, processes that are started again would read the
             # addresses of those that have ended, and wait for them.
             os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides failed look-ups of names
+            os.environ.setdefault(
+                "TORCH_CPP_LOG_LEVEL", "ERROR"
+            )  # hides failed look-ups of names
 
     def launch_settings(self) -> dict[str, Any]:
         """Returns the arguments of torch's `LaunchConfig` that concern the nodes."""
@@ -121,12 +128,21 @@ class Nodes:
 
     def torchrun_options(self) -> list[str]:
         """Returns the options of torchrun that describe the nodes."""
-        restarts = ["--max-restarts", str(self.max_restarts)] if self.max_restarts else []
+        restarts = (
+            ["--max-restarts", str(self.max_restarts)] if self.max_restarts else []
+        )
         if self.largest == 1:
             return ["--standalone", *restarts]
         is_fixed = self.smallest == self.largest
         numbers = f"{self.smallest}" if is_fixed else f"{self.smallest}:{self.largest}"
-        options = ["--nnodes", numbers, "--rdzv-backend", "c10d", "--rdzv-id", self.run_id]
+        options = [
+            "--nnodes",
+            numbers,
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-id",
+            self.run_id,
+        ]
         return [*options, "--rdzv-endpoint", f"{self.host}:{self.port}", *restarts]
 
     @contextmanager
@@ -157,7 +173,9 @@ class Nodes:
                 "every node, each with its own --node-rank."
             ) from err
         except rendezvous.RendezvousError as err:
-            raise LaunchError(f"{where}: the job has ended on the other nodes ({err}).") from err
+            raise LaunchError(
+                f"{where}: the job has ended on the other nodes ({err})."
+            ) from err
 
     def _wait_for_node_0(self, where: str, late: str) -> None:
         """Waits until the launcher of node 0 listens. Torch would log each attempt."""

@@ -29,9 +29,9 @@ def pack(
     # argument.
     more_splits: Annotated[SplitNames, Argument(hidden=True, metavar="SPLIT")] = None,
     *,
-    features: Annotated[Path, Option(help="Folder of the feature files <id>.npy.")] = Path(
-        "data/feat/feat_how2_s3d"
-    ),
+    features: Annotated[
+        Path, Option(help="Folder of the feature files <id>.npy.")
+    ] = Path("data/feat/feat_how2_s3d"),
     target: Annotated[Path, Option(help="Folder to write the shards to.")] = Path(
         "data/feat/feat_how2_s3d_shard_small"
     ),
@@ -42,15 +42,20 @@ def pack(
         "data/how2/how2_s3d_val.lst"
     ),
     splits: Annotated[
-        SplitNames, Option(help="Splits to pack: train, val, or both.  [default: train val]")
+        SplitNames,
+        Option(help="Splits to pack: train, val, or both.  [default: train val]"),
     ] = None,
-    shard_size: Annotated[int, Option(min=1, help="Number of videos per shard.")] = SHARD_SIZE,
+    shard_size: Annotated[
+        int, Option(min=1, help="Number of videos per shard.")
+    ] = SHARD_SIZE,
     workers: Annotated[
         int, Option(min=1, help="Number of shards to pack at the same time.")
     ] = os.cpu_count() or 1,
     max_missing: Annotated[
         float,
-        Option(min=0, max=1, help="Largest share of listed videos that may be left out."),
+        Option(
+            min=0, max=1, help="Largest share of listed videos that may be left out."
+        ),
     ] = 1.0,
 ) -> None:
     """Pack feature files, one per video, into shards that training memory-maps.

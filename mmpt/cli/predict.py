@@ -32,7 +32,10 @@ class Options:
     ] = None
     taskconfig: Annotated[
         list[str] | None,
-        Option(metavar="YAML", help="Same as YAML; the release uses this form for HTM-Align."),
+        Option(
+            metavar="YAML",
+            help="Same as YAML; the release uses this form for HTM-Align.",
+        ),
     ] = None
     device: Device = None
     all_checkpoints: Annotated[
@@ -44,16 +47,24 @@ class Options:
     ] = False
     save_predictions: Annotated[
         bool,
-        Option("--save-predictions", help="Save scores and vectors as .npz next to results.json."),
+        Option(
+            "--save-predictions",
+            help="Save scores and vectors as .npz next to results.json.",
+        ),
     ] = False
     allow_missing: Annotated[
         bool,
         Option("--allow-missing", help="Leave out test items without features."),
     ] = False
-    markdown: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False
+    markdown: Annotated[
+        bool, Option("--markdown", help="Print the table as Markdown.")
+    ] = False
     videos: Annotated[
         str | None,
-        Option(metavar="DIR", help="Folder of the test videos, for key frames in the report."),
+        Option(
+            metavar="DIR",
+            help="Folder of the test videos, for key frames in the report.",
+        ),
     ] = None
     no_report: Annotated[
         bool, Option("--no-report", help="Write no HTML report next to results.json.")
@@ -74,7 +85,9 @@ def score(options: Options) -> None:
         import matplotlib  # noqa: F401
     if options.videos:
         import av  # noqa: F401
-    configs = [load_config(path) for path in paths]  # reports mistakes before scoring begins
+    configs = [
+        load_config(path) for path in paths
+    ]  # reports mistakes before scoring begins
     device = choose_device(options.device)
     tables: Tables = []
     notes: list[str] = []
@@ -100,7 +113,9 @@ def score(options: Options) -> None:
             print("\n\n".join(texts), *notes, sep="\n", flush=True)
 
 
-def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, Results]) -> None:
+def add_table(
+    tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, Results]
+) -> None:
     """Adds the results of an evaluation to the tables.
 
     The rows join the last table if it has the same checkpoints and none of the metrics. Otherwise
@@ -113,7 +128,9 @@ def add_table(tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, 
             for name, results in columns.items():
                 last_columns[name] |= results
             return
-    copy = {name: dict(results) for name, results in columns.items()}  # may get more rows
+    copy = {
+        name: dict(results) for name, results in columns.items()
+    }  # may get more rows
     tables.append((checkpoints, copy))
 
 
@@ -127,7 +144,11 @@ def _notes(config: RunConfig, run: reporting.Run, all_checkpoints: bool) -> list
     if all_checkpoints:
         checkpoint = run.rows[run.best]["checkpoint"]
         best = f"{checkpoint} ({config.metric[0]} {run.best_value:.4f})"
-        notes += ["", f"{config.path}: {scoring.selection_rule(config)}", f"best: {best}"]
+        notes += [
+            "",
+            f"{config.path}: {scoring.selection_rule(config)}",
+            f"best: {best}",
+        ]
     return notes
 
 

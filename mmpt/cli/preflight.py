@@ -61,7 +61,9 @@ def check_start(config: RunConfig) -> None:
 
     last = last_checkpoint(config)
     path = last or config.option("checkpoint", "restore_file")
-    if path is None or path == "checkpoint_last.pt":  # that name means: in save_dir, if any
+    if (
+        path is None or path == "checkpoint_last.pt"
+    ):  # that name means: in save_dir, if any
         return
     if not os.path.exists(path):
         raise CheckpointError(
@@ -70,7 +72,9 @@ def check_start(config: RunConfig) -> None:
             "VideoCLIP before Norton), or download the released one as DATASET.md explains. The "
             f"demo makes its own:\n  {DEMO_COMMANDS}"
         )
-    resets = config.option("checkpoint", "reset_optimizer")  # ignored when a run continues
+    resets = config.option(
+        "checkpoint", "reset_optimizer"
+    )  # ignored when a run continues
     if last is not None:
         repair_last(Path(last))
     try:
@@ -85,7 +89,9 @@ def _way_to_continue(last: str) -> str:
     """Returns how to continue a run whose last checkpoint cannot be used, as sentences."""
     from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
 
-    others = [path for path in Path(last).parent.glob("checkpoint*.pt") if str(path) != last]
+    others = [
+        path for path in Path(last).parent.glob("checkpoint*.pt") if str(path) != last
+    ]
     for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         with suppress(CheckpointError):
             check_training_checkpoint(path, optimizer=True)

@@ -48,12 +48,15 @@ class Options:
             show_default="en",
         ),
     ] = None
-    out: Annotated[Path, Option(help="Folder to write lists and shards to.")] = Path("data/mine")
+    out: Annotated[Path, Option(help="Folder to write lists and shards to.")] = Path(
+        "data/mine"
+    )
     yaml: Annotated[Path, Option(help="The training YAML to write.")] = Path(
         "projects/retri/mine/pretrain.yaml"
     )
     recipe: Annotated[
-        Literal["norton", "videoclip"], Option(help="The recipe that the YAML includes.")
+        Literal["norton", "videoclip"],
+        Option(help="The recipe that the YAML includes."),
     ] = "norton"
     bert_name: Annotated[
         str, Option(help="BERT to train from: a name on the hub, or a folder.")
@@ -69,9 +72,15 @@ class Options:
             help="Try the pipeline: random S3D weights, and a YAML that starts from BERT.",
         ),
     ] = False
-    shard_size: Annotated[int, Option(min=1, help="Number of videos per shard.")] = SHARD_SIZE
-    decoders: Annotated[int, Option(min=1, help="Number of videos to decode at the same time.")] = 4
-    workers: Annotated[int, Option(min=1, help="Number of shards to write at the same time.")] = 1
+    shard_size: Annotated[int, Option(min=1, help="Number of videos per shard.")] = (
+        SHARD_SIZE
+    )
+    decoders: Annotated[
+        int, Option(min=1, help="Number of videos to decode at the same time.")
+    ] = 4
+    workers: Annotated[
+        int, Option(min=1, help="Number of shards to write at the same time.")
+    ] = 1
 
     @property
     def features(self) -> Path:
@@ -114,7 +123,9 @@ def prepare(options: Options) -> None:
     _check_options(options)
     videos = find_videos([str(options.videos)], options.features)
     with exclusive(options.out / ".prepare.lock", "preparing these videos"):
-        remove_leftovers(options.out, {"report.json", "captions.jsonl", "train.lst", "val.lst"})
+        remove_leftovers(
+            options.out, {"report.json", "captions.jsonl", "train.lst", "val.lst"}
+        )
         remove_leftovers(options.yaml.parent, {options.yaml.name})
         captions, ids = _gather(options, videos, wanted)
         videos_per_batch = own_videos.choose_batch_size(len(ids), options.recipe)
@@ -132,7 +143,9 @@ def prepare(options: Options) -> None:
     config = load_config(options.yaml)
     start = config.option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
-        print(f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip")
+        print(
+            f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip"
+        )
     print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
 
 
@@ -174,9 +187,13 @@ def _gather(
         write_json(path, report)
         for name, entries in report.items():
             if entries and name != "captions_used":
-                logger.warning("%d %s; see %s", len(entries), name.replace("_", " "), path)
+                logger.warning(
+                    "%d %s; see %s", len(entries), name.replace("_", " "), path
+                )
     without_features = report["videos_without_features"]
-    return captions, [video_id for video_id in captions if video_id not in without_features]
+    return captions, [
+        video_id for video_id in captions if video_id not in without_features
+    ]
 
 
 def _write_shards(
@@ -201,7 +218,11 @@ def _write_shards(
 
 
 def _write_yaml(
-    options: Options, head: str, recipe: RunConfig, tfeat_dir: str, settings: dict[str, Any]
+    options: Options,
+    head: str,
+    recipe: RunConfig,
+    tfeat_dir: str,
+    settings: dict[str, Any],
 ) -> None:
     """Writes the training YAML.
 
@@ -300,4 +321,6 @@ def _model_keys(bert_name: str) -> dict[str, Any]:
     return keys
 
 
-main = Command(prepare, options=Options, stopped="run the same command again to continue")
+main = Command(
+    prepare, options=Options, stopped="run the same command again to continue"
+)

@@ -30,7 +30,10 @@ import psutil
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    ProcessFailure,
+)
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
     RendezvousInfo,
@@ -71,7 +74,11 @@ class LocalRendezvous(RendezvousHandler):
         port = listener.getsockname()[1]
         # The store owns the listener from now on, and ends with the last reference to it.
         store = TCPStore(
-            HERE, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+            HERE,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
         )
         return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(HERE, port))
 
@@ -235,7 +242,9 @@ def _report(failures: Mapping[int, ProcessFailure], total: str) -> int:
         total: " of 2" for the message, or an empty string.
     """
     codes = {rank: failure.exitcode for rank, failure in failures.items()}
-    codes = {rank: code for rank, code in codes.items() if code != -signal.SIGTERM} or codes
+    codes = {
+        rank: code for rank, code in codes.items() if code != -signal.SIGTERM
+    } or codes
     if EXIT_CODE in codes.values():
         return EXIT_CODE
     killed = [rank for rank, code in codes.items() if code < 0]
@@ -274,7 +283,9 @@ def run_module(module: str, words: Sequence[str]) -> None:
         code = 1
     _restore_signals()  # the launcher may have to end a process that waits for the others
     if code not in (0, None, EXIT_CODE):
-        time.sleep(2 * POLL_S)  # the launcher sees first what may have caused this failure
+        time.sleep(
+            2 * POLL_S
+        )  # the launcher sees first what may have caused this failure
     if code:
         sys.exit(code)
 
@@ -284,7 +295,9 @@ def _restore_signals() -> None:
     for signum in SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             is_interrupt = signum == signal.SIGINT
-            signal.signal(signum, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+            signal.signal(
+                signum, signal.default_int_handler if is_interrupt else signal.SIG_DFL
+            )
 
 
 if __name__ == "__main__":

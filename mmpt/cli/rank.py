@@ -72,7 +72,9 @@ def main(words: Sequence[str], name: str | None = None) -> int:
                 sys.stderr.write(f"error: {message_of(err)}\n")
             return EXIT_CODE
         set_environment(place, on_cpu="--cpu" in command)
-        from mmpt.cli.fairseqmmtrain import train  # deferred: seconds, unless it is forked
+        from mmpt.cli.fairseqmmtrain import (
+            train,
+        )  # deferred: seconds, unless it is forked
 
         train([*command, *rank_flags(place, on_cpu="--cpu" in command)])
     return 0
@@ -90,16 +92,22 @@ def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
         command, settings = list(words), os.environ.get(CONFIG_VARIABLE, "")
     command = continued(command)
     if place.has_other_nodes or (is_yaml and place.size > 1):
-        store = held.enter_context(nullcontext(open_store()))  # the process group uses it, too
+        store = held.enter_context(
+            nullcontext(open_store())
+        )  # the process group uses it, too
         command = agree(store, place.rank, place.size, command, settings)
     return command
 
 
-def prepare_rank(place: Place, words: Sequence[str], held: ExitStack) -> tuple[list[str], str]:
+def prepare_rank(
+    place: Place, words: Sequence[str], held: ExitStack
+) -> tuple[list[str], str]:
     """Returns the command line that rank 0 makes of a YAML and overrides, which is empty in other
     ranks, and the fingerprint of the settings. `held` keeps other jobs from the folder.
     """
-    from mmpt.cli.launch import prepare  # deferred: not needed if the launcher has done it
+    from mmpt.cli.launch import (
+        prepare,
+    )  # deferred: not needed if the launcher has done it
 
     path, *overrides = words
     config = load_config(path, overrides)
@@ -131,7 +139,12 @@ def rank_flags(place: Place, *, on_cpu: bool) -> list[str]:
     if place.size == 1:
         return []
     flags = ["--distributed-init-method", "env://", "--distributed-no-spawn"]
-    flags += ["--distributed-rank", str(place.rank), "--distributed-world-size", str(place.size)]
+    flags += [
+        "--distributed-rank",
+        str(place.rank),
+        "--distributed-world-size",
+        str(place.size),
+    ]
     return flags if on_cpu else [*flags, "--device-id", str(place.local_rank)]
 
 
@@ -143,12 +156,18 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
     import torch  # deferred: seconds
 
     if on_cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # fairseq touches every GPU that it sees
+        os.environ["CUDA_VISIBLE_DEVICES"] = (
+            ""  # fairseq touches every GPU that it sees
+        )
         if place.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
             threads = max((os.cpu_count() or 1) // place.local_size, 1)
             os.environ["OMP_NUM_THREADS"] = str(threads)
             torch.set_num_threads(threads)
-    if place.size > 1 and "GLOO_SOCKET_IFNAME" not in os.environ and sys.platform == "linux":
+    if (
+        place.size > 1
+        and "GLOO_SOCKET_IFNAME" not in os.environ
+        and sys.platform == "linux"
+    ):
         # Gloo would look up the name of this machine, which need not resolve to a usable address.
         host = os.environ["MASTER_ADDR"]
         interface = interface_towards(host) if place.has_other_nodes else "lo"
@@ -159,7 +178,9 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
 def interface_towards(host: str) -> str | None:
     """Returns the network interface that reaches another machine; None if it is not known."""
     with suppress(OSError):
-        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, 9, type=socket.SOCK_DGRAM
+        )[0]
         with socket.socket(family, kind) as probe:
             probe.connect(address)  # sends nothing
             own = probe.getsockname()[0]

@@ -21,10 +21,12 @@ def report(
     yaml: Annotated[str, Argument(metavar="YAML", help="An evaluation YAML.")],
     *,
     videos: Annotated[
-        str | None, Option(metavar="DIR", help="Folder of the test videos, for key frames.")
+        str | None,
+        Option(metavar="DIR", help="Folder of the test videos, for key frames."),
     ] = None,
     out: Annotated[
-        Path | None, Option(metavar="FILE", help="File to write. Default: next to results.json.")
+        Path | None,
+        Option(metavar="FILE", help="File to write. Default: next to results.json."),
     ] = None,
     device: Device = None,
 ) -> None:
@@ -50,11 +52,18 @@ def report(
         keep_results=False,
     )
     # The pictures must belong to the numbers, so neither the weights nor the data may have changed.
-    for key, what in (("fingerprint", checkpoint), ("data_fingerprint", "the test set")):
+    for key, what in (
+        ("fingerprint", checkpoint),
+        ("data_fingerprint", "the test set"),
+    ):
         if run.rows[0][key] != best_row[key]:
-            raise DataError(f"{results}: {what} has changed since it was scored. Score it again.")
+            raise DataError(
+                f"{results}: {what} has changed since it was scored. Score it again."
+            )
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
-    run = replace(run, config=config, rows=rows, names=names, best=best, best_value=best_value)
+    run = replace(
+        run, config=config, rows=rows, names=names, best=best, best_value=best_value
+    )
     print(write_report(run, out or scoring.report_path(config)))
 
 
@@ -64,7 +73,9 @@ def _rows_of(config: RunConfig, results: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: there is none.
     """
-    settings = json.loads(json.dumps(config.to_dict()))  # tuples become lists, as in the file
+    settings = json.loads(
+        json.dumps(config.to_dict())
+    )  # tuples become lists, as in the file
     rows = [row for row in read_results(results) if row.get("settings") == settings]
     if not rows:
         raise DataError(

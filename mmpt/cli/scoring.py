@@ -16,7 +16,11 @@ from torch.utils.data import DataLoader, Subset
 
 from mmpt import evaluators
 from mmpt.batch import Split
-from mmpt.cli.scoring_checks import check_checkpoint_fits, check_parts_fit, positions_to_score
+from mmpt.cli.scoring_checks import (
+    check_checkpoint_fits,
+    check_parts_fit,
+    positions_to_score,
+)
 from mmpt.config import RunConfig
 from mmpt.datasets import MMDataset, collate
 from mmpt.errors import ConfigError
@@ -114,7 +118,9 @@ class _Evaluation:
     """Positions of the test items to score."""
 
 
-def _check_evaluation(config: RunConfig, all_checkpoints: bool, allow_missing: bool) -> _Evaluation:
+def _check_evaluation(
+    config: RunConfig, all_checkpoints: bool, allow_missing: bool
+) -> _Evaluation:
     """Finds mistakes before the first checkpoint is scored, which may take hours.
 
     Arguments and errors: as for `predict`.
@@ -174,7 +180,9 @@ def predict(
         UserError: a checkpoint, annotation or feature file is missing or does not fit.
     """
     if not config.is_test:
-        problem = "a training config cannot be scored; take one with `dataset.split: test`."
+        problem = (
+            "a training config cannot be scored; take one with `dataset.split: test`."
+        )
         raise ConfigError(config.path, [problem])
     frames = KeyFrames(videos)
     results = results_folder(config) / "results.json"
@@ -190,14 +198,18 @@ def predict(
         scored = _score(checked, path, loader, device)
         rows.append(scored.row)
         if names:
-            evaluators.save_predictions(results.parent / f"{names[place]}.npz", scored.outputs)
+            evaluators.save_predictions(
+                results.parent / f"{names[place]}.npz", scored.outputs
+            )
         # Only the best model and its predictions are kept. Among equals, the first is the best.
         if best is None or scored.value > best.value:
             best, best_place = scored, place
     assert best is not None, "checkpoints_to_score returns at least one"
     chance = checked.evaluator.chance(best.outputs)
     if keep_results:
-        evaluators.write_results(results, rows, settings=config.to_dict(), chance=chance)
+        evaluators.write_results(
+            results, rows, settings=config.to_dict(), chance=chance
+        )
     return Run(
         config=config,
         rows=rows,
@@ -221,7 +233,10 @@ def _build_evaluator(config: RunConfig) -> evaluators.Evaluator:
 
 
 def _build_loader(
-    config: RunConfig, dataset: MMDataset, positions: Sequence[int], device: torch.device
+    config: RunConfig,
+    dataset: MMDataset,
+    positions: Sequence[int],
+    device: torch.device,
 ) -> evaluators.FingerprintingLoader:
     """Returns a loader of the items at `positions`, which also hashes them."""
     batches = DataLoader(

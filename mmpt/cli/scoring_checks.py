@@ -58,7 +58,10 @@ def _video_ids(keys: Iterable[Any]) -> list[str]:
 
 
 def check_parts_fit(
-    config: RunConfig, predictor: evaluators.Predictor[Any], dataset: MMDataset, position: int
+    config: RunConfig,
+    predictor: evaluators.Predictor[Any],
+    dataset: MMDataset,
+    position: int,
 ) -> None:
     """Makes one item of a test set and compares its tensors with those that the predictor reads.
 

@@ -74,7 +74,9 @@ class NodeTask:
         failure, which would make SLURM kill node 0.
         """
         job = JobEnvironment()
-        warning = signal.Signals[f"SIG{job.USR_SIG}"]  # SIGUSR2, unless the user chooses another
+        warning = signal.Signals[
+            f"SIG{job.USR_SIG}"
+        ]  # SIGUSR2, unless the user chooses another
         requeue: Any = signal.getsignal(warning)  # submitit has set it
         words = [sys.executable, "-m", "mmpt", *self.words]
         if self.num_nodes > 1:
@@ -93,7 +95,9 @@ class NodeTask:
         if asked:
             process.terminate()
         code = process.wait()
-        code = code if code >= 0 else 128 - code  # as a shell reports the end by a signal
+        code = (
+            code if code >= 0 else 128 - code
+        )  # as a shell reports the end by a signal
         if code and (asked or code == REQUEUE_CODE):
             if job.global_rank > 0:
                 sys.exit(0)
@@ -146,11 +150,17 @@ def meeting(job: JobEnvironment) -> list[str]:
 
 def _ask(*command: str) -> str:
     """Returns what a program of SLURM prints."""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def submit_yamls(
-    configs: Sequence[RunConfig], words: Sequence[str], job_type: str, nodes: Nodes, dry_run: bool
+    configs: Sequence[RunConfig],
+    words: Sequence[str],
+    job_type: str,
+    nodes: Nodes,
+    dry_run: bool,
 ) -> None:
     """Submits a job that trains one YAML, or evaluates several.
 
@@ -165,9 +175,13 @@ def submit_yamls(
     """
     first, section = configs[0], configs[0].slurm
     if len(configs) > 1 and not all(config.is_test for config in configs):
-        raise LaunchError("a SLURM job trains one YAML; submit each with a command of its own.")
+        raise LaunchError(
+            "a SLURM job trains one YAML; submit each with a command of its own."
+        )
     if first.is_test and section.nodes > 1:
-        raise LaunchError(f"`slurm.nodes` must be 1 in evaluations, but is {section.nodes}.")
+        raise LaunchError(
+            f"`slurm.nodes` must be 1 in evaluations, but is {section.nodes}."
+        )
     if replace(nodes, max_restarts=0, timeout_s=TIMEOUT_S) != ONE_NODE:
         raise LaunchError(
             "--nnodes, --node-rank, --rdzv-endpoint and --rdzv-id are set by SLURM jobs "
@@ -176,7 +190,9 @@ def submit_yamls(
     gpus = section.gpus_per_node
     if gpus is None:
         names = job_type.removeprefix("sweep_"), str(first.slurm_config)
-        released = [SIZES[name] for name in names if name in SIZES and not first.is_test]
+        released = [
+            SIZES[name] for name in names if name in SIZES and not first.is_test
+        ]
         gpus = (*released, 1)[0]
     size = gpus or section.processes_per_node
     if job_type.startswith("sweep_"):
@@ -185,7 +201,12 @@ def submit_yamls(
             "nodes; to use this machine, add --jobtype local_%d",
             *(first.path, job_type, size, section.nodes, size),
         )
-    command = ["train", *words, "--jobtype", "local_predict" if first.is_test else f"local_{size}"]
+    command = [
+        "train",
+        *words,
+        "--jobtype",
+        "local_predict" if first.is_test else f"local_{size}",
+    ]
     if not first.is_test:
         command += ["--max-restarts", str(nodes.max_restarts)]
         command += ["--rdzv-timeout", str(nodes.timeout_s)]

@@ -60,7 +60,8 @@ def _load_settings(path: str, overrides: list[str]) -> TokenConfig:
 
 def tokenize(
     config: Annotated[
-        str, Argument(metavar="YAML", help="A file such as configs/bert-base-uncased.yaml.")
+        str,
+        Argument(metavar="YAML", help="A file such as configs/bert-base-uncased.yaml."),
     ],
     overrides: Overrides = None,
     *,

@@ -58,7 +58,12 @@ def training_command(
         logger.info("no GPU: running %s on the CPU%s", count_processes(size), without)
         drops += half
     here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
-    command = [program("fairseq-train"), yaml, "--user-dir", "mmpt" if here else str(PACKAGE)]
+    command = [
+        program("fairseq-train"),
+        yaml,
+        "--user-dir",
+        "mmpt" if here else str(PACKAGE),
+    ]
     command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
     if total > 1 or num_gpus > 1:  # fairseq would otherwise use all GPUs
         command += ["--distributed-world-size", str(total)]
@@ -83,7 +88,12 @@ def job_command(size: int, nodes: Nodes, command: Sequence[str]) -> list[str]:
     """
     if size * nodes.largest == 1:
         return list(command)
-    words = [program("torchrun"), *nodes.torchrun_options(), "--nproc-per-node", str(size)]
+    words = [
+        program("torchrun"),
+        *nodes.torchrun_options(),
+        "--nproc-per-node",
+        str(size),
+    ]
     return [*words, "-m", "mmpt.train", *command]
 
 

@@ -49,13 +49,17 @@ def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
         reason = "an evaluation config (`dataset.split: test`) needs it"
         needed = dict.fromkeys(TEST_KEYS.split(), reason)
     elif config.task in RETRIEVAL_TASKS:
-        needed |= dict.fromkeys(RETRIEVAL_KEYS.split(), f"`task: {config.task}` needs it")
+        needed |= dict.fromkeys(
+            RETRIEVAL_KEYS.split(), f"`task: {config.task}` needs it"
+        )
         if config.retrieval.retri_epoch is not None:
             needed["num_cands"] = "`retri_epoch` needs it"
     for path, reason in needed.items():
         found: Any = values
         for key in path.split("."):
-            if not isinstance(found, dict):  # a mistake of its own, or a missing section
+            if not isinstance(
+                found, dict
+            ):  # a mistake of its own, or a missing section
                 break
             found = found.get(key)
         if found is None:
@@ -67,11 +71,15 @@ def _check_sizes(config: RunConfig) -> Iterator[str]:
     batch_size = config.option("dataset", "batch_size")
     if dataset.max_video_len is not None:
         slots = dataset.max_video_len + 3
-        yield from _at_least("dataset.max_len", dataset.max_len, "`max_video_len` + 3", slots)
+        yield from _at_least(
+            "dataset.max_len", dataset.max_len, "`max_video_len` + 3", slots
+        )
     if config.retrieval.retri_epoch:
         videos = dataset.num_video_per_batch
         num_cands = config.retrieval.num_cands
-        yield from _at_least("num_cands", num_cands, "`dataset.num_video_per_batch`", videos)
+        yield from _at_least(
+            "num_cands", num_cands, "`dataset.num_video_per_batch`", videos
+        )
     for kind in ("sampled", "sampled_video"):
         # Some aligners do not have these keys.
         low = getattr(dataset, f"{kind}_min_len", None)
@@ -90,7 +98,9 @@ def _at_least(key: str, value: Any, bound_name: str, bound: Any) -> Iterator[str
 
 
 def _check_sequences(config: RunConfig) -> Iterator[str]:
-    sequence = getattr(config.loss, "sequence_contrast", None)  # only some losses have it
+    sequence = getattr(
+        config.loss, "sequence_contrast", None
+    )  # only some losses have it
     if config.loss is None or sequence is None:
         return
     has_weight = sequence.sequence_contrast_weight is not None
@@ -174,6 +184,8 @@ def inert_keys(config: RunConfig) -> list[str]:
             is_inert = INERT in field.metadata
             if is_inert and getattr(section, name) is not None:
                 names.append(prefix + name)
-    if config.retrieval.retri_epoch and (config.is_test or config.task in (None, "Task")):
+    if config.retrieval.retri_epoch and (
+        config.is_test or config.task in (None, "Task")
+    ):
         names.append("retri_epoch")
     return names

@@ -21,7 +21,14 @@ from pydantic import BeforeValidator, Field, TypeAdapter, create_model
 from mmpt.config import schema
 
 GROUPS = (
-    *("common", "common_eval", "dataset", "optimization", "checkpoint", "distributed_training"),
+    *(
+        "common",
+        "common_eval",
+        "dataset",
+        "optimization",
+        "checkpoint",
+        "distributed_training",
+    ),
     *("optimizer", "lr_scheduler"),
 )
 
@@ -57,7 +64,9 @@ _COUNTS = (
     "all_gather_list_size fp16_init_scale amp_init_scale"
 )
 _NOT_NEGATIVE = "clip_norm weight_decay end_learning_rate fp16_scale_tolerance"
-_POSITIVE = "adam_eps total_num_update power min_loss_scale save_every_minutes timeout_minutes"
+_POSITIVE = (
+    "adam_eps total_num_update power min_loss_scale save_every_minutes timeout_minutes"
+)
 
 
 def _check_betas(value: Any) -> Any:
@@ -107,7 +116,9 @@ def settings_model(*, import_fairseq: bool) -> type[schema.Settings]:
         options: dict[str, Any] = {}
         for name, annotation in types_by_group.get(group, BOUNDS).items():
             options[name] = (BOUNDS.get(name, annotation), None)
-        section = create_model(group, __base__=schema.Section, __cls_kwargs__=kind, **options)
+        section = create_model(
+            group, __base__=schema.Section, __cls_kwargs__=kind, **options
+        )
         groups[group] = (section, None)
     fairseq: Any = create_model("fairseq", __base__=schema.Section, **groups)
     bases: Any = (schema.Settings, schema.RetrievalConfig)
@@ -138,7 +149,9 @@ def _fairseq_types() -> dict[str, dict[str, Any]]:
         with root_logger_kept():
             from fairseq.dataclass import configs
             from fairseq.optim import adam
-            from fairseq.optim.lr_scheduler import polynomial_decay_schedule as polynomial
+            from fairseq.optim.lr_scheduler import (
+                polynomial_decay_schedule as polynomial,
+            )
     except ImportError:
         return {}
     types = {

@@ -88,7 +88,9 @@ def with_run_dir(config: RunConfig) -> RunConfig:
     name = config.option("common", "tensorboard_logdir")
     if name is None or "/" in name:
         return config
-    return config.with_option("common", "tensorboard_logdir", next_run_dir(config.save_dir, name))
+    return config.with_option(
+        "common", "tensorboard_logdir", next_run_dir(config.save_dir, name)
+    )
 
 
 def next_run_dir(save_dir: str, name: str) -> str:

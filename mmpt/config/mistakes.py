@@ -117,7 +117,9 @@ def _unknown_key(whole: Model, at: str, key: str, readers: list[str]) -> str:
     if "fairseq.optimization" in places:
         places = ["fairseq.optimization"]
     if places:
-        sections = [f"under `{place}`" if place else "at the top level" for place in places]
+        sections = [
+            f"under `{place}`" if place else "at the top level" for place in places
+        ]
         belongs = " or ".join(sections)
         return f"`{path}` is not a known key; `{key}` belongs {belongs}."
     if readers:

@@ -86,7 +86,9 @@ class RunConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings that have a value, defaults included, as plain values for a YAML."""
         plain: Any = {"mode": "json", "exclude_none": True, "serialize_as_any": True}
-        without = {"path", "retrieval"} | ({"slurm"} if self.slurm == SlurmConfig() else set())
+        without = {"path", "retrieval"} | (
+            {"slurm"} if self.slurm == SlurmConfig() else set()
+        )
         whole: dict[str, Any] = self.model_dump(exclude=without, **plain)
         if self.retrieval != RetrievalConfig():
             whole |= self.retrieval.model_dump(**plain)

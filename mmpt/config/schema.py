@@ -38,7 +38,9 @@ class Section(BaseModel):
             return values
         known = cls.model_fields
         return {
-            key: value for key, value in values.items() if value is not None or key not in known
+            key: value
+            for key, value in values.items()
+            if value is not None or key not in known
         }
 
     def replace(self, **changes: Any) -> Self:
@@ -76,9 +78,13 @@ Count = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_read_whole_num
 NotNegative = Annotated[float, Field(strict=True, ge=0), BeforeValidator(_read_number)]
 Positive = Annotated[float, Field(strict=True, gt=0), BeforeValidator(_read_number)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1), BeforeValidator(_read_number)]
-PositiveShare = Annotated[float, Field(strict=True, gt=0, le=1), BeforeValidator(_read_number)]
+PositiveShare = Annotated[
+    float, Field(strict=True, gt=0, le=1), BeforeValidator(_read_number)
+]
 Switch = StrictBool
-Off = Annotated[bool, BeforeValidator(_refuse_all_but_false), WithJsonSchema({"const": False})]
+Off = Annotated[
+    bool, BeforeValidator(_refuse_all_but_false), WithJsonSchema({"const": False})
+]
 
 INPUT = "input"
 """Marks a path that must exist before a job starts."""
@@ -284,7 +290,10 @@ def _read_time(value: Any) -> Any:
 
     YAML itself reads an unquoted 24:00:00 as a number of seconds.
     """
-    if not (isinstance(value, str) and re.fullmatch(r"\d+-\d+(:\d+){0,2}|\d+(:\d+){1,2}", value)):
+    if not (
+        isinstance(value, str)
+        and re.fullmatch(r"\d+-\d+(:\d+){0,2}|\d+(:\d+){1,2}", value)
+    ):
         return _read_whole_number(value)
     days, dash, rest = value.rpartition("-")
     parts = [int(part) for part in rest.split(":")]

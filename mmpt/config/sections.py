@@ -115,7 +115,9 @@ def config_of(section: str, cls: Any) -> Any:
     name = f"{cls.__name__}.Config"
     if not (isinstance(config, type) and issubclass(config, shared)):
         base = f"mmpt.config.{shared.__name__}"
-        raise ConfigError(section, [f"`{name}` must be a subclass of `{base}`, but is {config!r}."])
+        raise ConfigError(
+            section, [f"`{name}` must be a subclass of `{base}`, but is {config!r}."]
+        )
     for key, field in config.model_fields.items():
         if field.is_required():
             rule = f"must have a default for each key, such as None, but has none for `{key}`"
@@ -170,4 +172,6 @@ def _known_configs(section: str, key: str, place: str) -> dict[str, type[Section
     if key in SHIPPED:
         return {name: resolve_name(config) for name, config in SHIPPED[key].items()}
     registry = resolve_name(place)
-    return {name: config_of(section, registry.get(name, section)) for name in list(registry)}
+    return {
+        name: config_of(section, registry.get(name, section)) for name in list(registry)
+    }

@@ -13,7 +13,12 @@ from mmpt.errors import ConfigError
 from mmpt.utils.io import atomic_write
 
 Values = dict[str, Any]
-YAML_ERRORS = (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError)
+YAML_ERRORS = (
+    yaml.YAMLError,
+    OmegaConfBaseException,
+    UnicodeDecodeError,
+    RecursionError,
+)
 """Exceptions of OmegaConf for text that is no YAML. It also refuses duplicate keys."""
 _PLAIN_TEXT = re.compile(r"[A-Za-z_/][\w ./-]*", re.ASCII)
 """Text that YAML readers take for text without quotes, except for words such as `null`."""
@@ -35,7 +40,10 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
         merged = OmegaConf.merge(stack, overrides or {})
         return _plain(merged, resolve=True)
     except OmegaConfBaseException as err:
-        reason, what = str(err).splitlines()[0], "includes and overrides do not fit each other"
+        reason, what = (
+            str(err).splitlines()[0],
+            "includes and overrides do not fit each other",
+        )
         if err.full_key:
             what = f"`{err.full_key}` cannot be resolved"
         raise ConfigError(path, [f"{what}: {reason}."]) from err
@@ -128,14 +136,18 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Values, list[str]]:
             problems.append(f"the override `{override}` {reason}.")
             continue
         if not equals or not all(keys):
-            problems.append(f"the override `{override}` must have the form `section.key=value`.")
+            problems.append(
+                f"the override `{override}` must have the form `section.key=value`."
+            )
             continue
         try:
             parsed = _lifted(_plain(OmegaConf.from_dotlist([override])))
             values = _plain(OmegaConf.merge(values, parsed))
         except YAML_ERRORS as err:
             reason = _reason(err)
-            problems.append(f"the value of the override `{override}` is not YAML: {reason}")
+            problems.append(
+                f"the value of the override `{override}` is not YAML: {reason}"
+            )
     return values, problems
 
 
@@ -152,7 +164,9 @@ def write_yaml(path: str | Path, values: Values) -> None:
 def to_yaml(values: Values) -> str:
     """Returns a mapping as the text of a YAML file; see `write_yaml`."""
     escaped = _escape_interpolations(values)
-    return yaml.dump(escaped, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(
+        escaped, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True
+    )
 
 
 class _QuotingDumper(yaml.SafeDumper):

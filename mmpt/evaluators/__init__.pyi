@@ -17,7 +17,11 @@ from .evaluator import (
     save_predictions,
     write_results,
 )
-from .metrics import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric, RetrievalMetric
+from .metrics import (
+    FullVideoBGRetrievalMetric,
+    FullVideoRetrievalMetric,
+    RetrievalMetric,
+)
 from .predictors import (
     BGRetrievalOutputs,
     BGRetrievalPredictor,

@@ -89,7 +89,9 @@ class Predictor(ABC, Generic[O]):
             batches = ((batch, model_inputs(batch, model, device)) for batch in counted)
             parts = list(self.predict(model, batches))
         if not parts:
-            raise DataError("The test set is empty; check the files that `dataset` names.")
+            raise DataError(
+                "The test set is empty; check the files that `dataset` names."
+            )
         columns = {}
         for name in parts[0]:
             values = [part[name] for part in parts]
@@ -132,7 +134,9 @@ def _join(values: list[Any]) -> Any:
     return np.concatenate(arrays)
 
 
-def model_inputs(batch: Mapping[str, Any], model: nn.Module, device: torch.device) -> Tensors:
+def model_inputs(
+    batch: Mapping[str, Any], model: nn.Module, device: torch.device
+) -> Tensors:
     """Returns caps, cmasks, vfeats and vmasks on `device`, features in the model's dtype."""
     weight = next(model.parameters(), None)
     dtype = torch.float32 if weight is None else weight.dtype

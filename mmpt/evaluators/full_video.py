@@ -115,7 +115,9 @@ def paragraph_ranks(
     # are in the same chunk are computed together.
     chunk_of = ends * len(video_MD) // scores_per_chunk
     chunks = np.unique(chunk_of)
-    for chunk in progress(chunks, len(chunks), "parts of the paragraphs scored", logger):
+    for chunk in progress(
+        chunks, len(chunks), "parts of the paragraphs scored", logger
+    ):
         inside = np.flatnonzero(chunk_of == chunk)
         first = inside[0]
         last = inside[-1]
@@ -137,7 +139,11 @@ def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
 
 
 def dtw(
-    scores_RM: np.ndarray, lengths: Lengths, form: Form = "released", *, background: bool = False
+    scores_RM: np.ndarray,
+    lengths: Lengths,
+    form: Form = "released",
+    *,
+    background: bool = False,
 ) -> np.ndarray:
     """Returns minus the cost of dynamic time warping of every pair, float32 [p, n].
 
@@ -158,7 +164,11 @@ def dtw(
 
 
 def otam(
-    scores_RM: np.ndarray, lengths: Lengths, form: Form = "released", *, background: bool = False
+    scores_RM: np.ndarray,
+    lengths: Lengths,
+    form: Form = "released",
+    *,
+    background: bool = False,
 ) -> np.ndarray:
     """Returns minus the ordered temporal alignment cost, paragraph to video plus video to
     paragraph, float32 [p, n].
@@ -183,7 +193,11 @@ def otam(
 
 
 def optimal_transport(
-    scores_RM: np.ndarray, lengths: Lengths, epsilon: float = EPSILON, *, background: bool = False
+    scores_RM: np.ndarray,
+    lengths: Lengths,
+    epsilon: float = EPSILON,
+    *,
+    background: bool = False,
 ) -> np.ndarray:
     """Returns the mean score under the plan that transports captions to clips, float32 [p, n].
 

@@ -41,7 +41,9 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 def ranks_from_vectors(
-    queries_ND: np.ndarray, candidates_ND: np.ndarray, scores_per_chunk: int = SCORES_PER_CHUNK
+    queries_ND: np.ndarray,
+    candidates_ND: np.ndarray,
+    scores_per_chunk: int = SCORES_PER_CHUNK,
 ) -> np.ndarray:
     """Returns the ranks of the scores `queries @ candidates.T`, computed some rows at a time.
 

@@ -122,7 +122,9 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
         Otherwise they could get different ranks, because rounding depends on the batch.
         """
         captions_NT = columns.pop("captions")
-        _, first_U, place_N = np.unique(captions_NT, axis=0, return_index=True, return_inverse=True)
+        _, first_U, place_N = np.unique(
+            captions_NT, axis=0, return_index=True, return_inverse=True
+        )
         text_ND = columns.pop("pooled_text")
         return RetrievalOutputs(**columns, pooled_text=text_ND[first_U[place_N]])
 

@@ -87,7 +87,9 @@ def setting_of(task: str) -> str:
     return ""
 
 
-def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, Any]]) -> list[str]:
+def comparability_notes(
+    benchmark: Benchmark | None, rows: dict[str, dict[str, Any]]
+) -> list[str]:
     """Returns the reasons not to compare runs with each other or with the papers, in sentences.
 
     Args:
@@ -104,14 +106,18 @@ def comparability_notes(benchmark: Benchmark | None, rows: dict[str, dict[str, A
             same_data = by_data.setdefault(row["data_fingerprint"], [])
             same_data.append(name)
         else:
-            notes.append(f"{name} did not record the data it was scored on; score it again.")
+            notes.append(
+                f"{name} did not record the data it was scored on; score it again."
+            )
         if missing:
             notes.append(
                 f"{name} was scored on {scored:,} of {scored + missing:,} test items; the others "
                 "have no features."
             )
         elif expected and scored and scored != expected:
-            notes.append(f"{name} was scored on {scored:,} items, Norton's are on {expected:,}.")
+            notes.append(
+                f"{name} was scored on {scored:,} items, Norton's are on {expected:,}."
+            )
     if len(by_data) > 1:
         groups = []
         for data, names in by_data.items():

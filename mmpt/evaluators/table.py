@@ -86,7 +86,9 @@ def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Numb
     return [Number(name, f"{metric} {name}") for name in names]
 
 
-def values_of(metric: str, name: str, columns: Iterable[ResultsLike]) -> list[float | None]:
+def values_of(
+    metric: str, name: str, columns: Iterable[ResultsLike]
+) -> list[float | None]:
     """Returns one number of a metric from each column; None if the column does not have it."""
     values = []
     for results in columns:

@@ -17,7 +17,9 @@ Size = tuple[int, int]
 """Rows and columns that the release pads a block to."""
 
 
-def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
+def dtw_cost(
+    distance_RKP: np.ndarray, size: Size, form: Form = "released"
+) -> np.ndarray:
     """Returns the cost [P] of dynamic time warping.
 
     Args:
@@ -33,7 +35,9 @@ def dtw_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> n
     return total_RKP[-1, -1]
 
 
-def otam_cost(distance_RKP: np.ndarray, size: Size, form: Form = "released") -> np.ndarray:
+def otam_cost(
+    distance_RKP: np.ndarray, size: Size, form: Form = "released"
+) -> np.ndarray:
     """Returns the cost [P] of ordered temporal alignment, of the block plus of its transpose.
 
     Args:
@@ -68,7 +72,9 @@ def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
     """
     num_rows, num_cols, num_pairs = block_RKP.shape
     most_rows, most_cols = size
-    padded_RKP = np.full((most_rows, most_cols, num_pairs), np.inf, dtype=block_RKP.dtype)
+    padded_RKP = np.full(
+        (most_rows, most_cols, num_pairs), np.inf, dtype=block_RKP.dtype
+    )
     kept_RKP = block_RKP[:most_rows, :most_cols]
     kept_rows, kept_cols, _ = kept_RKP.shape
     padded_RKP[:kept_rows, :kept_cols] = kept_RKP
@@ -102,7 +108,9 @@ def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
     return total_RKP
 
 
-def cumulate_otam(distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]) -> np.ndarray:
+def cumulate_otam(
+    distance_RKP: np.ndarray, *, first_sign: Literal[-1, 1]
+) -> np.ndarray:
     """Returns OTAM's cumulative costs O, with a hard minimum.
 
     A path goes straight down in the border columns only. Column 0 is 0, and row 0 is O[0, c] =

@@ -20,7 +20,9 @@ from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
 from mmpt.processors.window_aligner import window_spans
 
-if TYPE_CHECKING:  # the import takes seconds, and evaluations are checked without a model
+if (
+    TYPE_CHECKING
+):  # the import takes seconds, and evaluations are checked without a model
     from mmpt.models.mmfusion import MMFusionSeparate
 
 T = TypeVar("T")
@@ -114,7 +116,9 @@ def embed_windows(
         caps_2 = torch.tensor([special.cls, special.sep], device=device)
         caps_N2 = caps_2.expand(len(clips), -1)
         cmasks_N2 = torch.ones_like(caps_N2, dtype=torch.bool)
-        pooled_ND, states, _ = fusion.forward_video(vfeats_NFI, vmasks_NF, caps_N2, cmasks_N2)
+        pooled_ND, states, _ = fusion.forward_video(
+            vfeats_NFI, vmasks_NF, caps_N2, cmasks_N2
+        )
         pooled_ND = upcast(pooled_ND)
         states = upcast(states)
         for row, (video, span, features_LI) in enumerate(batch):
@@ -145,7 +149,9 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         DataError: `size` is not a whole number of at least 1.
     """
     if not isinstance(size, Integral) or size < 1:
-        raise DataError(f"`batch_size` must be a whole number of at least 1, but is {size}.")
+        raise DataError(
+            f"`batch_size` must be a whole number of at least 1, but is {size}."
+        )
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -59,7 +59,9 @@ def to_texts(texts: Any, name: str) -> list[str]:
     plain = []
     for index, entry in enumerate(to_list(texts, name, accepted)):
         if not isinstance(entry, str):
-            raise DataError(f"{name} must be {accepted}, but {name}[{index}] is {describe(entry)}.")
+            raise DataError(
+                f"{name} must be {accepted}, but {name}[{index}] is {describe(entry)}."
+            )
         # The tokenizer accepts neither lone surrogates nor NumPy's class of strings.
         encoded = entry.encode("utf-8", "replace")
         plain.append(encoded.decode())

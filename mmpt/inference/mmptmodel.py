@@ -165,7 +165,9 @@ class MMPTModel(nn.Module):
             f"uint8, or floats in 0..1, [videos, 1 to {self.max_video_len} seconds, frames, "
             "height, width, 3] (`encode_video` takes longer videos)"
         )
-        frames = inputs.to_tensor(video_frames, "video_frames", accepted, {6: inputs.FRAMES})
+        frames = inputs.to_tensor(
+            video_frames, "video_frames", accepted, {6: inputs.FRAMES}
+        )
         num_videos, num_seconds = frames.shape[:2]
         num_padded = self.max_video_len - num_seconds
         if num_seconds == 0 or num_padded < 0:
@@ -276,7 +278,11 @@ class MMPTModel(nn.Module):
         strings = inputs.to_texts(texts, "texts")
         ids = self.tokenizer(strings, add_special_tokens=False)["input_ids"]
         vectors_ND = embed_texts(
-            self.fusion, ids, self.aligner.special, self.aligner.max_text_len, batch_size
+            self.fusion,
+            ids,
+            self.aligner.special,
+            self.aligner.max_text_len,
+            batch_size,
         )
         return inputs.require_finite(vectors_ND, "texts: vectors", WIDER)
 
@@ -359,7 +365,11 @@ class MMPTModel(nn.Module):
         inputs.require_finite(video_LD, "video: states", WIDER)
         text_SD = self.encode_text(texts).cpu()
         return align_sentences(
-            text_SD, video_LD.to(text_SD), epsilon=epsilon, iterations=iterations, monotone=monotone
+            text_SD,
+            video_LD.to(text_SD),
+            epsilon=epsilon,
+            iterations=iterations,
+            monotone=monotone,
         )
 
     def _windows(

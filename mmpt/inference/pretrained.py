@@ -155,7 +155,9 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as err:
-        raise CheckpointError(f"{path}: missing, damaged or cut short ({err}); {AGAIN}") from err
+        raise CheckpointError(
+            f"{path}: missing, damaged or cut short ({err}); {AGAIN}"
+        ) from err
     dtype = next(value.dtype for value in state.values() if value.is_floating_point())
     fusion = fusion.to(dtype)
     state = adapt_state(state, fusion, str(path))
@@ -207,10 +209,14 @@ def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
 
 def _download(repo_id: str) -> Path:
     """Downloads a saved folder from the Hugging Face hub, and returns its local path."""
-    from huggingface_hub import snapshot_download  # deferred: only needed for models of the hub
+    from huggingface_hub import (
+        snapshot_download,
+    )  # deferred: only needed for models of the hub
 
     try:
-        folder = snapshot_download(repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+        folder = snapshot_download(
+            repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"]
+        )
     except (OSError, ValueError) as err:
         message = str(err).strip() or type(err).__name__
         reason = message.splitlines()[0]
@@ -223,7 +229,10 @@ def _download(repo_id: str) -> Path:
 
 
 def write_pretrained(
-    folder: str | Path, fusion: MMFusionSeparate, dataset: DatasetConfig, model: ModelConfig
+    folder: str | Path,
+    fusion: MMFusionSeparate,
+    dataset: DatasetConfig,
+    model: ModelConfig,
 ) -> None:
     """Writes a folder that `read_pretrained` can load.
 
@@ -239,7 +248,9 @@ def write_pretrained(
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ConfigError("save_pretrained", [f"{folder} must be a folder, but is a file."])
+        raise ConfigError(
+            "save_pretrained", [f"{folder} must be a folder, but is a file."]
+        )
     assert dataset.bert_name
     config = read_bert_config(dataset.bert_name).to_dict()
     config.pop(SECTION, None)  # present if the model was loaded from a saved folder

@@ -46,7 +46,9 @@ def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
         if not has_leading_axis or len(videos) == 0:
             return {name: videos}
     else:
-        videos = inputs.to_list(videos, name, "at least one video (paths, features or frames)")
+        videos = inputs.to_list(
+            videos, name, "at least one video (paths, features or frames)"
+        )
     by_name = {}
     for index, video in enumerate(videos):
         by_name[f"{name}[{index}]"] = video

@@ -92,7 +92,9 @@ class Loss(nn.Module):
         super().__init__()
         assert isinstance(config, self.Config), "a loss takes its own Config"
         self.config = config
-        assert self.inputs or not self.contrasts, "a loss with negatives must name its inputs"
+        assert self.inputs or not self.contrasts, (
+            "a loss with negatives must name its inputs"
+        )
         name = type(self).__name__
         problems = self.find_problems()
         if config.learnable_temperature and not self.uses_temperature:
@@ -205,7 +207,8 @@ def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
     if bad_inputs:
         names = ", ".join(bad_inputs)
         cause = (
-            f"Not finite already: {names}; lower the learning rate, or the loss scale under fp16."
+            f"Not finite already: {names}; lower the learning rate, or the loss scale "
+            "under fp16."
         )
     else:
         cause = (

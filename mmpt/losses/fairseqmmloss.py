@@ -81,7 +81,9 @@ class MMCriterion(FairseqCriterion):
             log["flops"] = task.model.flops(sample["cmasks"], sample["vmasks"])
         return loss, 1, log
 
-    def _run_loss(self, batch: dict[str, Any], is_dummy_step: bool) -> tuple[LossOutput, bool]:
+    def _run_loss(
+        self, batch: dict[str, Any], is_dummy_step: bool
+    ) -> tuple[LossOutput, bool]:
         """Returns the result of the loss, and whether it counts.
 
         If it is not finite and the update is to be skipped, all of its values are zero.
@@ -105,7 +107,10 @@ class MMCriterion(FairseqCriterion):
         return result, is_finite
 
     def load_state_dict(
-        self, state_dict: dict[str, Any] | None, strict: bool = True, assign: bool = False
+        self,
+        state_dict: dict[str, Any] | None,
+        strict: bool = True,
+        assign: bool = False,
     ) -> Any:
         """Loads a trained temperature.
 
@@ -143,7 +148,9 @@ class MMCriterion(FairseqCriterion):
         if "flops" in sums:
             tflops = sums["flops"] / 1e12
             metrics.log_speed("tflops", tflops, priority=93, round=3)
-            peak = peak_tflops(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            peak = peak_tflops(
+                torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            )
             if peak is not None:
                 share = sums["flops"] / (1e12 * peak * num_processes)
                 metrics.log_speed("share_of_peak", share, priority=94, round=3)

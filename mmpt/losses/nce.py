@@ -65,7 +65,9 @@ class _OneDirectionLoss(Loss):
     text_to_video: bool
     """Whether captions search for clips. If False, clips search for captions."""
 
-    def compute(self, *, pooled_video: Tensor, pooled_text: Tensor, **_: Any) -> LossOutput:
+    def compute(
+        self, *, pooled_video: Tensor, pooled_text: Tensor, **_: Any
+    ) -> LossOutput:
         """Returns the term `clip_caption` and the metric `accuracy`.
 
         Args:

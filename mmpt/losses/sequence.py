@@ -258,5 +258,8 @@ class SequenceContrastLoss(Loss):
         logits = self.sequence_logits(batch, scale)
         return LossOutput(
             terms={"video_paragraph": symmetric_cross_entropy(logits)},
-            metrics={"accuracy": match_accuracy(logits), "temperature": 1 / scale.detach()},
+            metrics={
+                "accuracy": match_accuracy(logits),
+                "temperature": 1 / scale.detach(),
+            },
         )

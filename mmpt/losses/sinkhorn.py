@@ -24,7 +24,9 @@ not exceed 1e-13 within four iterations if n is 1024.
 
 
 @torch.no_grad()
-def log_sinkhorn(kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int) -> Tensor:
+def log_sinkhorn(
+    kernel: Tensor, log_mu: Tensor, log_nu: Tensor, iterations: int
+) -> Tensor:
     """Returns the logarithm of the transport plan, float [..., m, n].
 
     An iteration updates the rows and then the columns. The columns of the result therefore match

@@ -58,7 +58,9 @@ class TokenBlock:
         return total_Nb.index_add_(1, self.item_of_token, matrix_Nx)
 
 
-def split_into_blocks(mask_BN: Tensor, counts: list[int], block_size: int) -> list[TokenBlock]:
+def split_into_blocks(
+    mask_BN: Tensor, counts: list[int], block_size: int
+) -> list[TokenBlock]:
     """Splits a batch into blocks of about `block_size` real tokens, each of at least one item.
 
     Args:
@@ -89,7 +91,9 @@ def split_into_blocks(mask_BN: Tensor, counts: list[int], block_size: int) -> li
     return blocks
 
 
-def normalise_tokens(states: Tensor, block: TokenBlock, alpha: float = 1) -> tuple[Tensor, Tensor]:
+def normalise_tokens(
+    states: Tensor, block: TokenBlock, alpha: float = 1
+) -> tuple[Tensor, Tensor]:
     """Returns the tokens of a block as unit vectors divided by `alpha`, and their norms.
 
     Returns:
@@ -210,7 +214,9 @@ class _TokenSimilarity(torch.autograd.Function):
 
         t2v_AB = text.new_zeros(num_captions, len(video), dtype=dtype)
         v2t_AB = torch.zeros_like(t2v_AB)
-        with torch.autocast(text.device.type, enabled=False):  # it would multiply in half precision
+        with torch.autocast(
+            text.device.type, enabled=False
+        ):  # it would multiply in half precision
             for video_block in video_blocks:
                 unit_xD, _ = normalise_tokens(video, video_block)
                 for text_block in text_blocks:
@@ -224,7 +230,9 @@ class _TokenSimilarity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_t2v_AB: Tensor, grad_v2t_AB: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_t2v_AB: Tensor, grad_v2t_AB: Tensor
+    ) -> tuple[Tensor | None, ...]:
         text, video = ctx.saved_tensors
         # Each clip token is finished within one pass of the outer loop. A caption token gets a
         # contribution in every pass, so its gradient is summed in full precision.
@@ -241,11 +249,17 @@ class _TokenSimilarity(torch.autograd.Function):
                     exp_yx = (scaled_yD @ unit_xD.T).exp_()
                     tile = text_block.items, video_block.items
                     grad_cosine_yx = tile_backward(
-                        exp_yx, text_block, video_block, grad_t2v_AB[tile], grad_v2t_AB[tile]
+                        exp_yx,
+                        text_block,
+                        video_block,
+                        grad_t2v_AB[tile],
+                        grad_v2t_AB[tile],
                     )
                     # Cosines are products of unit vectors; alpha undoes the scaling of captions.
                     grad_unit_xD.addmm_(grad_cosine_yx.T, scaled_yD, alpha=ctx.alpha)
-                    grad_text_rows.index_add_(0, text_block.rows, grad_cosine_yx @ unit_xD)
+                    grad_text_rows.index_add_(
+                        0, text_block.rows, grad_cosine_yx @ unit_xD
+                    )
                 grad_xD = normalise_backward(unit_xD, norms, grad_unit_xD)
                 grad_video_rows[video_block.rows] = grad_xD.to(video.dtype)
             # So far the captions have the gradients of their unit vectors.
@@ -295,7 +309,9 @@ def token_similarity(
     Source: Norton (arXiv 2401.16702), Eq. 5.
     """
     if tile_bytes is None:
-        tile_bytes = CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
+        tile_bytes = (
+            CPU_TILE_BYTES if text_ATD.device.type == "cpu" else DEVICE_TILE_BYTES
+        )
     text_ATD = text_ATD.contiguous()
     video_BVD = video_BVD.contiguous()
     t2v_AB, v2t_AB = _TokenSimilarity.apply(  # type: ignore[no-untyped-call]

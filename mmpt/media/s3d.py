@@ -82,7 +82,9 @@ class S3D(nn.Module):
         # The first layer takes 2x2x2 blocks of RGB pixels as 24 channels.
         self.conv1 = STConv3D(24, 64, kernel=(2, 4, 4), padding=(1, 2, 2))
         self.conv_2b = STConv3D(64, 64, kernel=(1, 1, 1))
-        self.conv_2c = STConv3D(64, 192, kernel=(3, 3, 3), padding=(1, 1, 1), separable=True)
+        self.conv_2c = STConv3D(
+            64, 192, kernel=(3, 3, 3), padding=(1, 1, 1), separable=True
+        )
         self.gating = SelfGating(192)
         self.maxpool_2a = SamePool3D(kernel=(1, 3, 3), stride=(1, 2, 2))
         self.maxpool_3a = SamePool3D(kernel=(1, 3, 3), stride=(1, 2, 2))
@@ -143,7 +145,9 @@ class S3D(nn.Module):
 
     def forward_text(self, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
         """Returns `text_embedding`, float [N, K]. The network must have its words."""
-        assert self.word_ids, "this S3D was built without words, so it has no text tower"
+        assert self.word_ids, (
+            "this S3D was built without words, so it has no text tower"
+        )
         ids_NW = self.tokenise(sentences)
         ids_NW = ids_NW.to(self.fc.weight.device)
         return {"text_embedding": self.text_module(ids_NW)}
@@ -193,7 +197,11 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
     network = S3D(words)
     try:
         network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as err:  # other names, shapes, or no tensors
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ) as err:  # other names, shapes, or no tensors
         reason = " ".join(str(err).split())
         raise CheckpointError(
             f"{path}: these are not S3D's weights ({reason[:300]} ..). {_REMEDY}"

@@ -48,7 +48,9 @@ class STConv3D(nn.Module):
         if separable:
             kernel = (1, height, width)
             padding = (0, row_padding, column_padding)
-        self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, bias=False)
+        self.conv1 = nn.Conv3d(
+            in_channels, out_channels, kernel, padding=padding, bias=False
+        )
         self.bn1 = nn.BatchNorm3d(out_channels)
         if separable:
             self.conv2 = nn.Conv3d(

@@ -43,7 +43,9 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     ]
 )
-_MAX_NAME_BYTES = 236  # file systems allow 255, and the name of a temporary file needs 18 more
+_MAX_NAME_BYTES = (
+    236  # file systems allow 255, and the name of a temporary file needs 18 more
+)
 # Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
 _NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -123,7 +125,9 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
     return found
 
 
-def _no_video_error(sources: Sequence[str | Path], misnamed: Collection[str]) -> DataError:
+def _no_video_error(
+    sources: Sequence[str | Path], misnamed: Collection[str]
+) -> DataError:
     """Returns the error for sources without a usable video."""
     named = ", ".join(map(str, sources))
     endings = " ".join(sorted(VIDEO_SUFFIXES))
@@ -133,7 +137,9 @@ def _no_video_error(sources: Sequence[str | Path], misnamed: Collection[str]) ->
     return DataError(message)
 
 
-def shard_of(jobs: Sequence[VideoJob], shard: int, num_shards: int) -> Sequence[VideoJob]:
+def shard_of(
+    jobs: Sequence[VideoJob], shard: int, num_shards: int
+) -> Sequence[VideoJob]:
     """Returns one of `num_shards` contiguous parts of the jobs.
 
     Each part has ceil(n / `num_shards`) jobs. The last parts may have fewer or none.
@@ -205,7 +211,9 @@ def _read_source(source: Path) -> Iterator[_Entry]:
     elif suffix in VIDEO_SUFFIXES:
         yield _Entry(str(source), source, source.stem)
     else:
-        raise DataError(f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file.")
+        raise DataError(
+            f"{source}: must be a folder, a video, a list (.txt, .lst) or a .csv file."
+        )
 
 
 def _csv_entry(row: _Row, source: Path) -> _Entry:

@@ -105,7 +105,9 @@ class VideoFile:
         with as_video_error():
             if self.path.stat().st_size == 0:
                 raise VideoError("the file is empty")
-            with av.open(f"file:{self.path}", metadata_errors="ignore", options=options) as file:
+            with av.open(
+                f"file:{self.path}", metadata_errors="ignore", options=options
+            ) as file:
                 stream = choose_stream(file)
                 decoder = stream.codec_context
                 decoder.thread_count = self._num_threads
@@ -138,9 +140,13 @@ class VideoFile:
             assert frame is not None  # only the last `following` is None
             # Step 1: give the frame the time at which it is shown.
             frame.duration = frame.duration or usual_duration
-            frame.pts = clock.place(_timestamp(frame), frame.duration, _timestamp(following))
+            frame.pts = clock.place(
+                _timestamp(frame), frame.duration, _timestamp(following)
+            )
             if clock.is_too_far and not may_jump:
-                raise VideoError(f"its timestamps are broken: they jump by more than {MAX_GAP_S} s")
+                raise VideoError(
+                    f"its timestamps are broken: they jump by more than {MAX_GAP_S} s"
+                )
             end = frame.pts + frame.duration
             self._end_s = float(end * time_base)
             # Step 2: a graph takes frames of one layout. If the layout changes within the stream,
@@ -175,7 +181,9 @@ class VideoFile:
                 packet = next(packets, None)
             except av.FFmpegError as err:
                 # The rest of the file cannot be read. The decoder still holds some frames.
-                self.notes.append(f"reading stops after {self._end_s:.1f} s ({err.strerror})")
+                self.notes.append(
+                    f"reading stops after {self._end_s:.1f} s ({err.strerror})"
+                )
                 yield from stream.codec_context.decode(None)
                 return
             if packet is None:
@@ -190,7 +198,9 @@ class VideoFile:
                 self._num_corrupt += frame.is_corrupt
                 yield frame
 
-    def _check_result(self, file: av.container.InputContainer, stream: av.VideoStream) -> None:
+    def _check_result(
+        self, file: av.container.InputContainer, stream: av.VideoStream
+    ) -> None:
         """Raises VideoError if too little was decoded. Otherwise, notes what is missing."""
         if self._num_damaged > MAX_DAMAGED_SHARE * self._num_packets:
             raise VideoError(
@@ -222,7 +232,9 @@ def _usual_duration(stream: av.VideoStream, time_base: Fraction) -> int:
     return max(1, duration)
 
 
-def _new_clock(file: av.container.InputContainer, time_base: Fraction, may_jump: bool) -> Clock:
+def _new_clock(
+    file: av.container.InputContainer, time_base: Fraction, may_jump: bool
+) -> Clock:
     """Returns a clock that counts from the start of the file.
 
     Args:
@@ -247,7 +259,9 @@ def _describe_jumps(jumps_s: Sequence[float]) -> str:
     )
 
 
-def _declared_length(file: av.container.InputContainer, stream: av.VideoStream) -> float:
+def _declared_length(
+    file: av.container.InputContainer, stream: av.VideoStream
+) -> float:
     """Returns the length of a video in seconds, as its file declares it; 0 if it does not."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)

@@ -59,7 +59,9 @@ def read_bert_config(bert_name: str) -> BertConfig:
     return config
 
 
-def find_size_problems(bert: BertConfig, dataset: DatasetConfig, model: ModelConfig) -> list[str]:
+def find_size_problems(
+    bert: BertConfig, dataset: DatasetConfig, model: ModelConfig
+) -> list[str]:
     """Returns a sentence for each setting of a YAML that exceeds the size of BERT."""
     assert dataset.max_video_len is not None, "checked by the config"
     # (setting, its value, the limit, what the limit counts)
@@ -67,7 +69,12 @@ def find_size_problems(bert: BertConfig, dataset: DatasetConfig, model: ModelCon
     num_positions = bert.max_position_embeddings
     limits = [
         ("model.num_hidden_video_layers", num_layers, bert.num_hidden_layers, "layers"),
-        ("dataset.max_video_len + 2", dataset.max_video_len + 2, num_positions, "positions"),
+        (
+            "dataset.max_video_len + 2",
+            dataset.max_video_len + 2,
+            num_positions,
+            "positions",
+        ),
     ]
     if dataset.max_len is not None:
         setting = "dataset.max_len - dataset.max_video_len - 1"
@@ -82,7 +89,9 @@ def find_size_problems(bert: BertConfig, dataset: DatasetConfig, model: ModelCon
     return problems
 
 
-def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) -> BertModel | None:
+def read_bert_weights(
+    bert_name: str, config: BertConfig, *, random_init: bool
+) -> BertModel | None:
     """Returns BERT with its published weights.
 
     Args:
@@ -103,29 +112,43 @@ def read_bert_weights(bert_name: str, config: BertConfig, *, random_init: bool) 
                 "`model.random_init: true` to start from random ones."
             )
         logger.warning(
-            "%s holds no weights: both towers start from random ones (`model.random_init`)", folder
+            "%s holds no weights: both towers start from random ones (`model.random_init`)",
+            folder,
         )
         return None
     try:
-        bert, info = BertModel.from_pretrained(bert_name, config=config, output_loading_info=True)
-    except (RuntimeError, ValueError) as err:  # transformers' errors for weights of another shape
+        bert, info = BertModel.from_pretrained(
+            bert_name, config=config, output_loading_info=True
+        )
+    except (
+        RuntimeError,
+        ValueError,
+    ) as err:  # transformers' errors for weights of another shape
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}"
         ) from err
-    except Exception as err:  # damaged files: safetensors, torch and pickle have different errors
+    except (
+        Exception
+    ) as err:  # damaged files: safetensors, torch and pickle have different errors
         if file is None and isinstance(err, OSError):
             raise _unreachable_error(bert_name, err) from err
-        message = f"{file or bert_name}: damaged ({first_line(err)}); download it again."
+        message = (
+            f"{file or bert_name}: damaged ({first_line(err)}); download it again."
+        )
         raise CheckpointError(message) from err
 
     # The pooler may be missing, because it is never used.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    missing = sorted(
+        key for key in info["missing_keys"] if not key.startswith("pooler.")
+    )
     if missing:
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} must be a whole BERT, but {len(missing)} tensors "
             f"are missing, among them `{missing[0]}`."
         )
-    require_finite(bert.state_dict(), file or bert_name, "Download it again, or use another BERT.")
+    require_finite(
+        bert.state_dict(), file or bert_name, "Download it again, or use another BERT."
+    )
     return bert
 
 

@@ -89,7 +89,9 @@ def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> N
         )
     _stored_weights(entries, str(path))
     # The loss has weights if its temperature is learnable.
-    require_finite(entries.get("criterion") or {}, path, DIVERGED, what="the loss's weights")
+    require_finite(
+        entries.get("criterion") or {}, path, DIVERGED, what="the loss's weights"
+    )
     state = entries.get("last_optimizer_state")
     if optimizer and state:
         remedy = f"Use an earlier checkpoint, or {FRESH_OPTIMIZER}"
@@ -97,7 +99,9 @@ def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> N
             require_finite(values, path, remedy, what="the optimizer's state")
 
 
-def check_optimizer_state(path: str | Path, trained: Sequence[Tensor], *, flat: bool) -> None:
+def check_optimizer_state(
+    path: str | Path, trained: Sequence[Tensor], *, flat: bool
+) -> None:
     """Checks that a saved optimizer state fits the parameters that are trained now.
 
     The state holds no names, so only the number of tensors is compared. If the state is for a
@@ -261,7 +265,9 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
         if isinstance(inner, Mapping):
             state = inner
     if not state:
-        raise CheckpointError(f"{source}: a checkpoint must hold weights, but this one is empty.")
+        raise CheckpointError(
+            f"{source}: a checkpoint must hold weights, but this one is empty."
+        )
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(

@@ -65,7 +65,9 @@ def repair_last(last: Path) -> None:
         )
     keep_as(last, f"{LAST}.damaged")
     copy_whole(newest, last)
-    logger.warning("%s\nThe run continues from %s, the newest whole checkpoint.", problem, newest)
+    logger.warning(
+        "%s\nThe run continues from %s, the newest whole checkpoint.", problem, newest
+    )
 
 
 def newest_whole(folder: Path, ignored: Path) -> Path | None:

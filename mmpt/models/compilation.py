@@ -11,7 +11,11 @@ its masks in another order: a seed gives other masks, but the same ones in every
 
 import torch
 from torch import nn
-from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertSelfOutput
+from transformers.models.bert.modeling_bert import (
+    BertIntermediate,
+    BertOutput,
+    BertSelfOutput,
+)
 
 from mmpt.errors import ConfigError
 from mmpt.utils.log import get_logger
@@ -40,7 +44,9 @@ def compile_layers(model: nn.Module, device: torch.device) -> int:
     check_compiler(device)
     for part in parts:
         part.compile(dynamic=True)
-    logger.info("compiling %d parts of BERT's layers; the first batches take longer", len(parts))
+    logger.info(
+        "compiling %d parts of BERT's layers; the first batches take longer", len(parts)
+    )
     return len(parts)
 
 
@@ -51,7 +57,9 @@ def check_compiler(device: torch.device) -> None:
     )
     try:
         trial(torch.ones(3, device=device))
-    except RuntimeError as err:  # all errors of torch.compile, including those that it wraps
+    except (
+        RuntimeError
+    ) as err:  # all errors of torch.compile, including those that it wraps
         reason = str(err).strip().splitlines()[0]
         raise _requirement_error(
             "a C++ compiler (on a GPU Triton and a C compiler with Python's headers), but torch "

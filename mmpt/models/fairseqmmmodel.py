@@ -24,7 +24,9 @@ class FairseqMMModel(BaseFairseqModel):
             saved.
     """
 
-    def __init__(self, model: nn.Module, source: str = "checkpoint", use: Use = Use.START):
+    def __init__(
+        self, model: nn.Module, source: str = "checkpoint", use: Use = Use.START
+    ):
         super().__init__()
         self.mmmodel = model
         self.source = source
@@ -40,7 +42,9 @@ class FairseqMMModel(BaseFairseqModel):
         """Runs the model on a batch."""
         return self.mmmodel(**batch)
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+    def upgrade_state_dict_named(
+        self, state_dict: dict[str, Tensor], name: str
+    ) -> None:
         """Renames the keys of a checkpoint in place.
 
         Raises:

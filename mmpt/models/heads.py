@@ -42,9 +42,13 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
-        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
+        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(
+            self, caps, cmasks, vfeats, vmasks
+        )
         caps_W2, cmasks_W2 = window_text(caps_ST, len(vfeats_WFI))
-        pooled_video, _, _ = self.forward_video(vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2)
+        pooled_video, _, _ = self.forward_video(
+            vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2
+        )
         pooled_text, _, _ = self.forward_text(caps_ST, cmasks_ST)
         return {"pooled_video": pooled_video, "pooled_text": pooled_text}
 
@@ -71,7 +75,9 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
-        caps_WT, cmasks_WT, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
+        caps_WT, cmasks_WT, vfeats_WFI, vmasks_WF = _only_video(
+            self, caps, cmasks, vfeats, vmasks
+        )
         states = self.forward_video(
             vfeats_WFI, vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True
         )
@@ -96,7 +102,9 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
             vfeats: float [1, W, F, I].
             vmasks: bool [1, W, F].
         """
-        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(self, caps, cmasks, vfeats, vmasks)
+        caps_ST, cmasks_ST, vfeats_WFI, vmasks_WF = _only_video(
+            self, caps, cmasks, vfeats, vmasks
+        )
         caps_W2, cmasks_W2 = window_text(caps_ST, len(vfeats_WFI))
         states = self.forward_video(
             vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2, output_hidden_states=True

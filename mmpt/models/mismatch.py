@@ -50,7 +50,9 @@ def check_fit(
         raise CheckpointError("\n".join(lines))
 
 
-def _unexplained(reasons: Mapping[str, str | None], others: Collection[str]) -> list[str]:
+def _unexplained(
+    reasons: Mapping[str, str | None], others: Collection[str]
+) -> list[str]:
     """Returns the keys without a reason, each with the most similar key of the other side."""
     lines = []
     for name, reason in reasons.items():

@@ -19,7 +19,11 @@ from transformers import BertConfig, BertModel
 from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
-from mmpt.models.bert_weights import find_size_problems, read_bert_config, read_bert_weights
+from mmpt.models.bert_weights import (
+    find_size_problems,
+    read_bert_config,
+    read_bert_weights,
+)
 from mmpt.models.video_bert import MMBertForEncoder
 from mmpt.modules import PACKED, ChunkSize, run_chunks, run_packed
 from mmpt.registry import Registry
@@ -120,15 +124,21 @@ class MMFusionSeparate(nn.Module):
         self.packed = packed
         # A pass without gradient repeats itself with smaller chunks when memory is short. Training
         # must repeat the whole step, so the training loop calls `chunk_in_training.retry`.
-        self.chunk_in_training = ChunkSize("model.checkpoint_activations", checkpoint_activations)
+        self.chunk_in_training = ChunkSize(
+            "model.checkpoint_activations", checkpoint_activations
+        )
         self._chunk_in_inference = ChunkSize(
             "clips_per_forward", clips_per_forward, CLIPS_PER_FORWARD
         )
         bert_config = copy.deepcopy(bert_config)
-        bert_config._attn_implementation = PACKED  # which treats padded batches as "sdpa" does
+        bert_config._attn_implementation = (
+            PACKED  # which treats padded batches as "sdpa" does
+        )
         video_config = copy.deepcopy(bert_config)
         video_config.num_hidden_layers = num_hidden_video_layers
-        self.video_encoder = self.video_encoder_cls(video_config, max_video_len=max_video_len)
+        self.video_encoder = self.video_encoder_cls(
+            video_config, max_video_len=max_video_len
+        )
         self.text_encoder = BertModel(bert_config)
 
     @classmethod
@@ -163,7 +173,9 @@ class MMFusionSeparate(nn.Module):
             clips_per_forward=clips_per_forward,
         )
         if pretrained:
-            bert = read_bert_weights(dataset.bert_name, bert_config, random_init=model.random_init)
+            bert = read_bert_weights(
+                dataset.bert_name, bert_config, random_init=model.random_init
+            )
             if bert is not None:
                 # The video tower gets BERT's first layers. Its `videomlp` keeps random weights.
                 weights = bert.state_dict()
@@ -192,11 +204,16 @@ class MMFusionSeparate(nn.Module):
                 f"`model.mm_encoder_cls` must be null, but is `{model.mm_encoder_cls}`: "
                 "single-encoder (VLM) models are not part of this framework."
             )
-        encoders = {"video_encoder_cls": cls.video_encoder_cls, "text_encoder_cls": BertModel}
+        encoders = {
+            "video_encoder_cls": cls.video_encoder_cls,
+            "text_encoder_cls": BertModel,
+        }
         for key, encoder in encoders.items():
             name = getattr(model, key)
             if name is not None and name != encoder.__name__:
-                problems.append(f"`model.{key}` must be `{encoder.__name__}`, but is `{name}`.")
+                problems.append(
+                    f"`model.{key}` must be `{encoder.__name__}`, but is `{name}`."
+                )
 
         assert dataset.bert_name is not None, "checked by the config"
         bert_config = read_bert_config(dataset.bert_name)
@@ -253,7 +270,9 @@ class MMFusionSeparate(nn.Module):
         pooled_positions = torch.cat([cls_pooled, vmasks, sep_pooled], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
-    def forward_text(self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False) -> Any:
+    def forward_text(
+        self, caps: Tensor, cmasks: Tensor, output_hidden_states: bool = False
+    ) -> Any:
         """Embeds captions. The word pieces and the last [SEP] are pooled, the [CLS] is not.
 
         Args:
@@ -276,12 +295,16 @@ class MMFusionSeparate(nn.Module):
         pooled_positions = torch.cat([cls_pooled, words_attended], dim=1)
         return masked_mean(states, pooled_positions), states, pooled_positions
 
-    def _encode_text(self, ids_NT: Tensor, mask_NT: Tensor, *, packed: bool = False) -> Tensor:
+    def _encode_text(
+        self, ids_NT: Tensor, mask_NT: Tensor, *, packed: bool = False
+    ) -> Tensor:
         """Returns the last hidden states of the text tower, [N, T - 1, D]."""
         if packed:
             positions_T = torch.arange(ids_NT.shape[1], device=ids_NT.device)
             positions_NT = positions_T.expand_as(ids_NT)
-            return run_packed(self.text_encoder, mask_NT, positions_NT, input_ids=ids_NT)
+            return run_packed(
+                self.text_encoder, mask_NT, positions_NT, input_ids=ids_NT
+            )
         output = self.text_encoder(input_ids=ids_NT, attention_mask=mask_NT)
         return output.last_hidden_state
 
@@ -296,7 +319,9 @@ class MMFusionSeparate(nn.Module):
 
         if torch.is_grad_enabled():
             return attempt(self.chunk_in_training)
-        return self._chunk_in_inference.retry(partial(attempt, self._chunk_in_inference))
+        return self._chunk_in_inference.retry(
+            partial(attempt, self._chunk_in_inference)
+        )
 
     def forward(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
@@ -309,8 +334,12 @@ class MMFusionSeparate(nn.Module):
             ConfigError: the batch is a whole video.
         """
         if vfeats.ndim != 3:
-            raise ConfigError("model", [wrong_axes(self, "clips, float [N, F, I]", vfeats)])
-        pooled_video, video_states, video_mask = self.forward_video(vfeats, vmasks, caps, cmasks)
+            raise ConfigError(
+                "model", [wrong_axes(self, "clips, float [N, F, I]", vfeats)]
+            )
+        pooled_video, video_states, video_mask = self.forward_video(
+            vfeats, vmasks, caps, cmasks
+        )
         pooled_text, text_states, text_mask = self.forward_text(caps, cmasks)
         return {
             "pooled_video": pooled_video,

@@ -31,7 +31,9 @@ class VideoTokenMLP(nn.Module):
         initializer_range: standard deviation of the initial weights. Biases start at 0.
     """
 
-    def __init__(self, input_dim: int, hidden_size: int, initializer_range: float = 0.02):
+    def __init__(
+        self, input_dim: int, hidden_size: int, initializer_range: float = 0.02
+    ):
         super().__init__()
         self.linear1 = nn.Linear(input_dim, hidden_size)
         self.LayerNorm = nn.LayerNorm(hidden_size)
@@ -66,7 +68,9 @@ class MMBertForEncoder(nn.Module):
         super().__init__()
         self.input_dim: int = getattr(config, "input_dim", FEATURE_DIM)
         self.max_video_len = max_video_len
-        self.videomlp = VideoTokenMLP(self.input_dim, config.hidden_size, config.initializer_range)
+        self.videomlp = VideoTokenMLP(
+            self.input_dim, config.hidden_size, config.initializer_range
+        )
         self.bert = BertModel(config)
 
     def forward(
@@ -110,9 +114,13 @@ class MMBertForEncoder(nn.Module):
         positions[-1] = self.max_video_len + 1
         if packed:
             position_ids = positions.expand_as(mask)
-            return run_packed(self.bert, mask, position_ids, inputs_embeds=inputs_embeds)
+            return run_packed(
+                self.bert, mask, position_ids, inputs_embeds=inputs_embeds
+            )
         states = self.bert(
-            inputs_embeds=inputs_embeds, position_ids=positions[None], attention_mask=mask
+            inputs_embeds=inputs_embeds,
+            position_ids=positions[None],
+            attention_mask=mask,
         )
         return states.last_hidden_state
 

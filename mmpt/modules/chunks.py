@@ -90,7 +90,9 @@ class ChunkSize:
             # The memory must be freed outside the `except` block: inside it, the traceback still
             # holds the tensors of the failed attempt.
             self._limit = self._largest // 2
-            message = "out of memory with %d clips at once; `%s: auto` takes %d from now on"
+            message = (
+                "out of memory with %d clips at once; `%s: auto` takes %d from now on"
+            )
             logger.warning(message, self._largest, self.key, self._limit)
             gc.collect()
             torch.cuda.empty_cache()
@@ -111,7 +113,9 @@ class ChunkSize:
         sentences = str(error).split(". ")
         reason = ". ".join(sentences[:2])
         setting = f"{self.key}: {str(self.setting).lower()}"
-        return DeviceMemoryError(f"out of memory with `{setting}`{detail} ({reason}). {remedy}")
+        return DeviceMemoryError(
+            f"out of memory with `{setting}`{detail} ({reason}). {remedy}"
+        )
 
 
 def run_chunks(run: Callable[..., Tensor], size: int, *inputs_N: Tensor) -> Tensor:

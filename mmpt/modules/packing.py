@@ -216,7 +216,14 @@ def packed_attention(
     """
     if groups is None:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            **kwargs,
         )
     assert attention_mask is None, "packed tokens need no mask"
     sizes = [group.num_sequences * group.length for group in groups]

@@ -51,7 +51,9 @@ def gather_captions(
     used = _choose_files(folder, ids, wanted, report)
     captions = {}
     num_used: Counter[str] = Counter()  # language -> number of files
-    for video_id, file in progress(used.items(), len(used), "caption files read", logger):
+    for video_id, file in progress(
+        used.items(), len(used), "caption files read", logger
+    ):
         path, language = file
         try:
             found, notes = read_captions(path)
@@ -63,7 +65,9 @@ def gather_captions(
             report["captions_repaired"][video_id] = repairs
             logger.warning("%s", repairs)
         if not found["start"]:
-            report["videos_without_captions"][video_id] = f"{path}: no caption with text"
+            report["videos_without_captions"][video_id] = (
+                f"{path}: no caption with text"
+            )
             continue
         captions[video_id] = found
         report["captions_used"][video_id] = str(path)
@@ -83,7 +87,9 @@ def _choose_files(
     files = own_videos.find_captions(ids, _caption_files(folder), read_language)
     report["captions_without_video"] = [str(path) for path in files.pop(None, {})]
     chosen = {}
-    num_other: Counter[str] = Counter()  # language -> number of videos without a wanted language
+    num_other: Counter[str] = (
+        Counter()
+    )  # language -> number of videos without a wanted language
     for video_id in ids:
         candidates = files.get(video_id, {})
         used = own_videos.choose_captions(candidates, wanted)
@@ -136,4 +142,6 @@ def _log_unused(paths: list[str], num_other: Counter[str]) -> None:
 
 def _counts(languages: Counter[str]) -> str:
     """Returns the counts as text, such as "6 en, 2 de"."""
-    return ", ".join(f"{count} {language}" for language, count in languages.most_common())
+    return ", ".join(
+        f"{count} {language}" for language, count in languages.most_common()
+    )

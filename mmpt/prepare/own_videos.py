@@ -14,19 +14,37 @@ from mmpt.prepare.captions.language import UNKNOWN, Language, parse_tag, prefere
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES
 from mmpt.utils.rng import stable_seed
 
-AUDIO_SUFFIXES = {".aac", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"}
+AUDIO_SUFFIXES = {
+    ".aac",
+    ".flac",
+    ".m4a",
+    ".mp3",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".wav",
+    ".wma",
+}
 # `.ts` is not among them, because `tea.ts.vtt` has captions in Tsonga.
 MEDIA_SUFFIXES = (VIDEO_SUFFIXES | AUDIO_SUFFIXES) - {".ts"}
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
-CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}  # num_cands / num_video_per_batch in them
+CANDIDATES_PER_VIDEO = {
+    "norton": 3,
+    "videoclip": 2,
+}  # num_cands / num_video_per_batch in them
 MIN_BATCHES = 8  # a batch has at most this fraction of all videos
 MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
-MAX_WARMUP, WARMUP_FRACTION = 1000, 10  # updates, and at most this fraction of all updates
+MAX_WARMUP, WARMUP_FRACTION = (
+    1000,
+    10,
+)  # updates, and at most this fraction of all updates
 MAX_LOG_INTERVAL = 1000
 
 
 def find_captions(
-    ids: Sequence[str], files: Sequence[Path], language_inside: Callable[[Path], Language]
+    ids: Sequence[str],
+    files: Sequence[Path],
+    language_inside: Callable[[Path], Language],
 ) -> dict[str | None, dict[Path, Language]]:
     """Returns the caption files of every video with their languages, in alphabetical order.
 
@@ -49,7 +67,9 @@ def find_captions(
     return found
 
 
-def choose_captions(files: Mapping[Path, Language], wanted: Sequence[str]) -> Path | None:
+def choose_captions(
+    files: Mapping[Path, Language], wanted: Sequence[str]
+) -> Path | None:
     """Returns the caption file to use for a video, or None if none is in a wanted language.
 
     Files are compared by language (see `preference`), then by the length of the name (shorter
@@ -107,7 +127,9 @@ def choose_batch_size(num_videos: int, recipe: str) -> int:
     return min(wanted, MAX_BATCH[recipe])
 
 
-def split_ids(ids: Sequence[str], val_share: float, batch: int) -> tuple[list[str], list[str]]:
+def split_ids(
+    ids: Sequence[str], val_share: float, batch: int
+) -> tuple[list[str], list[str]]:
     """Returns the training ids and the validation ids, each in the given order.
 
     Videos are chosen by a hash of their ids, so adding videos moves few others to the other side.

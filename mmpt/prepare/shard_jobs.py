@@ -52,7 +52,9 @@ def write_missing(
         stale: a file that must not exist while shards are missing. It is removed first.
     """
     # A shard that is not complete counts as one that must be tried again.
-    notes = [job.artefact.finished(job.fingerprint) or {"try_again": True} for job in jobs]
+    notes = [
+        job.artefact.finished(job.fingerprint) or {"try_again": True} for job in jobs
+    ]
     missing = [number for number, note in enumerate(notes) if note.get("try_again")]
     num_finished = len(jobs) - len(missing)
     if num_finished:

@@ -1,4 +1,10 @@
-from .aligner import Aligner, FixedLenAligner, OverlappedAligner, StartClipAligner, VariedLenAligner
+from .aligner import (
+    Aligner,
+    FixedLenAligner,
+    OverlappedAligner,
+    StartClipAligner,
+    VariedLenAligner,
+)
 from .base import (
     ALIGNERS,
     META_PROCESSORS,

@@ -193,7 +193,9 @@ class FixedLenAligner(Aligner):
             video_id=first_of(video_key),
         )
 
-    def draw_clips(self, video_len: int, captions: Captions, rng: random.Random) -> list[Clip]:
+    def draw_clips(
+        self, video_len: int, captions: Captions, rng: random.Random
+    ) -> list[Clip]:
         """Draws C clips of a video of `video_len` seconds."""
         starts = captions["start"]
         ends = captions["end"]
@@ -211,7 +213,9 @@ class FixedLenAligner(Aligner):
             start, end = self.video_span(video_len, low_s, high_s, rng)
             clip = Clip(first, start, last, end)
             clips.append(clip)
-        if self.config.sort_clips:  # as Norton does; VideoCLIP keeps the order of the draws
+        if (
+            self.config.sort_clips
+        ):  # as Norton does; VideoCLIP keeps the order of the draws
             clips.sort()
         return clips
 
@@ -223,7 +227,9 @@ class FixedLenAligner(Aligner):
         """Returns the target length of a text window, in word pieces."""
         return self.max_text_len - NUM_SPECIAL
 
-    def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> Span:
+    def video_span(
+        self, video_len: int, low_s: float, high_s: float, rng: random.Random
+    ) -> Span:
         """Returns the seconds of a clip for text from `low_s` to `high_s`."""
         end = min(math.ceil(high_s), video_len)
         start = min(math.floor(low_s), end)
@@ -297,7 +303,9 @@ class OverlappedAligner(VariedLenAligner):
         self.sampled_video_min_len = shortest
         self.sampled_video_max_len = self.need_int("sampled_video_max_len", shortest)
 
-    def video_span(self, video_len: int, low_s: float, high_s: float, rng: random.Random) -> Span:
+    def video_span(
+        self, video_len: int, low_s: float, high_s: float, rng: random.Random
+    ) -> Span:
         """Draws the centre and the length of the video window, then the window."""
         low = math.floor(low_s)
         high = math.ceil(high_s)

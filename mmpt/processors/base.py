@@ -32,7 +32,9 @@ class Processor:
         """Returns `dataset.<key>`; ConfigError if it is not set."""
         value = getattr(self.config, key)
         if not value:
-            problem = f"`dataset.{key}` must be set for {type(self).__name__}, but is not."
+            problem = (
+                f"`dataset.{key}` must be set for {type(self).__name__}, but is not."
+            )
             raise ConfigError("dataset", [problem])
         return value
 
@@ -66,7 +68,11 @@ class MetaProcessor(Processor):
 
     def list_path(self) -> str:
         """Returns the split's list or annotation file."""
-        keys = {Split.TRAIN: "train_path", Split.VALID: "val_path", Split.TEST: "test_path"}
+        keys = {
+            Split.TRAIN: "train_path",
+            Split.VALID: "val_path",
+            Split.TEST: "test_path",
+        }
         key = keys[self.split]
         return self.need_str(key)
 
@@ -111,9 +117,15 @@ class ItemAligner(Processor, ABC):
 
 
 PACKAGES = ("mmpt.processors", "mmpt.endtasks")
-META_PROCESSORS: Registry[MetaProcessor] = Registry("meta processor", MetaProcessor, *PACKAGES)
-VIDEO_PROCESSORS: Registry[VideoReader] = Registry("video processor", VideoReader, *PACKAGES)
-TEXT_PROCESSORS: Registry[TextReader] = Registry("text processor", TextReader, *PACKAGES)
+META_PROCESSORS: Registry[MetaProcessor] = Registry(
+    "meta processor", MetaProcessor, *PACKAGES
+)
+VIDEO_PROCESSORS: Registry[VideoReader] = Registry(
+    "video processor", VideoReader, *PACKAGES
+)
+TEXT_PROCESSORS: Registry[TextReader] = Registry(
+    "text processor", TextReader, *PACKAGES
+)
 ALIGNERS: Registry[ItemAligner] = Registry("aligner", ItemAligner, *PACKAGES)
 PARTS: dict[str, Registry[Any]] = {
     "meta_processor": META_PROCESSORS,

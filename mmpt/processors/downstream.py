@@ -42,7 +42,9 @@ class VideoProcessor(VideoReader):
         """
         path = self.path(key)
         remedy = "Extract this video's features, or take it off the list."
-        feature = load_npy(path, remedy, mmap_mode="r")  # only the seconds that are used are read
+        feature = load_npy(
+            path, remedy, mmap_mode="r"
+        )  # only the seconds that are used are read
         shape = list(feature.shape)
         is_table = len(shape) == 2 and shape[1] == FEATURE_DIM
         if not is_table or feature.dtype not in _FLOATS:
@@ -83,7 +85,11 @@ class DSAligner(Aligner):
     """An aligner that takes the first F seconds and the whole sentence. `video_id` is the key."""
 
     def __call__(
-        self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+        self,
+        video_key: Any,
+        video_feature: np.ndarray,
+        text_feature: Any,
+        rng: random.Random,
     ) -> ClipBatch:
         """Returns caps and cmasks [T], vfeats [F, 512], vmasks [F].
 
@@ -106,11 +112,16 @@ class DSAligner(Aligner):
             text_feature = text_feature[chosen]
         caps, cmasks = self.build_text_seq(text_feature, name=name)
         vfeats, vmasks = self.build_video_seq(video_feature, name=name)
-        return ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_key)
+        return ClipBatch(
+            caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks, video_id=video_key
+        )
 
 
 def keep_with_features(
-    items: Sequence[Item], video_of: Callable[[Item], str], config: DatasetConfig, split: Split
+    items: Sequence[Item],
+    video_of: Callable[[Item], str],
+    config: DatasetConfig,
+    split: Split,
 ) -> list[Item]:
     """Returns the items whose video has features, in their order.
 

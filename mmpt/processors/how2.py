@@ -23,7 +23,12 @@ from mmpt.processors import base
 from mmpt.processors.aligner import FixedLenAligner, OverlappedAligner, VariedLenAligner
 from mmpt.processors.tokenizer import special_tokens
 from mmpt.shards.layout import open_captions, open_features, times_stem
-from mmpt.shards.video_table import NUM_NAMED, VideoTable, load_video_table, read_id_list
+from mmpt.shards.video_table import (
+    NUM_NAMED,
+    VideoTable,
+    load_video_table,
+    read_id_list,
+)
 
 BATCH_MULTIPLE = 8
 NO_INDEX = -1  # the index in the keys: a video of a batch has no index of its own
@@ -43,7 +48,9 @@ class How2MetaProcessor(base.MetaProcessor):
 class ShardedHow2MetaProcessor(base.MetaProcessor):
     """The usable videos of the split's list. Both keys are (id, index, shard, row)."""
 
-    def __init__(self, config: DatasetConfig, split: Split, videos: VideoTable | None = None):
+    def __init__(
+        self, config: DatasetConfig, split: Split, videos: VideoTable | None = None
+    ):
         """Reads the list.
 
         Args:
@@ -110,7 +117,9 @@ class ShardedTextProcessor(base.TextReader):
         problem = _problem(times_n2, ids_nW)
         if problem:
             stem = times_stem(self.tfeat_dir, self.split, key.shard)
-            raise DataError(f"{stem}: video {key.video_id} (row {key.row}) must have {problem}")
+            raise DataError(
+                f"{stem}: video {key.video_id} (row {key.row}) must have {problem}"
+            )
         start, end = times_n2.T.tolist()
         # Padding is -1.
         cap = []
@@ -270,7 +279,9 @@ class _BatchAligner(FixedLenAligner):
         """
         # Align the videos one after another, with the same generator.
         items: list[Any] = []
-        for key, feature, captions in zip(video_key, video_feature, text_feature, strict=True):
+        for key, feature, captions in zip(
+            video_key, video_feature, text_feature, strict=True
+        ):
             item = super().__call__(key, feature, captions, rng)
             items.append(item)
         # Join their tensors along the axis of clips.

@@ -125,13 +125,17 @@ class TextClipSamplingProcessor:
             centre = rng.randint(0, num_captions - 1)
         if target is None:
             target = self.max_text_len
-        first, last, skipped = text_span(sizes, starts, ends, centre, target, rng, self.keep_prob)
+        first, last, skipped = text_span(
+            sizes, starts, ends, centre, target, rng, self.keep_prob
+        )
         return [index for index in range(first, last) if index not in skipped]
 
 
 class VideoClipSamplingProcessor:
     """Draws windows of seconds; see `video_window`."""
 
-    def __call__(self, video_len: int, max_len: int, centre: int, rng: random.Random) -> Span:
+    def __call__(
+        self, video_len: int, max_len: int, centre: int, rng: random.Random
+    ) -> Span:
         """Returns (start, end) in seconds, half-open."""
         return video_window(video_len, max_len, centre, rng)

@@ -17,7 +17,9 @@ Padded = tuple[torch.Tensor, torch.Tensor]
 NUM_SPECIAL = 3  # [CLS], the [SEP] of the video side, and the final [SEP]
 
 
-def stack_texts(texts: Sequence[Sequence[int]], num_slots: int, special: SpecialTokens) -> Padded:
+def stack_texts(
+    texts: Sequence[Sequence[int]], num_slots: int, special: SpecialTokens
+) -> Padded:
     """Returns caps int64 [S, T] and cmasks bool [S, T]: [CLS] [SEP] ids.. [SEP] [PAD]..
 
     Args:
@@ -37,7 +39,9 @@ def stack_texts(texts: Sequence[Sequence[int]], num_slots: int, special: Special
     return torch.from_numpy(caps_ST), torch.from_numpy(cmasks_ST)
 
 
-def stack_clips(feature: np.ndarray, spans: Sequence[Span], num_slots: int, name: str) -> Padded:
+def stack_clips(
+    feature: np.ndarray, spans: Sequence[Span], num_slots: int, name: str
+) -> Padded:
     """Returns vfeats float [B, F, E], padded with zeros, and vmasks bool [B, F] of one video.
 
     Args:

@@ -61,7 +61,9 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
         except (OSError, ValueError) as err:
             reason = first_line(err)
         if only_local:
-            logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
+            logger.info(
+                "%s: not in the local cache; asking the Hugging Face hub", bert_name
+            )
     raise DataError(
         f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the local "
         f"cache, and the Hugging Face hub did not return it ({reason}). Check the name, run once "

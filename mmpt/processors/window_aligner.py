@@ -30,7 +30,9 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
     return spans
 
 
-def average_windows(windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span]) -> np.ndarray:
+def average_windows(
+    windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span]
+) -> np.ndarray:
     """Returns the mean over the windows that cover each second, as float32 [seconds, K].
 
     Args:
@@ -78,7 +80,9 @@ class WindowAligner(Aligner):
             """Returns the windows of a video, in seconds."""
             assert self.sliding_window is not None, "checked by the aligner"
             assert self.sliding_window_size is not None, "checked by the aligner"
-            return window_spans(num_seconds, self.sliding_window, self.sliding_window_size)
+            return window_spans(
+                num_seconds, self.sliding_window, self.sliding_window_size
+            )
 
     config: Config
     fills_batch = True
@@ -129,7 +133,9 @@ class WindowAligner(Aligner):
         Returns:
             caps and cmasks [S, T], vfeats [W, F, E], vmasks [W, F] and video_id; W spans.
         """
-        vfeats, vmasks, spans = self.build_windows(video_feature, name=name, spans=spans)
+        vfeats, vmasks, spans = self.build_windows(
+            video_feature, name=name, spans=spans
+        )
         caps, cmasks = self.build_texts(texts, name=name)
         batch = ClipBatch(caps=caps, cmasks=cmasks, vfeats=vfeats, vmasks=vmasks)
         batch["video_id"] = video_id

@@ -106,7 +106,9 @@ def heat_maps(
             _draw_matrix(axes, values, colours)
             _outline_true_times(axes, truth, seconds)
             _draw_predicted_times(axes, alignment.spans, seconds)
-            axes.set(title=name, xlabel="seconds", xlim=(0, seconds), ylim=(num_rows, 0))
+            axes.set(
+                title=name, xlabel="seconds", xlim=(0, seconds), ylim=(num_rows, 0)
+            )
             axes.set_yticks([])
         _name_rows(left, np.arange(num_rows) + 0.5, labels)
         return _svg(figure, title)
@@ -126,7 +128,9 @@ def _draw_matrix(axes: Axes, values: np.ndarray, colours: str) -> None:
     colour_bar.outline.set_visible(False)
 
 
-def _draw_predicted_times(axes: Axes, spans: Sequence[tuple[float, float]], seconds: int) -> None:
+def _draw_predicted_times(
+    axes: Axes, spans: Sequence[tuple[float, float]], seconds: int
+) -> None:
     """Draws a bar for each predicted time at the bottom of its row."""
     starts, ends = np.transpose(spans)
     lengths = np.maximum(ends - starts, _SHORTEST * seconds)
@@ -197,7 +201,9 @@ def _figure(width: int, height: int, columns: int = 1) -> tuple[Figure, Any]:
     return figure, figure.subplots(1, columns)
 
 
-def _name_rows(axes: Axes, positions: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
+def _name_rows(
+    axes: Axes, positions: Sequence[float] | np.ndarray, names: Sequence[str]
+) -> None:
     """Writes the names of rows, each on one line. A tooltip shows a name that is cut."""
     axes.set_yticks(positions, [_shorten(name) for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):

@@ -59,7 +59,9 @@ class KeyFrames:
         return f"data:image/jpeg;base64,{encoded}"
 
 
-def read_frame(path: str | Path, time_s: float | None = None, height: int = HEIGHT) -> Image:
+def read_frame(
+    path: str | Path, time_s: float | None = None, height: int = HEIGHT
+) -> Image:
     """Returns the frame that a video shows at a time, upright.
 
     Args:

@@ -9,7 +9,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import mmpt
 from mmpt.evaluators import Number
-from mmpt.evaluators.published import PUBLISHED, benchmark_key, comparability_notes, setting_of
+from mmpt.evaluators.published import (
+    PUBLISHED,
+    benchmark_key,
+    comparability_notes,
+    setting_of,
+)
 from mmpt.evaluators.table import ResultsLike, format_value, numbers_of, values_of
 from mmpt.reporting import retrieval  # noqa: F401  it registers pictures
 from mmpt.reporting.run import Run, Section, pictures
@@ -20,9 +25,15 @@ from mmpt.utils.io import atomic_write
 def write_report(run: Run, path: str | Path) -> Path:
     """Writes the report of a run as one HTML file that loads no other files. Returns its path."""
     # A template of a benchmark is named with its folder, as in `coin/segments.html`.
-    loader = ChoiceLoader([PackageLoader("mmpt.reporting"), PackageLoader("mmpt", "endtasks")])
+    loader = ChoiceLoader(
+        [PackageLoader("mmpt.reporting"), PackageLoader("mmpt", "endtasks")]
+    )
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    sections = [_numbers_section(run), *training_section(run), *pictures(run.outputs, run)]
+    sections = [
+        _numbers_section(run),
+        *training_section(run),
+        *pictures(run.outputs, run),
+    ]
     bodies = []
     for section in sections:
         template = templates.get_template(section.template)
@@ -88,7 +99,9 @@ def _numbers_section(run: Run) -> Section:
     return Section("Numbers", "numbers.html", data)
 
 
-def _row(run: Run, metric: str, number: Number, papers: Iterable[ResultsLike]) -> dict[str, Any]:
+def _row(
+    run: Run, metric: str, number: Number, papers: Iterable[ResultsLike]
+) -> dict[str, Any]:
     """Returns the variables of a row of the table: one number of a metric in every column."""
     scored = [row["metrics"] for row in run.rows]
     values = values_of(metric, number.name, scored)

@@ -45,7 +45,9 @@ def retrieval_sections(
     ranks = ranks_from_vectors(outputs.pooled_text[:most_queries], outputs.pooled_video)
     chosen = spread(range(len(ranks)), NUM_EXAMPLES)
     examples = {
-        "queries": [_query(run, outputs, captions, query, NUM_HITS) for query in chosen],
+        "queries": [
+            _query(run, outputs, captions, query, NUM_HITS) for query in chosen
+        ],
         "num_queries": len(ranks),
         "num_clips": len(outputs.clips),
         "near": NEAR,
@@ -53,7 +55,9 @@ def retrieval_sections(
     worst = np.argsort(-ranks, kind="stable")[:NUM_FAILURES]
     missed = worst[ranks[worst] > 0].tolist()
     failures = {
-        "queries": [_query(run, outputs, captions, query, num_hits=3) for query in missed],
+        "queries": [
+            _query(run, outputs, captions, query, num_hits=3) for query in missed
+        ],
         "near": NEAR,
     }
     # The first caption of each video.
@@ -70,7 +74,11 @@ def retrieval_sections(
 
 
 def _query(
-    run: Run, outputs: RetrievalOutputs, captions: Sequence[str], query: int, num_hits: int
+    run: Run,
+    outputs: RetrievalOutputs,
+    captions: Sequence[str],
+    query: int,
+    num_hits: int,
 ) -> dict[str, Any]:
     """Returns the variables of one query for the template.
 
@@ -104,13 +112,17 @@ def _query(
     return {"words": words, "rank": right_rank, "cards": cards}
 
 
-def _figures(outputs: RetrievalOutputs, run: Run, captions: Sequence[str]) -> list[Figure | None]:
+def _figures(
+    outputs: RetrievalOutputs, run: Run, captions: Sequence[str]
+) -> list[Figure | None]:
     """Returns the alignments of a few videos that have several timed captions."""
     timed: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for position, clip in enumerate(outputs.clips):
         if clip.start_s is not None and clip.end_s is not None:
             timed[clip.video_id].append((clip.start_s, clip.end_s, position))
-    fitting = [video for video, found in timed.items() if len(found) >= FEWEST_SENTENCES]
+    fitting = [
+        video for video, found in timed.items() if len(found) >= FEWEST_SENTENCES
+    ]
     figures = []
     for video in spread(fitting, NUM_FIGURES):
         found = sorted(timed[video])[:MOST_SENTENCES]

@@ -7,8 +7,26 @@ import numpy as np
 NUM_VIDEOS = 6
 """Number of videos that a section shows."""
 STEP_COLOURS = (
-    *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#edc948", "#76b7b2", "#ff9da7"),
-    *("#9c755f", "#1f3a5f", "#8cd17d", "#d37295", "#499894", "#a0601a", "#79706e", "#6b4c9a"),
+    *(
+        "#4e79a7",
+        "#f28e2b",
+        "#59a14f",
+        "#e15759",
+        "#b07aa1",
+        "#edc948",
+        "#76b7b2",
+        "#ff9da7",
+    ),
+    *(
+        "#9c755f",
+        "#1f3a5f",
+        "#8cd17d",
+        "#d37295",
+        "#499894",
+        "#a0601a",
+        "#79706e",
+        "#6b4c9a",
+    ),
 )
 
 

@@ -11,8 +11,27 @@ from mmpt.utils.metrics_log import read_metrics
 
 NOT_CURVES = {
     *("split", "epoch", "update", "time"),
-    *("bsz", "wps", "ups", "wpb", "lr", "gnorm", "clip", "clips_per_s", "train_wall", "wall"),
-    *("memory_gb", "peak_gb", "gb_free", "best_loss", "videos_per_s", "tflops", "share_of_peak"),
+    *(
+        "bsz",
+        "wps",
+        "ups",
+        "wpb",
+        "lr",
+        "gnorm",
+        "clip",
+        "clips_per_s",
+        "train_wall",
+        "wall",
+    ),
+    *(
+        "memory_gb",
+        "peak_gb",
+        "gb_free",
+        "best_loss",
+        "videos_per_s",
+        "tflops",
+        "share_of_peak",
+    ),
     *("data_wait", "minutes_left", "loss_scale"),
 }
 """Keys of `metrics.jsonl` that are not drawn: speed, memory and the like. The others are terms and

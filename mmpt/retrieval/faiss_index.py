@@ -110,7 +110,9 @@ def search_lists(
         else:
             # It prints progress even with verbose=0.
             with contextlib.redirect_stdout(io.StringIO()):
-                scores, positions = big_batch_search(index, queries, k, method="pairwise_distances")
+                scores, positions = big_batch_search(
+                    index, queries, k, method="pairwise_distances"
+                )
         scores_mk[rows] = scores
         positions_mk[rows] = positions
     return Neighbours(positions_mk, scores_mk)

@@ -82,7 +82,9 @@ class Plan:
         }
         # A killed process may have left a temporary file.
         remove_leftovers(path.parent, re.escape(path.name))
-        self._log_hardness(path.parent / HARDNESS_LOG)  # first: a plan that exists is not repeated
+        self._log_hardness(
+            path.parent / HARDNESS_LOG
+        )  # first: a plan that exists is not repeated
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         return path
@@ -98,13 +100,17 @@ class Plan:
         for name, number in self.hardness.items():
             if math.isfinite(number):
                 line[name] = number
-        rows = [row for row in read_json_lines(path) if row.get("epoch", 0) < self.epoch]
+        rows = [
+            row for row in read_json_lines(path) if row.get("epoch", 0) < self.epoch
+        ]
         remove_leftovers(path.parent, re.escape(path.name))
         with atomic_write(path) as log:
             log.writelines(_compact(row) + "\n" for row in [*rows, line])
 
     @classmethod
-    def load(cls, folder: str | Path, epoch: int, fingerprint: str, list_fingerprint: str) -> Plan:
+    def load(
+        cls, folder: str | Path, epoch: int, fingerprint: str, list_fingerprint: str
+    ) -> Plan:
         """Reads the plan of `epoch`.
 
         Args:
@@ -192,7 +198,10 @@ def refresh_plan(
 
 
 def plan_batches(
-    neighbours_mk: np.ndarray, centres: Sequence[int], videos_per_batch: int, rng: random.Random
+    neighbours_mk: np.ndarray,
+    centres: Sequence[int],
+    videos_per_batch: int,
+    rng: random.Random,
 ) -> list[list[int]]:
     """Returns one batch of different positions for each centre.
 
@@ -293,7 +302,9 @@ def plan_fingerprint(*, ids: str, weights: str, **settings: Any) -> str:
         weights: identifies the weights that embedded the videos.
         settings: epoch, and settings of the batches, the index and the sampling; plain JSON values.
     """
-    return _hash({"format": FORMAT, "ids": ids, "weights": weights, "settings": settings})
+    return _hash(
+        {"format": FORMAT, "ids": ids, "weights": weights, "settings": settings}
+    )
 
 
 def _hash(value: Any) -> str:
@@ -303,5 +314,9 @@ def _hash(value: Any) -> str:
 
 def _compact(value: Any) -> str:
     return json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+        value,
+        ensure_ascii=False,
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
     )

@@ -199,7 +199,9 @@ class VectorRetriever:
             centroids_LD=centroids_LD,
         )
         begins = range(0, num_vectors, BLOCK_ROWS)
-        for begin in progress(begins, num_vectors, "vectors indexed", logger, unit=BLOCK_ROWS):
+        for begin in progress(
+            begins, num_vectors, "vectors indexed", logger, unit=BLOCK_ROWS
+        ):
             end = begin + BLOCK_ROWS
             block_nD = as_float32(self._vectors_ND[begin:end])
             self.index.add(block_nD)
@@ -220,7 +222,9 @@ class VectorRetriever:
             Positions in `ids`. The distance is infinite, or the dot product minus infinity, where
             fewer neighbours were found.
         """
-        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])  # torch needs them writable
+        queries_mD = np.require(
+            queries_mD, np.float32, ["C", "W"]
+        )  # torch needs them writable
         wanted = min(k, len(self))
         positions_mk, scores_mk = self._find_candidates(queries_mD, wanted)
         if self.db_type != "pq":
@@ -266,7 +270,9 @@ class VectorRetriever:
             self.index, queries_mD, k, self.last_nprobe, self.max_distances
         )
 
-    def _exact_scores(self, queries_mD: np.ndarray, positions_mk: np.ndarray) -> np.ndarray:
+    def _exact_scores(
+        self, queries_mD: np.ndarray, positions_mk: np.ndarray
+    ) -> np.ndarray:
         """Returns the scores of pairs of queries and vectors, float32 [m, k].
 
         Each pair is computed by itself, so the rounding does not depend on the other pairs.
@@ -283,7 +289,9 @@ class VectorRetriever:
         return scores_mk
 
 
-RETRIEVERS: Registry[VectorRetriever] = Registry("retriever", VectorRetriever, "mmpt.retrieval")
+RETRIEVERS: Registry[VectorRetriever] = Registry(
+    "retriever", VectorRetriever, "mmpt.retrieval"
+)
 RETRIEVERS.register(VectorRetriever)
 
 
@@ -309,5 +317,7 @@ def _nearest(positions_mk: np.ndarray, costs_mk: np.ndarray, k: int) -> Neighbou
 
 def as_float32(vectors: np.ndarray) -> np.ndarray:
     """Returns the vectors in float32. (torch converts float16 several times faster than NumPy.)"""
-    writable = np.require(vectors, requirements=["C", "W"])  # torch warns about read-only arrays
+    writable = np.require(
+        vectors, requirements=["C", "W"]
+    )  # torch warns about read-only arrays
     return torch.from_numpy(writable).float().numpy()

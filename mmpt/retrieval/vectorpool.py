@@ -151,7 +151,9 @@ class DistributedVideoVectorPool(VideoVectorPool):
     """
 
 
-VECTOR_POOLS: Registry[VideoVectorPool] = Registry("vector pool", VideoVectorPool, "mmpt.retrieval")
+VECTOR_POOLS: Registry[VideoVectorPool] = Registry(
+    "vector pool", VideoVectorPool, "mmpt.retrieval"
+)
 VECTOR_POOLS.register(VideoVectorPool)
 VECTOR_POOLS.register(DistributedVideoVectorPool)
 

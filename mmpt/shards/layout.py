@@ -42,7 +42,9 @@ def ids_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
     return f"{tfeat_dir}{split.shard_name}_{shard}.caps_ids"
 
 
-def write_shard_meta(vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]) -> Path:
+def write_shard_meta(
+    vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]
+) -> Path:
     """Writes `<vfeat_dir>/{train|val}_meta.json` and returns its path.
 
     Args:
@@ -219,7 +221,9 @@ def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
     return features
 
 
-def open_captions(tfeat_dir: str, split: Split, shard: int) -> tuple[ShardedTensor, ShardedTensor]:
+def open_captions(
+    tfeat_dir: str, split: Split, shard: int
+) -> tuple[ShardedTensor, ShardedTensor]:
     """Returns the mapped caption times and word-piece ids of a shard.
 
     Returns:

@@ -42,7 +42,9 @@ class ShardedTensor:
         DataError: `starts` does not rise from 0 to the length of `data`.
     """
 
-    def __init__(self, data: np.ndarray, starts: np.ndarray, name: str = "ShardedTensor"):
+    def __init__(
+        self, data: np.ndarray, starts: np.ndarray, name: str = "ShardedTensor"
+    ):
         _check_starts(data, starts, name)
         self.data = data
         self.starts = starts
@@ -153,7 +155,9 @@ def open_shard(stem: str) -> ShardedTensor:
 def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:
     """Raises DataError unless `starts` are integers that rise from 0 to the length of `data`."""
     if data.ndim == 0:
-        raise DataError(f"{name}_data.npy: must have rows, but is a single number. {REMEDY}")
+        raise DataError(
+            f"{name}_data.npy: must have rows, but is a single number. {REMEDY}"
+        )
     found = _starts_problem(starts, len(data))
     if not found:
         return

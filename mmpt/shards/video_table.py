@@ -128,7 +128,10 @@ def read_id_list(path: str | Path) -> list[str]:
 
 
 def load_video_table(
-    list_path: str | Path, config: DatasetConfig, split: Split, vocab_size: int | None = None
+    list_path: str | Path,
+    config: DatasetConfig,
+    split: Split,
+    vocab_size: int | None = None,
 ) -> VideoTable:
     """Returns the usable videos of a list, in list order. It is the same in every process.
 
@@ -164,7 +167,9 @@ def load_video_table(
     if not is_usable.all():
         empty = table.take(~is_usable).name_list()
         first_ids = ", ".join(empty[:NUM_NAMED])
-        what = "%d videos have no feature row or no caption and are left out (first: %s)"
+        what = (
+            "%d videos have no feature row or no caption and are left out (first: %s)"
+        )
         logger.warning(what, len(empty), first_ids)
     return table.take(is_usable)
 
@@ -209,7 +214,9 @@ def _check_shards(
     is_usable = np.ones(len(table), dtype=bool)
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
-        counts = check_shard(config.vfeat_dir, config.tfeat_dir, split, shard, shards, vocab_size)
+        counts = check_shard(
+            config.vfeat_dir, config.tfeat_dir, split, shard, shards, vocab_size
+        )
         # The counts are in row order. Bring them into the order of the table.
         in_shard = table.shards == shard
         rows = table.rows[in_shard]

@@ -60,7 +60,9 @@ def _unknown_names(config: RunConfig, tasks: Registry[Any]) -> Iterator[str]:
     yield from _problems_of(MODELS, config.model.model_cls, "model.model_cls")
     if config.loss is not None:
         yield from _problems_of(LOSSES, config.loss.loss_cls, "loss.loss_cls")
-    yield from _problems_of(VECTOR_POOLS, config.retrieval.vectorpool_cls, "vectorpool_cls")
+    yield from _problems_of(
+        VECTOR_POOLS, config.retrieval.vectorpool_cls, "vectorpool_cls"
+    )
     yield from _problems_of(RETRIEVERS, config.retrieval.retriever_cls, "retriever_cls")
     yield from _problems_of(PREDICTORS, config.predictor, "predictor")
     for name in config.metric:

@@ -30,7 +30,9 @@ PREFETCH = 2
 _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
-def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -> list[range]:
+def deal_pieces(
+    num_videos: int, per_piece: int, per_chunk: int, world: World
+) -> list[range]:
     """Returns the positions of the pieces that this process embeds.
 
     Piece p begins at position p * `per_piece`. The processes take turns: each gets `per_chunk`
@@ -51,7 +53,9 @@ def deal_pieces(num_videos: int, per_piece: int, per_chunk: int, world: World) -
 
 
 @torch.no_grad()
-def embed(model: nn.Module, batch: dict[str, Any], clips_per_video: int) -> torch.Tensor:
+def embed(
+    model: nn.Module, batch: dict[str, Any], clips_per_video: int
+) -> torch.Tensor:
     """Returns the vectors float32 [n, D] of the n videos of a batch, on the model's device.
 
     Args:
@@ -88,7 +92,9 @@ def fill_pool(
     num_known = len(pool)
     if num_known:
         total = len(pool.positions_n)
-        logger.info("%d of %d videos are embedded already; continuing", num_known, total)
+        logger.info(
+            "%d of %d videos are embedded already; continuing", num_known, total
+        )
     # Only the last piece may be smaller.
     num_pieces_known = math.ceil(num_known / per_piece)
     pieces = pieces[num_pieces_known:]
@@ -106,7 +112,9 @@ def fill_pool(
     )
     waited_s = 0.0
     asked_at = time.monotonic()
-    for batch in progress(loader, num_videos, "videos embedded", logger, unit=per_piece):
+    for batch in progress(
+        loader, num_videos, "videos embedded", logger, unit=per_piece
+    ):
         waited_s += time.monotonic() - asked_at
         vectors_nD = embed(model, batch, clips_per_video)
         pool.add(vectors_nD)
@@ -121,7 +129,9 @@ def vector_size(model: nn.Module, dataset: MMDataset, clips_per_video: int) -> i
     return vectors_1D.shape[1]
 
 
-def speed_of_pass(num_videos: int, clips_per_video: int, seconds: float, world: World) -> str:
+def speed_of_pass(
+    num_videos: int, clips_per_video: int, seconds: float, world: World
+) -> str:
     """Returns the speed of an embedding pass in words, for the log."""
     videos_per_s = num_videos / seconds
     clips_per_s = videos_per_s * clips_per_video

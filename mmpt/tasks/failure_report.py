@@ -53,7 +53,9 @@ def report_failure(
     elif isinstance(cause, OSError):
         if World.current().is_main:
             _finish_checkpoints(args, cause)
-        message = str(write_error(cause, cause.filename2 or cause.filename or args.save_dir))
+        message = str(
+            write_error(cause, cause.filename2 or cause.filename or args.save_dir)
+        )
     elif World.current().size > 1 and LOST_PEER.search(str(error)):
         # This process fails only because another one of the group has failed.
         sys.stderr.write("error: another process of this run has ended.\n")

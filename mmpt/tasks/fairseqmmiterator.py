@@ -113,16 +113,22 @@ class PlannedBatchIterator(ShardedBatchIterator):
         """
         if self._plan_identity is None:
             self._plan_identity = self._plan(epoch, wanted=self._wanted)
-        return dataset.batch_by_size(dataset.ordered_indices(), max_sentences=self._batch_size)
+        return dataset.batch_by_size(
+            dataset.ordered_indices(), max_sentences=self._batch_size
+        )
 
-    def _get_iterator_for_epoch(self, *args: Any, **kwargs: Any) -> WaitingIterator | None:
+    def _get_iterator_for_epoch(
+        self, *args: Any, **kwargs: Any
+    ) -> WaitingIterator | None:
         """Returns the batches that are left of the epoch, or None if none is left."""
         batches = super()._get_iterator_for_epoch(*args, **kwargs)
         return None if batches is None else WaitingIterator(batches)
 
     def take_waited_s(self) -> float:
         """Returns the seconds that training has waited for batches since the last call."""
-        return 0.0 if self._cur_epoch_itr is None else self._cur_epoch_itr.take_waited_s()
+        return (
+            0.0 if self._cur_epoch_itr is None else self._cur_epoch_itr.take_waited_s()
+        )
 
     @property
     def first_batch(self) -> dict[str, Any]:
@@ -146,7 +152,8 @@ class PlannedBatchIterator(ShardedBatchIterator):
             self._plan_identity = self._plan(epoch, wanted=self._wanted)
             if self._plan_identity != self._wanted:
                 logger.warning(
-                    "the plan that epoch %d was training on is gone: it starts again", epoch
+                    "the plan that epoch %d was training on is gone: it starts again",
+                    epoch,
                 )
                 state_dict = {**state_dict, "iterations_in_epoch": 0}
         super().load_state_dict(state_dict)

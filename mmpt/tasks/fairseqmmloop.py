@@ -98,7 +98,9 @@ _original_train = loop.train
 _original_validate_and_save = loop.validate_and_save
 
 
-def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> tuple[dict[str, Any] | None, Any]:
+def load_checkpoint(
+    cfg: Any, trainer: Any, **kwargs: Any
+) -> tuple[dict[str, Any] | None, Any]:
     """Loads a checkpoint as fairseq does, and finishes the update after which it was saved."""
     extra_state, epoch_itr = _original_load(cfg, trainer, **kwargs)
     task = trainer.task
@@ -124,7 +126,9 @@ def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Losses:
     num_updates, max_update = trainer.get_num_updates(), cfg.optimization.max_update
     is_over = 0 < max_update <= num_updates
     is_over |= num_updates > 0 and is_out_of_time(cfg, trainer)
-    is_over |= 0 < cfg.checkpoint.patience <= getattr(loop.should_stop_early, "num_runs", 0)
+    is_over |= (
+        0 < cfg.checkpoint.patience <= getattr(loop.should_stop_early, "num_runs", 0)
+    )
     if task.run.has_ended or is_over:
         logger.info("this run has ended: there is nothing left to train")
         return [None], True
@@ -135,7 +139,12 @@ def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Losses:
 
 
 def validate_and_save(
-    cfg: Any, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool
+    cfg: Any,
+    trainer: Any,
+    task: Any,
+    epoch_itr: Any,
+    valid_subsets: list[str],
+    end_of_epoch: bool,
 ) -> Losses:
     """Follows every update: validates and saves as fairseq does, or saves and ends."""
     if is_out_of_time(cfg, trainer):
@@ -193,7 +202,9 @@ def save_and_end(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> None:
     update = trainer.get_num_updates()
     save_now(cfg, trainer, epoch_itr, is_due=True)
     task.world.broadcast_object(None)  # until rank 0 has written the file
-    task.stop.end(f"saved {os.path.join(cfg.checkpoint.save_dir, LAST)} after update {update}")
+    task.stop.end(
+        f"saved {os.path.join(cfg.checkpoint.save_dir, LAST)} after update {update}"
+    )
 
 
 def state_of_loop() -> dict[str, Any]:
@@ -202,8 +213,15 @@ def state_of_loop() -> dict[str, Any]:
     At the beginning of an epoch, it does not restore the means since the last line of the log.
     """
     early = loop.should_stop_early
-    state = {name: getattr(early, name) for name in ("best", "num_runs") if hasattr(early, name)}
-    return {"should_stop_early": state, "train_inner": metrics.state_dict().get("train_inner")}
+    state = {
+        name: getattr(early, name)
+        for name in ("best", "num_runs")
+        if hasattr(early, name)
+    }
+    return {
+        "should_stop_early": state,
+        "train_inner": metrics.state_dict().get("train_inner"),
+    }
 
 
 def restore_loop(state: dict[str, Any]) -> None:

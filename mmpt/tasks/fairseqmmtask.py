@@ -54,9 +54,16 @@ from mmpt.utils.metrics_log import MetricsLog
 from mmpt.utils.stopping import SIGNALS, StopRequest, end_children
 
 logger = get_logger(__name__)
-PASSED_ON = "seed num_shards shard_id num_workers skip_remainder_batch grouped_shuffling"
+PASSED_ON = (
+    "seed num_shards shard_id num_workers skip_remainder_batch grouped_shuffling"
+)
 """Arguments of `get_batch_iterator` that fairseq's iterator takes by the same names."""
-NOT_FLAT = ("bf16", "memory_efficient_fp16", "memory_efficient_bf16", "fp16_no_flatten_grads")
+NOT_FLAT = (
+    "bf16",
+    "memory_efficient_fp16",
+    "memory_efficient_bf16",
+    "fp16_no_flatten_grads",
+)
 """Options with which fairseq trains each parameter by itself, as in float32. With `fp16` alone it
 joins all parameters to one."""
 GATHERED = (
@@ -80,9 +87,13 @@ class FairseqMMTask(LegacyFairseqTask):
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
         """Adds the YAML, and options of the groups `checkpoint` and `distributed_training`."""
-        parser.add_argument("taskconfig", metavar="FILE", help="YAML that describes the run")
+        parser.add_argument(
+            "taskconfig", metavar="FILE", help="YAML that describes the run"
+        )
         parser.add_argument("--save-every-minutes", type=float, metavar="M")
-        parser.add_argument("--stop-signals", type=re.compile(r"SIG\w+").findall, default=SIGNALS)
+        parser.add_argument(
+            "--stop-signals", type=re.compile(r"SIG\w+").findall, default=SIGNALS
+        )
         parser.add_argument("--timeout-minutes", type=float, metavar="M")
 
     def __init__(self, args: argparse.Namespace):
@@ -92,12 +103,18 @@ class FairseqMMTask(LegacyFairseqTask):
         self.inner = Task.from_config(config, seed=args.seed)
         self.loss = self.inner.build_loss()
         self.model: nn.Module | None = None
-        self.batches: PlannedBatchIterator | None = None  # of the current epoch's training
+        self.batches: PlannedBatchIterator | None = (
+            None  # of the current epoch's training
+        )
         self.num_updates = 0  # completed before the current update
         self.epoch = 1
-        self.metrics_log: MetricsLog | None = None  # in the main process, from the first step on
+        self.metrics_log: MetricsLog | None = (
+            None  # in the main process, from the first step on
+        )
         self.sample: dict[str, Any] = {}  # of the current step
-        self.start: tuple[float, float] | None = None  # (share of the run that is done, time)
+        self.start: tuple[float, float] | None = (
+            None  # (share of the run that is done, time)
+        )
         self.has_updated = False  # in this process
         self.stop = StopRequest(args.stop_signals)
         self.run = RunState(self.stop, self._is_in_any, args.save_every_minutes)
@@ -167,13 +184,18 @@ class FairseqMMTask(LegacyFairseqTask):
         if not dataset.training:
             return super().get_batch_iterator(dataset, **kwargs)
         settings: dict[str, Any] = {name: kwargs[name] for name in PASSED_ON.split()}
-        settings |= {"epoch": kwargs["epoch"], "buffer_size": kwargs["data_buffer_size"]}
+        settings |= {
+            "epoch": kwargs["epoch"],
+            "buffer_size": kwargs["data_buffer_size"],
+        }
         if not isinstance(self.inner, RetriTask):
             batches = dataset.batch_by_size(
                 dataset.ordered_indices(), max_sentences=kwargs["max_sentences"]
             )
             return ShardedBatchIterator(dataset, dataset.collater, batches, **settings)
-        assert self.model is not None, "fairseq builds the model before it asks for batches"
+        assert self.model is not None, (
+            "fairseq builds the model before it asks for batches"
+        )
         dataset.set_epoch(kwargs["epoch"])
         self.batches = PlannedBatchIterator(
             dataset,
@@ -213,7 +235,13 @@ class FairseqMMTask(LegacyFairseqTask):
         # fairseq's train_step calls criterion(model, sample).
         criterion_of_step = partial(criterion, is_dummy_step=ignore_grad)
         step = partial(
-            super().train_step, sample, model, criterion_of_step, optimizer, update_num, ignore_grad
+            super().train_step,
+            sample,
+            model,
+            criterion_of_step,
+            optimizer,
+            update_num,
+            ignore_grad,
         )
         result = self._run_step(step, model, criterion)
         gathers = self.loss.config.gather_negatives  # the loss has agreed already
@@ -221,7 +249,9 @@ class FairseqMMTask(LegacyFairseqTask):
             optimizer.zero_grad()
         return result
 
-    def _run_step(self, step: Callable[[], Any], model: nn.Module, criterion: Any) -> Any:
+    def _run_step(
+        self, step: Callable[[], Any], model: nn.Module, criterion: Any
+    ) -> Any:
         """Returns step(), in smaller chunks if memory is short."""
         if not isinstance(self.model, MMFusionSeparate):
             return step()
@@ -249,7 +279,9 @@ class FairseqMMTask(LegacyFairseqTask):
         all_reduce(flag, group=get_global_group())
         return bool(flag.item() > 0)
 
-    def handle_nonfinite(self, sample: dict[str, Any], error: NonFiniteLossError) -> None:
+    def handle_nonfinite(
+        self, sample: dict[str, Any], error: NonFiniteLossError
+    ) -> None:
         """Reports a batch whose loss is not finite, and marks its update to be skipped.
 
         Raises:
@@ -260,7 +292,9 @@ class FairseqMMTask(LegacyFairseqTask):
             raise NonFiniteLossError(message, error.output) from error
         self.nonfinite.mark()
 
-    def describe_failure(self, message: str, sample: dict[str, Any] | None = None) -> str:
+    def describe_failure(
+        self, message: str, sample: dict[str, Any] | None = None
+    ) -> str:
         """Writes a file about a batch, by default the current one, and returns the message."""
         sample = self.sample if sample is None else sample
         return self.nonfinite.report(self.num_updates + 1, sample, message)
@@ -274,7 +308,9 @@ class FairseqMMTask(LegacyFairseqTask):
             is_due: the validation of the last update has not been done.
         """
         if self.world.is_main:
-            self.metrics_log = MetricsLog(self.args.save_dir, num_updates, is_valid_due=is_due)
+            self.metrics_log = MetricsLog(
+                self.args.save_dir, num_updates, is_valid_due=is_due
+            )
 
     def post_save(self, path: str, num_updates: int) -> None:
         """Notes the time. fairseq calls this in the process that has saved a checkpoint."""
@@ -296,20 +332,26 @@ class FairseqMMTask(LegacyFairseqTask):
         super().begin_epoch(epoch, model)
         self.epoch = epoch
 
-    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+    def reduce_metrics(
+        self, logging_outputs: list[dict[str, Any]], criterion: Any
+    ) -> None:
         """Aggregates metrics as fairseq does. Writes training metrics at every log interval."""
         super().reduce_metrics(logging_outputs, criterion)
         if self.run.hear(logging_outputs) and not criterion.training:
             raise fairseqmmloop.StoppedInValidationError
         if criterion.training and not self.has_updated:
             self.has_updated = True
-            logger.info("first update done; metrics every %d updates", self.args.log_interval)
+            logger.info(
+                "first update done; metrics every %d updates", self.args.log_interval
+            )
         if criterion.training and self.batches is not None:
             left = self._minutes_left(self.batches)
             metrics.log_scalar("minutes_left", left, weight=0, priority=96, round=1)
         update = self.num_updates + 1  # fairseq has just completed it
         if criterion.training and update % self.args.log_interval == 0:
-            self._log_metrics("train", update, metrics.get_smoothed_values("train_inner"))
+            self._log_metrics(
+                "train", update, metrics.get_smoothed_values("train_inner")
+            )
 
     def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
         """Writes the metrics of a validation. fairseq calls this after each validation."""
@@ -317,7 +359,11 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def _log_metrics(self, split: str, update: int, stats: dict[str, Any]) -> None:
         if self.metrics_log is not None:
-            known = [name for name in stats if stats[name] is not None and name != "num_updates"]
+            known = [
+                name
+                for name in stats
+                if stats[name] is not None and name != "num_updates"
+            ]
             values = {name: float(stats[name]) for name in known}
             self.metrics_log.append(split, self.epoch, update, values)
 
@@ -336,4 +382,8 @@ class FairseqMMTask(LegacyFairseqTask):
         if self.start is None:
             self.start = done, now
         earlier, begin = self.start
-        return (now - begin) / 60 * (1 - done) / (done - earlier) if done > earlier else 0.0
+        return (
+            (now - begin) / 60 * (1 - done) / (done - earlier)
+            if done > earlier
+            else 0.0
+        )

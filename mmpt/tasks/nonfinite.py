@@ -78,9 +78,8 @@ class NonFiniteBatches:
             "message": message,
         }
         write_json(path, content)
-        return (
-            f"update {update}, rank {self._rank}: {message} The videos of the batch are in {path}."
-        )
+        where = f"update {update}, rank {self._rank}"
+        return f"{where}: {message} The videos of the batch are in {path}."
 
     def mark(self) -> None:
         """Marks the batch in progress of this process as one whose update must be skipped."""

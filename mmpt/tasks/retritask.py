@@ -24,7 +24,13 @@ from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.models.mmfusion import CLIPS_PER_FORWARD
 from mmpt.modules.chunks import ALL, ChunkSize
 from mmpt.shards.video_table import VideoTable
-from mmpt.tasks.embedding import deal_pieces, device_of, fill_pool, speed_of_pass, vector_size
+from mmpt.tasks.embedding import (
+    deal_pieces,
+    device_of,
+    fill_pool,
+    speed_of_pass,
+    vector_size,
+)
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
@@ -78,7 +84,9 @@ class RetriTask(Task):
         """Returns the data set of `split`. Keeps the training videos for the embedding pass."""
         dataset = super().build_dataset(split)
         if dataset is not None and split is Split.TRAIN:
-            assert isinstance(dataset.meta, processors.ShardedHow2VideoRetriMetaProcessor)
+            assert isinstance(
+                dataset.meta, processors.ShardedHow2VideoRetriMetaProcessor
+            )
             self._videos = dataset.meta.videos
         return dataset
 
@@ -126,7 +134,9 @@ class RetriTask(Task):
         prefix = f"plan-{plan_epoch}-{settings_hash}-"
         plan = None
         if world.is_main:
-            plan = self._read_plan(model, plan_epoch, (wanted or "").partition(prefix)[2])
+            plan = self._read_plan(
+                model, plan_epoch, (wanted or "").partition(prefix)[2]
+            )
         plan = world.broadcast_object(plan)
         if plan is None:
             plan = self.refresh(model, plan_epoch, world)
@@ -135,7 +145,9 @@ class RetriTask(Task):
         self._identity = prefix + plan.fingerprint
         return self._identity
 
-    def _read_plan(self, model: nn.Module, epoch: int, wanted: str) -> retrieval.Plan | None:
+    def _read_plan(
+        self, model: nn.Module, epoch: int, wanted: str
+    ) -> retrieval.Plan | None:
         """Returns the plan of an interrupted run, or None if there is none to continue with.
 
         Args:
@@ -148,7 +160,9 @@ class RetriTask(Task):
             return None
         name = wanted or self._fingerprint(epoch, weights_fingerprint(model))
         try:
-            plan = retrieval.Plan.load(self.plan_dir, epoch, name, self._ids_fingerprint)
+            plan = retrieval.Plan.load(
+                self.plan_dir, epoch, name, self._ids_fingerprint
+            )
         except DataError as err:
             logger.warning("%s", err)
             return None
@@ -232,7 +246,9 @@ class RetriTask(Task):
         assert isinstance(meta, processors.ShardedHow2MetaProcessor)
         return meta.video_ids
 
-    def embed_videos(self, model: nn.Module, epoch: int, world: World) -> np.ndarray | None:
+    def embed_videos(
+        self, model: nn.Module, epoch: int, world: World
+    ) -> np.ndarray | None:
         """Returns the vectors of all training videos in rank 0, and None in the other processes.
 
         A vector is the mean over C clips of (pooled_video + pooled_text) / 2, not normalised. The
@@ -254,17 +270,23 @@ class RetriTask(Task):
         was_training = model.training
         # All processes must cut the same pieces. The model's own chunk size may have been halved in
         # one of them, so a fresh one is made.
-        chunk = ChunkSize("clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD)
+        chunk = ChunkSize(
+            "clips_per_forward", config.clips_per_forward, CLIPS_PER_FORWARD
+        )
         clips = self._clips_per_video
         clips_per_piece = chunk.size(ALL, device_of(model))
         per_piece = max(1, clips_per_piece // clips)
-        per_chunk = (config.dataset.num_video_per_batch or 1) * config.retrieval.infer_scale
+        per_chunk = (
+            config.dataset.num_video_per_batch or 1
+        ) * config.retrieval.infer_scale
         pieces = deal_pieces(len(dataset), per_piece, per_chunk, world)
         dataset.set_epoch(epoch)
         model.eval()
         try:
             with watch.timed("embed"):
-                pool = self._open_pool(model, epoch, world, pieces, per_piece, per_chunk)
+                pool = self._open_pool(
+                    model, epoch, world, pieces, per_piece, per_chunk
+                )
                 done, waited_s = fill_pool(
                     pool,
                     model,
@@ -313,7 +335,9 @@ class RetriTask(Task):
         name = self.config.retrieval.vectorpool_cls or "VideoVectorPool"
         pool_cls = retrieval.VECTOR_POOLS.get(name, "vectorpool_cls")
         positions_n = np.array(positions, np.int64)
-        return pool_cls(positions_n, hidden_size, self.plan_dir, key, world.rank, per_piece)
+        return pool_cls(
+            positions_n, hidden_size, self.plan_dir, key, world.rank, per_piece
+        )
 
     def _fingerprint(
         self,

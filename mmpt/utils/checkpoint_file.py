@@ -27,7 +27,9 @@ MAX_NAMED = 3
 MAX_REASON = 120
 """Largest number of characters of torch's message that an error repeats."""
 
-torch.serialization.add_safe_globals([Namespace])  # for the whole process, as described above
+torch.serialization.add_safe_globals(
+    [Namespace]
+)  # for the whole process, as described above
 
 
 def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
@@ -45,14 +47,18 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
     """
     try:
         mapped = mapped and zipfile.is_zipfile(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        checkpoint = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=mapped
+        )
     except (FileNotFoundError, IsADirectoryError) as err:
         raise CheckpointError(
             f"{path}: no such checkpoint. Download or train it, or correct the key that names it "
             "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in "
             "evaluation)."
         ) from err
-    except Exception as err:  # with damaged files torch raises almost any error, even OSError
+    except (
+        Exception
+    ) as err:  # with damaged files torch raises almost any error, even OSError
         if refused := re.search(r"GLOBAL ([\w.]+)", str(err)):
             raise CheckpointError(
                 f"{path}: only tensors and plain settings are read, but the file asks for "
@@ -88,11 +94,17 @@ def require_intact(path: str | Path) -> None:
             except (zipfile.BadZipFile, OSError) as err:
                 bad = str(err)
         if bad is not None:
-            raise DamagedCheckpointError(f"{path}: damaged: the checksum of {bad} is wrong.")
+            raise DamagedCheckpointError(
+                f"{path}: damaged: the checksum of {bad} is wrong."
+            )
 
 
 def require_finite(
-    tensors: Mapping[str, Any], source: str | Path, remedy: str, *, what: str = "weights"
+    tensors: Mapping[str, Any],
+    source: str | Path,
+    remedy: str,
+    *,
+    what: str = "weights",
 ) -> None:
     """Checks that no tensor holds NaN or infinity.
 
@@ -112,7 +124,9 @@ def require_finite(
     for name in bad:
         is_bad = ~tensors[name].isfinite()
         num_bad += int(is_bad.sum())
-    total = sum(value.numel() for value in tensors.values() if isinstance(value, Tensor))
+    total = sum(
+        value.numel() for value in tensors.values() if isinstance(value, Tensor)
+    )
     first = ", ".join(f"`{name}`" for name in bad[:MAX_NAMED])
     raise CheckpointError(
         f"{source}: {what} must be finite, but {num_bad:,} of {total:,} values are NaN or "
@@ -121,7 +135,11 @@ def require_finite(
 
 
 def _is_finite(value: Any) -> bool:
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+    if (
+        not isinstance(value, Tensor)
+        or not value.is_floating_point()
+        or not value.numel()
+    ):
         return True
     # Minimum and maximum are NaN if any value is. This is much faster than `isfinite().all()`.
     low, high = value.aminmax()

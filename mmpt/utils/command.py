@@ -54,7 +54,9 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
     except KeyboardInterrupt as err:
         return _interrupted(stopped, *err.args)
     except Exception as err:
-        if received:  # loader workers got the signal too, and their end caused this error
+        if (
+            received
+        ):  # loader workers got the signal too, and their end caused this error
             return _interrupted(stopped, *received)
         message = _user_message(err)
         if message is None:
@@ -80,7 +82,9 @@ def _user_message(err: Exception) -> str | None:
         if err.errno in DISK_FULL:
             return str(write_error(err, file or "a file"))
         prefix = f"{file}: " if file else ""
-        return f"{prefix}{err.strerror or err}. Fix that and run the same command again."
+        return (
+            f"{prefix}{err.strerror or err}. Fix that and run the same command again."
+        )
     if isinstance(err, ModuleNotFoundError) and err.name in EXTRA_OF:
         extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
         return f"{err.name} is not installed. Install it with: pip install {extra}"

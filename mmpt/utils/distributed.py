@@ -21,7 +21,9 @@ TIMEOUT = timedelta(hours=6)
 BLOCK_BYTES = 16 << 20
 """Bytes of a matrix that a process sends at a time in `gather_rows`."""
 
-_gloo_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+_gloo_groups: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = (
+    WeakKeyDictionary()
+)
 """The gloo group of this module for each default group."""
 
 
@@ -65,7 +67,10 @@ class World:
         return values[0]
 
     def gather_rows(
-        self, rows_nD: np.ndarray, positions_n: np.ndarray, block_bytes: int | None = None
+        self,
+        rows_nD: np.ndarray,
+        positions_n: np.ndarray,
+        block_bytes: int | None = None,
     ) -> np.ndarray | None:
         """Returns a matrix of the rows of all processes in rank 0, and None in the other processes.
 

@@ -29,13 +29,22 @@ DISK_FULL = {
 """Error numbers of a write for which there is no space, with their description."""
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 """Names of a module of NumPy in pickles: up to NumPy 1, and since NumPy 2."""
-NPY_ERRORS = (ValueError, EOFError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
+NPY_ERRORS = (
+    ValueError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 """Exceptions of NumPy for a `.npy` file with a damaged header. The header is a Python expression,
 so errors of Python's parser are among them."""
 
 
 @contextmanager
-def reading(path: str | Path, remedy: str = "Make or download the file again.") -> Iterator[None]:
+def reading(
+    path: str | Path, remedy: str = "Make or download the file again."
+) -> Iterator[None]:
     """Converts an OSError of the block, which reads `path`, to a DataError.
 
     Args:
@@ -46,7 +55,9 @@ def reading(path: str | Path, remedy: str = "Make or download the file again.") 
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. {remedy} Or correct the path.") from None
+        raise DataError(
+            f"{path}: no such file. {remedy} Or correct the path."
+        ) from None
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}. {remedy}") from None
 
@@ -69,7 +80,9 @@ def write_error(err: OSError, path: str | Path) -> DataError:
     reason = DISK_FULL.get(err.errno or 0)
     if reason is None:
         details = err.strerror or err
-        return DataError(f"{path}: cannot be written ({details}). Choose another folder.")
+        return DataError(
+            f"{path}: cannot be written ({details}). Choose another folder."
+        )
     return DataError(
         f"{path}: cannot be written: {reason} ({err.strerror}). Make room or choose another "
         "folder, and run the same command again. Incomplete files have been removed, complete "
@@ -78,7 +91,9 @@ def write_error(err: OSError, path: str | Path) -> DataError:
 
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w", errors: str | None = None) -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | Path, mode: str = "w", errors: str | None = None
+) -> Iterator[IO[Any]]:
     """Opens a temporary file next to `path`. If the block succeeds, the file is renamed to `path`.
 
     After an error in the block, the temporary file is removed.
@@ -213,8 +228,13 @@ def parse_json(text: str, name: str | Path) -> Any:
     """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as err:  # ValueError also for numbers that are too long
-        raise DataError(f"{name}: not valid JSON ({err}); make or download it again.") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as err:  # ValueError also for numbers that are too long
+        raise DataError(
+            f"{name}: not valid JSON ({err}); make or download it again."
+        ) from None
 
 
 def file_hash(path: str | Path) -> str:
@@ -227,7 +247,9 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+def load_npy(
+    path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = None
+) -> np.ndarray:
     """Returns the array of a `.npy` file.
 
     Args:
@@ -243,9 +265,13 @@ def load_npy(path: str | Path, remedy: str, *, mmap_mode: Literal["r"] | None = 
         except NPY_ERRORS as err:
             # Only the first sentence. In the others NumPy recommends to run code from the file.
             reason = str(err).partition(". ")[0]
-            raise DataError(f"{path}: not a complete .npy file ({reason}). {remedy}") from None
+            raise DataError(
+                f"{path}: not a complete .npy file ({reason}). {remedy}"
+            ) from None
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: must be an .npy file, but holds several arrays. {remedy}")
+        raise DataError(
+            f"{path}: must be an .npy file, but holds several arrays. {remedy}"
+        )
     return array
 
 
@@ -319,8 +345,12 @@ def load_word_array(path: str | Path) -> list[str]:
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)
             _, _, dtype = np.lib.format.read_array_header_1_0(file)
-            words = _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
-    except Exception as err:  # with damaged files NumPy and pickle raise almost any error
+            words = (
+                _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
+            )
+    except (
+        Exception
+    ) as err:  # with damaged files NumPy and pickle raise almost any error
         raise DataError(
             f"{path}: must be an .npy file with a 1-D array of words, but {err}."
         ) from None
@@ -328,5 +358,7 @@ def load_word_array(path: str | Path) -> list[str]:
     if isinstance(words, np.ndarray) and words.ndim == 1:
         values = words.tolist()
     if not all(isinstance(value, str) for value in values):
-        raise DataError(f"{path}: must hold a 1-D array of words, but holds something else.")
+        raise DataError(
+            f"{path}: must hold a 1-D array of words, but holds something else."
+        )
     return values

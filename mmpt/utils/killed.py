@@ -19,7 +19,9 @@ FEWER_WORKERS = (
     "evaluations), and run the same command again."
 )
 # Messages of torch and NCCL. They must not match errors about the shared memory of a GPU.
-_NO_SHARED_MEMORY = re.compile(r"\(shm\)|unable to write to file </torch_|/dev/shm/.*No space left")
+_NO_SHARED_MEMORY = re.compile(
+    r"\(shm\)|unable to write to file </torch_|/dev/shm/.*No space left"
+)
 _WORKER_ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
@@ -46,7 +48,9 @@ def worker_failure(error: BaseException) -> UserError | None:
     for text in texts:
         if ended := _WORKER_ENDED.search(text):
             worker = f"a loader worker (pid {ended['pid']})"
-            number = _SIGNALS.get(ended["signal"]) or _signal_of_worker(ended["pid"], chain)
+            number = _SIGNALS.get(ended["signal"]) or _signal_of_worker(
+                ended["pid"], chain
+            )
     if worker and number:
         return UserError(f"{worker} {describe_signal(number)}")
 
@@ -59,7 +63,9 @@ def worker_failure(error: BaseException) -> UserError | None:
         return UserError(f"{_no_shared_memory()} {FEWER_WORKERS}")
 
     # 4. A worker has ended for an unknown reason.
-    return UserError(f"{worker} ended unexpectedly. {FEWER_WORKERS}") if worker else None
+    return (
+        UserError(f"{worker} ended unexpectedly. {FEWER_WORKERS}") if worker else None
+    )
 
 
 def _signal_of_worker(pid: str, chain: list[BaseException]) -> int:
@@ -78,7 +84,9 @@ def _signal_of_worker(pid: str, chain: list[BaseException]) -> int:
 def _is_failed_lock(error: BaseException) -> bool:
     """Returns True for an error in creating a lock between processes, a file in /dev/shm."""
     frames = traceback.extract_tb(error.__traceback__)
-    is_lock = bool(frames) and frames[-1].filename.endswith("multiprocessing/synchronize.py")
+    is_lock = bool(frames) and frames[-1].filename.endswith(
+        "multiprocessing/synchronize.py"
+    )
     return is_lock and isinstance(error, OSError)
 
 

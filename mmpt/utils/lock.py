@@ -20,7 +20,9 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def exclusive(path: str | Path, what: str, refusal: str | None = None) -> Iterator[None]:
+def exclusive(
+    path: str | Path, what: str, refusal: str | None = None
+) -> Iterator[None]:
     """Holds an exclusive lock on the file `path` during the block.
 
     The file is created if it is missing, and is not removed. On a file system without locks, a
@@ -40,13 +42,17 @@ def exclusive(path: str | Path, what: str, refusal: str | None = None) -> Iterat
     except Timeout as err:
         if refusal is not None:
             raise DataError(refusal) from err
-        logger.warning("%s: another process holds it (%s); waiting for its end", path, what)
+        logger.warning(
+            "%s: another process holds it (%s); waiting for its end", path, what
+        )
         lock.acquire()
     except OSError as err:
         if err.errno not in NO_LOCKS:
             raise
         logger.warning(
-            "%s: this file system has no locks; run one process at a time (%s)", path, what
+            "%s: this file system has no locks; run one process at a time (%s)",
+            path,
+            what,
         )
     try:
         yield

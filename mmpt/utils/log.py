@@ -25,7 +25,9 @@ def setup_logging() -> None:
         datefmt="%H:%M:%S",
         level=logging.INFO,
     )
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # at INFO it logs every request
+    logging.getLogger("httpx2").setLevel(
+        logging.WARNING
+    )  # at INFO it logs every request
 
 
 def format_seconds(seconds: float) -> str:

@@ -29,7 +29,9 @@ class MetricsLog:
             validation. Its lines are then removed, too.
     """
 
-    def __init__(self, folder: str | Path, num_updates: int, *, is_valid_due: bool = False):
+    def __init__(
+        self, folder: str | Path, num_updates: int, *, is_valid_due: bool = False
+    ):
         self._path = Path(folder) / METRICS_LOG
         rows = read_metrics(folder)
         with atomic_write(self._path) as file:
@@ -39,7 +41,9 @@ class MetricsLog:
                     line = json.dumps(row)
                     file.write(line + "\n")
 
-    def append(self, split: str, epoch: int, update: int, metrics: Mapping[str, float]) -> None:
+    def append(
+        self, split: str, epoch: int, update: int, metrics: Mapping[str, float]
+    ) -> None:
         """Appends a line. Values that are not finite are written as null.
 
         Args:

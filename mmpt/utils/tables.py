@@ -21,7 +21,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for row in rows:
         table.add_row(*row)
     text = StringIO()
-    console = Console(file=text, width=10_000, markup=False, emoji=False, highlight=False)
+    console = Console(
+        file=text, width=10_000, markup=False, emoji=False, highlight=False
+    )
     console.print(table)
     lines = text.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines)

@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from mmpt.errors import DataError
 from mmpt.utils.io import read_json, read_text
@@ -119,7 +126,11 @@ def read_json_as(path: str | Path, kind: type[T], remedy: str) -> T:
 
 
 def read_table(
-    path: str | Path, kind: type[R], *, delimiter: str = ",", header: Sequence[str] | None = None
+    path: str | Path,
+    kind: type[R],
+    *,
+    delimiter: str = ",",
+    header: Sequence[str] | None = None,
 ) -> list[R]:
     """Returns the rows of a table in UTF-8, at least one. Blank lines are skipped.
 
@@ -155,7 +166,9 @@ def read_table(
     return rows
 
 
-def _lines_of_cells(path: str | Path, reader: Any) -> Iterator[tuple[str, int, list[str]]]:
+def _lines_of_cells(
+    path: str | Path, reader: Any
+) -> Iterator[tuple[str, int, list[str]]]:
     """Yields the place of each row for messages, its last line, and its cells.
 
     Raises:
@@ -166,7 +179,11 @@ def _lines_of_cells(path: str | Path, reader: Any) -> Iterator[tuple[str, int, l
         for cells in reader:
             # A row may have several lines, for example if a quote is closed too late.
             begin, end = end + 1, reader.line_num
-            where = f"{path}, line {end}" if begin == end else f"{path}, lines {begin} to {end}"
+            where = (
+                f"{path}, line {end}"
+                if begin == end
+                else f"{path}, lines {begin} to {end}"
+            )
             if any(map(str.strip, cells)):
                 yield where, end, cells
     except csv.Error as err:
@@ -177,7 +194,9 @@ def _lines_of_cells(path: str | Path, reader: Any) -> Iterator[tuple[str, int, l
         ) from None
 
 
-def _check_header(path: str | Path, kind: type[Row], header: list[str], delimiter: str) -> None:
+def _check_header(
+    path: str | Path, kind: type[Row], header: list[str], delimiter: str
+) -> None:
     """Raises DataError if columns that `kind` needs are missing."""
     missing = []
     for name, field in kind.model_fields.items():

@@ -19,7 +19,14 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_is_printed_and_appended_with_its_source(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record([Figure("step", "s", ours=[0.5, 0.25, 0.75], plain=[1.0, 1.0, 3.0], note="equal")], file)
+    record(
+        [
+            Figure(
+                "step", "s", ours=[0.5, 0.25, 0.75], plain=[1.0, 1.0, 3.0], note="equal"
+            )
+        ],
+        file,
+    )
     record([Figure("rate", "items/s", ours=[3000.0], plain=[1500.0])], file)
     first, second = map(json.loads, file.read_text().splitlines())
     source = f"| `python benchmarks/loss.py --clips 16`, {first['date'][:10]}, {first['commit']} |"
@@ -51,13 +58,20 @@ def test_sides_of_different_length_are_an_error(file: Path) -> None:
     assert not file.exists()
 
 
-def test_a_value_of_zero_has_no_ratio(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_of_zero_has_no_ratio(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record([Figure("memory", "MB", ours=[0.0], plain=[3.0])], file)
-    assert capsys.readouterr().out.splitlines()[-1].endswith("| memory | 0 MB | 3.00 MB |  |  |")
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith("| memory | 0 MB | 3.00 MB |  |  |")
+    )
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0211, "0.0211"), (1234567.8, "1,234,568"), (0.0, "0"), (9.996, "10.00")]
+    ("value", "text"),
+    [(0.0211, "0.0211"), (1234567.8, "1,234,568"), (0.0, "0"), (9.996, "10.00")],
 )
 def test_three_significant_digits(value: float, text: str) -> None:
     assert results.significant(value) == text

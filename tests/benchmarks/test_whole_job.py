@@ -35,7 +35,9 @@ LOG = """launching fairseq-train job.yaml
 @pytest.fixture(scope="module")
 def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
     """The input files of the jobs, with the small corpus."""
-    data = Data(tmp_path_factory.mktemp("jobs"), corpus, "small", num_videos=16, num_val=8)
+    data = Data(
+        tmp_path_factory.mktemp("jobs"), corpus, "small", num_videos=16, num_val=8
+    )
     data.write_bert()
     return data
 
@@ -69,7 +71,10 @@ def test_the_error_of_a_failed_command_has_its_last_lines() -> None:
 
 @pytest.mark.e2e
 def test_both_sides_run_in_turns_and_are_recorded(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     started = []
 
@@ -93,7 +98,9 @@ def test_both_sides_run_in_turns_and_are_recorded(
     capsys.readouterr()
     head, _, *rows = whole_job.summary(job, figures).splitlines()
     assert head.split()[-5:] == ["s", "share", "plain,", "s", "times"]
-    assert [row.split("  ")[0] for row in rows] == [name.split(": ")[1] for name in names]
+    assert [row.split("  ")[0] for row in rows] == [
+        name.split(": ")[1] for name in names
+    ]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -113,11 +120,15 @@ def test_the_yamls_of_both_sides_can_be_launched(
         assert ("PaddedTowers" in str(scoring.model.model_cls)) == plain
 
 
-def test_the_plain_job_computes_the_same_loss(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_job_computes_the_same_loss(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     terms = []
     for plain in (False, True):
-        config = load_config(Job(data, "local_single", refresh=True, plain=plain).write_yaml())
+        config = load_config(
+            Job(data, "local_single", refresh=True, plain=plain).write_yaml()
+        )
         task = Task.from_config(config)
         torch.manual_seed(0)
         model, loss = task.build_model(pretrained=False).eval(), task.build_loss()
@@ -129,4 +140,7 @@ def test_the_plain_job_computes_the_same_loss(data: Data, monkeypatch: pytest.Mo
         assert isinstance(loss, MMContraLoss) != plain
     ours, dense = terms
     assert ours.keys() == dense.keys()
-    assert all(float(dense[name]) == pytest.approx(float(ours[name]), rel=1e-4) for name in ours)
+    assert all(
+        float(dense[name]) == pytest.approx(float(ours[name]), rel=1e-4)
+        for name in ours
+    )

@@ -19,7 +19,9 @@ def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """
     monkeypatch.chdir(ROOT)
     checkpoint, folder = f"{tmp_path}/run/checkpoint_b.pt", f"{tmp_path}/run/results"
-    config = evaluation(SCORES, corpus, f"test_path={corpus}/val_clips.json", checkpoint, folder)
+    config = evaluation(
+        SCORES, corpus, f"test_path={corpus}/val_clips.json", checkpoint, folder
+    )
     torch.manual_seed(0)
     model = Task.from_config(config).build_model(pretrained=False)
     (tmp_path / "run").mkdir()

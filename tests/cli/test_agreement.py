@@ -24,11 +24,15 @@ def ask(tmp_path, monkeypatch):
         def work(rank):
             store = FileStore(str(tmp_path / "store"), len(commands))
             try:
-                answers[rank] = agree(store, rank, len(commands), commands[rank], settings[rank])
+                answers[rank] = agree(
+                    store, rank, len(commands), commands[rank], settings[rank]
+                )
             except LaunchError as err:
                 answers[rank] = str(err)
 
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(commands))]
+        threads = [
+            threading.Thread(target=work, args=(rank,)) for rank in range(len(commands))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -49,7 +53,9 @@ def test_every_rank_names_those_that_differ(ask, tmp_path):
     answers = ask([command] * 3, ["same", "other", "same"])
     assert len(set(answers)) == 1
     header, *lines = answers[0].splitlines()
-    assert header.endswith("must have the same code and settings as rank 0, but these differ:")
+    assert header.endswith(
+        "must have the same code and settings as rank 0, but these differ:"
+    )
     assert lines == [
         "  - settings: rank 1 on nodeA. Rank 0 is on nodeA. To fix it, start the same command "
         "with the same YAML."
@@ -86,5 +92,8 @@ def test_other_code_gives_another_fingerprint(tmp_path, monkeypatch):
 def test_settings_have_the_same_fingerprint_wherever_the_file_is():
     config = load_config(VIDEOCLIP)
     fingerprint = config_fingerprint(config)
-    assert config_fingerprint(config.model_copy(update={"path": "elsewhere.yaml"})) == fingerprint
+    assert (
+        config_fingerprint(config.model_copy(update={"path": "elsewhere.yaml"}))
+        == fingerprint
+    )
     assert config_fingerprint(load_config(VIDEOCLIP, ["infer_scale=3"])) != fingerprint

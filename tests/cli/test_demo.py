@@ -30,7 +30,9 @@ def configs(seed: int, folder: Path) -> list[RunConfig]:
 
 def test_seed_0_runs_the_commands_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    make, *launches = (shlex.join(["mmpt", *command]) for command in demo.demo_commands(0))
+    make, *launches = (
+        shlex.join(["mmpt", *command]) for command in demo.demo_commands(0)
+    )
     assert make == "mmpt make-demo-data --out data/demo --seed 0"
     for launch, yaml in zip(launches, (VIDEOCLIP, NORTON, SCORES), strict=True):
         assert f"mmpt train {yaml}" in launch

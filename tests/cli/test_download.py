@@ -64,7 +64,9 @@ def test_one_failure_does_not_stop_the_other_downloads(
     words = r"^error: videoclip: .*checkpoint_best\.pt: cannot be downloaded\. .*404"
     assert re.search(words, capsys.readouterr().err, re.MULTILINE)
     assert (tmp_path / "data/coin/COIN.json").read_bytes() == COIN
-    record = json.loads((tmp_path / "downloads.json").read_text())["files"]["data/coin/COIN.json"]
+    record = json.loads((tmp_path / "downloads.json").read_text())["files"][
+        "data/coin/COIN.json"
+    ]
     assert record["sha256"] == hashlib.sha256(COIN).hexdigest()
     assert record["url"] == site.url + COIN_PATH
 
@@ -73,7 +75,9 @@ def test_an_archive_may_be_removed_after_it_was_unpacked(
     site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file,) = CATALOGUE["msrvtt"].files
-    packed = zipped({f"msrvtt_data/{name}": json.dumps([name]).encode() for name in file.members})
+    packed = zipped(
+        {f"msrvtt_data/{name}": json.dumps([name]).encode() for name in file.members}
+    )
     site.serve(urlsplit(file.urls[0]).path, packed)
     assert run("msrvtt") == 0
     for name, place in file.members.items():
@@ -104,7 +108,9 @@ def test_files_without_an_address_are_explained_and_then_accepted(
 
 
 @pytest.mark.spawn
-def test_a_killed_run_continues(site: Site, run: Callable, start: Callable, tmp_path: Path) -> None:
+def test_a_killed_run_continues(
+    site: Site, run: Callable, start: Callable, tmp_path: Path
+) -> None:
     stalls = server.stalls(PIECE + 100)
     site.serve(COIN_PATH, COIN, stalls, stalls, server.honest)
     for count, how in enumerate((signal.SIGKILL, signal.SIGINT)):
@@ -126,10 +132,14 @@ def test_a_full_disk_is_one_error(site: Site, start: Callable) -> None:
     """The disk is simulated by a limit on the size of files."""
     site.serve(COIN_PATH, COIN)
     limits = (20_000, resource.RLIM_INFINITY)
-    process = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+    process = start(
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    )
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert re.search(r"^error: coin: .*COIN\.json: .* File too large", errors, re.MULTILINE)
+    assert re.search(
+        r"^error: coin: .*COIN\.json: .* File too large", errors, re.MULTILINE
+    )
 
 
 # -- the command line and the catalogue
@@ -137,7 +147,10 @@ def test_a_full_disk_is_one_error(site: Site, start: Callable) -> None:
     ("arguments", "words"),
     [
         (["s3e"], r"s3e: not known\. There is: bert, videoclip"),
-        (["coin", "--mirror", "ftp://host"], "`--mirror` must be an address such as https://"),
+        (
+            ["coin", "--mirror", "ftp://host"],
+            "`--mirror` must be an address such as https://",
+        ),
         (["coin", "--mirror", "host:8000"], "`--mirror` must be"),
         ([], "name something to download"),
     ],
@@ -150,7 +163,9 @@ def test_mistakes_give_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_list_contains_all_items_and_addresses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_contains_all_items_and_addresses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
     for name, item in CATALOGUE.items():

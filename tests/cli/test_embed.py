@@ -30,31 +30,54 @@ def folder(tmp_path) -> Path:
 
 def call(run: Path, out: Path, *arguments: object) -> int:
     return embed.main(
-        ["--model", str(run), "--out", str(out), "--device", "cpu", *map(str, arguments)]
+        [
+            "--model",
+            str(run),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            *map(str, arguments),
+        ]
     )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_features_get_the_vectors_of_encode_video(run, folder, tmp_path, batch_size):
-    assert call(run, tmp_path / "out.npz", "--features", folder, "--batch-size", batch_size) == 0
+    assert (
+        call(
+            run, tmp_path / "out.npz", "--features", folder, "--batch-size", batch_size
+        )
+        == 0
+    )
     out = np.load(tmp_path / "out.npz")
     assert out["ids"].tolist() == ["a.x", "b", "deep/c"]
     model = MMPTModel.from_pretrained(run)
     expected = model.encode_video([folder / f"{name}.npy" for name in out["ids"]])
-    np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)  # measured 1e-6
+    np.testing.assert_allclose(
+        out["vectors"], expected, rtol=0, atol=1e-5
+    )  # measured 1e-6
     assert len(str(out["fingerprint"])) == 64
 
 
 def test_texts_get_the_vectors_of_encode_text(run, tmp_path):
-    (tmp_path / "texts.txt").write_bytes("\ufeffcut the tomato\n\n  mix\u2028é  \r\n".encode())
-    assert call(run, tmp_path / "new" / "out.npz", "--texts", tmp_path / "texts.txt") == 0
+    (tmp_path / "texts.txt").write_bytes(
+        "\ufeffcut the tomato\n\n  mix\u2028é  \r\n".encode()
+    )
+    assert (
+        call(run, tmp_path / "new" / "out.npz", "--texts", tmp_path / "texts.txt") == 0
+    )
     out = np.load(tmp_path / "new" / "out.npz")
     assert out["ids"].tolist() == ["cut the tomato", "mix\u2028é"]
-    expected = MMPTModel.from_pretrained(run).encode_text(["cut the tomato", "mix\u2028é"])
+    expected = MMPTModel.from_pretrained(run).encode_text(
+        ["cut the tomato", "mix\u2028é"]
+    )
     np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)
 
 
-def test_a_broken_file_is_an_error_or_is_left_out(run, folder, tmp_path, capsys, caplog):
+def test_a_broken_file_is_an_error_or_is_left_out(
+    run, folder, tmp_path, capsys, caplog
+):
     (folder / "b.npy").write_bytes(b"\x93NUMPY broken")
     out = tmp_path / "out.npz"
     assert call(run, out, "--features", folder) == 2
@@ -71,7 +94,10 @@ def test_a_broken_file_is_an_error_or_is_left_out(run, folder, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--features {tmp}/absent", "absent: must be a folder with files of the kinds .npy"),
+        (
+            "--features {tmp}/absent",
+            "absent: must be a folder with files of the kinds .npy",
+        ),
         ("--features {tmp}", "must be a folder with files of the kinds .npy"),
         ("--videos {tmp}/twice", "has the same id as"),
         ("--texts {tmp}/latin.txt", "UTF-8"),
@@ -82,7 +108,9 @@ def test_a_broken_file_is_an_error_or_is_left_out(run, folder, tmp_path, capsys,
         ("--texts {tmp}/good.txt --out {tmp}/out.csv", "npz"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(run, tmp_path, capsys, arguments, message):
+def test_a_mistake_is_one_message_and_exit_code_2(
+    run, tmp_path, capsys, arguments, message
+):
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "good.txt").write_text("cut\n")
@@ -117,4 +145,6 @@ def test_videos_are_decoded_and_embedded(run, tmp_path, caplog):
     assert rows.shape == (1, 512)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(1))
     assert np.load(out)["ids"].tolist() == ["clip"]
-    np.testing.assert_allclose(np.load(out)["vectors"], model.encode_video(rows), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        np.load(out)["vectors"], model.encode_video(rows), rtol=0, atol=1e-5
+    )

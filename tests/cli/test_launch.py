@@ -21,7 +21,9 @@ from tests.support.paths import ROOT
 
 ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
 TRAINING = RunConfig(path="a.yaml", task_type="sweep_big")
-TEST = RunConfig(path="t.yaml", task_type="local_predict", dataset=DatasetConfig(split="test"))
+TEST = RunConfig(
+    path="t.yaml", task_type="local_predict", dataset=DatasetConfig(split="test")
+)
 
 
 @pytest.fixture
@@ -77,7 +79,9 @@ def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
     assert not Path("runs").exists()
 
 
-def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_preflight, capsys):
+def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(
+    runs, no_preflight, capsys
+):
     runs.codes.append(9)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 9
     assert runs == [last_command(capsys.readouterr().out)]
@@ -93,7 +97,9 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(runs, no_prefl
         (REQUEUE_CODE, REQUEUE_CODE),
     ],
 )
-def test_a_stopped_training_says_how_to_continue(runs, no_preflight, capsys, code, expected):
+def test_a_stopped_training_says_how_to_continue(
+    runs, no_preflight, capsys, code, expected
+):
     runs.codes.append(code)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == expected
     line = "interrupted; run the same command again to continue"
@@ -113,13 +119,17 @@ def test_any_number_of_processes(runs, no_preflight, capsys):
 NODES = ["--jobtype", "local_4", "--nnodes", "2", "--rdzv-endpoint", "node0:1234"]
 
 
-def test_only_node_0_locks_the_folder_and_writes_its_config(runs, no_preflight, monkeypatch):
+def test_only_node_0_locks_the_folder_and_writes_its_config(
+    runs, no_preflight, monkeypatch
+):
     for name in ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "TORCH_CPP_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
     save_dir = Path(load_config(VIDEOCLIP).save_dir)
     assert launch.main([VIDEOCLIP, *NODES, "--node-rank", "1"]) == 0
     assert not save_dir.exists()
-    assert launch.main([VIDEOCLIP, *NODES, "--node-rank", "0", "--max-restarts", "3"]) == 0
+    assert (
+        launch.main([VIDEOCLIP, *NODES, "--node-rank", "0", "--max-restarts", "3"]) == 0
+    )
     assert (save_dir / "config.yaml").is_file()
     assert runs.nodes == Nodes(2, 2, 0, "node0", 1234, max_restarts=3)
     meeting = "--nnodes 2 --rdzv-backend c10d --rdzv-id mmpt --rdzv-endpoint node0:1234"
@@ -157,7 +167,11 @@ def test_overrides_reach_the_training_processes_through_the_resolved_file(
     assert config.retrieval.infer_scale == 2
     assert config.dataset.bert_name == "data/demo/bert"  # from the YAML
     logdir = command[command.index("--tensorboard-logdir") + 1]
-    assert config.fairseq["common"]["tensorboard_logdir"] == logdir == "runs/demo/videoclip/run_0"
+    assert (
+        config.fairseq["common"]["tensorboard_logdir"]
+        == logdir
+        == "runs/demo/videoclip/run_0"
+    )
 
 
 def test_evaluations_that_follow_one_another_share_a_process(runs, no_preflight):
@@ -171,7 +185,10 @@ def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_preflight):
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=3"]) == 0
     *paths, other = runs[0][3:] + runs[1][3:]
     copies = [load_config(path) for path in paths]
-    assert [copy.name for copy in copies] == ["test_how2_demo_zs", "test_how2_demo_align_zs"]
+    assert [copy.name for copy in copies] == [
+        "test_how2_demo_zs",
+        "test_how2_demo_align_zs",
+    ]
     assert [copy.metric[0] for copy in copies] == ["RetrievalMetric", "How2AlignMetric"]
     assert {copy.batch_size for copy in copies} == {2}
     assert paths[0] == f"runs/demo/results/{copies[0].copy_name}"
@@ -180,7 +197,11 @@ def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_preflight):
 
 def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
     assert launch.main([PREDICT, "--allow-missing", "--device=cpu"]) == 0
-    assert last_command(capsys.readouterr().out)[3:] == [PREDICT, "--allow-missing", "--device=cpu"]
+    assert last_command(capsys.readouterr().out)[3:] == [
+        PREDICT,
+        "--allow-missing",
+        "--device=cpu",
+    ]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--allow-missing"]) == 2
     assert "unknown options: --allow-missing; evaluations" in capsys.readouterr().err
 
@@ -200,7 +221,10 @@ def test_an_interrupted_run_continues(runs, capsys, caplog):
 def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch.preflight, "check_data", lambda config: None)
     assert launch.main([NORTON, "--jobtype", "local_single"]) == 2
-    assert "runs/demo/videoclip/checkpoint_best.pt: no such file" in capsys.readouterr().err
+    assert (
+        "runs/demo/videoclip/checkpoint_best.pt: no such file"
+        in capsys.readouterr().err
+    )
     assert runs == []
     assert launch.main([NORTON, "--jobtype", "local_single", "--dryrun"]) == 0
 
@@ -229,7 +253,10 @@ JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.y
         ([f"{VIDEOCLIP},"], "an empty name: only .yaml files can be launched."),
         (["job.py"], "job.py: only .yaml files can be launched."),
         (["job.yaml"], "job.yaml: 1 mistake\n  - `base_dir` makes this a job file"),
-        ([VIDEOCLIP, "dataset.max_len=3"], "must be at least `max_video_len` + 3 (19), but is 3"),
+        (
+            [VIDEOCLIP, "dataset.max_len=3"],
+            "must be at least `max_video_len` + 3 (19), but is 3",
+        ),
     ],
 )
 def test_mistakes_of_the_user_are_found_before_anything_runs(
@@ -253,7 +280,11 @@ def test_a_folder_that_cannot_be_written(runs, no_preflight, capsys):
     ("asked", "config", "message"),
     [
         ("local", TRAINING, "a.yaml is a training config (evaluations have"),
-        ("local_smal", TRAINING, "`local_smal` does not run. Did you mean `local_small`?"),
+        (
+            "local_smal",
+            TRAINING,
+            "`local_smal` does not run. Did you mean `local_small`?",
+        ),
         ("local_predict", TRAINING, "the job type `local_predict` does not run"),
         ("local_single", TEST, "t.yaml is an evaluation config"),
     ],
@@ -267,9 +298,15 @@ def test_wrong_job_type(asked, config, message):
 
 @pytest.mark.parametrize(
     ("percent", "chosen", "policy"),
-    [(20, {}, None), (60, {}, "passive"), (60, {"OMP_WAIT_POLICY": "active"}, "active")],
+    [
+        (20, {}, None),
+        (60, {}, "passive"),
+        (60, {"OMP_WAIT_POLICY": "active"}, "active"),
+    ],
 )
-def test_threads_that_wait_sleep_next_to_busy_programs(monkeypatch, percent, chosen, policy):
+def test_threads_that_wait_sleep_next_to_busy_programs(
+    monkeypatch, percent, chosen, policy
+):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")  # so that it is restored after the test
         monkeypatch.delenv(name)

@@ -52,8 +52,12 @@ def test_every_command_has_a_help_page_and_refuses_unknown_options(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("line", ["", "trian x.yaml", "train", "predict", "embed --model x"])
-def test_a_wrong_command_line_ends_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "line", ["", "trian x.yaml", "train", "predict", "embed --model x"]
+)
+def test_a_wrong_command_line_ends_with_2(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(line.split()) == 2
     captured = capsys.readouterr()
     assert captured.out + captured.err
@@ -74,7 +78,9 @@ def test_python_dash_m_mmpt_does_not_import_torch_for_help_and_mistakes(
     line: str, code: int
 ) -> None:
     command = [sys.executable, "-v", "-m", "mmpt", *line.split()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == code
     assert "import 'mmpt.cli" in done.stderr
     assert "import 'torch" not in done.stderr
@@ -88,4 +94,6 @@ def test_a_missing_package_is_reported_with_the_extra_that_installs_it(
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
     assert main(["extract", "--vdir", "x", "--fdir", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.endswith("Install it with: pip install 'mmpt[prepare]'\n")
+    assert capsys.readouterr().err.endswith(
+        "Install it with: pip install 'mmpt[prepare]'\n"
+    )

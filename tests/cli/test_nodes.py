@@ -27,12 +27,21 @@ def test_numbers_of_nodes_and_the_endpoint():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"nnodes": "0"}, "--nnodes must be a number of machines, such as 2, or the smallest and"),
+        (
+            {"nnodes": "0"},
+            "--nnodes must be a number of machines, such as 2, or the smallest and",
+        ),
         ({"nnodes": "4:1"}, "but is 4:1."),
         ({"nnodes": "two"}, "but is two."),
-        ({"nnodes": "2", "rank": 2}, "--node-rank must be a number from 0 to 1 with --nnodes 2"),
+        (
+            {"nnodes": "2", "rank": 2},
+            "--node-rank must be a number from 0 to 1 with --nnodes 2",
+        ),
         ({"rank": -1}, "but is -1."),
-        ({"nnodes": "2"}, "--nnodes 2 needs --rdzv-endpoint HOST:PORT, .* but it is not given."),
+        (
+            {"nnodes": "2"},
+            "--nnodes 2 needs --rdzv-endpoint HOST:PORT, .* but it is not given.",
+        ),
         ({"nnodes": "2", "endpoint": "a:b"}, "but it is a:b."),
         ({"nnodes": "2", "endpoint": "a:99999"}, "but it is a:99999."),
         ({"nnodes": "2", "endpoint": ":29400"}, "but it is :29400."),
@@ -48,7 +57,11 @@ def test_mistakes(options, message):
 def test_node_0_is_the_one_with_that_number_or_on_the_machine_of_the_endpoint():
     assert ONE_NODE.leads
     for rank, host, leads in (
-        (0, "elsewhere.invalid", True),  # an address that this machine does not know as its own
+        (
+            0,
+            "elsewhere.invalid",
+            True,
+        ),  # an address that this machine does not know as its own
         (1, HERE, False),
         (None, HERE, True),
         (None, "elsewhere.invalid", False),
@@ -60,7 +73,8 @@ def test_the_ranks_are_in_the_order_of_the_node_numbers():
     """The launchers sort themselves by their addresses."""
     host = "zeta.example.org"
     addresses = [
-        parse("12", rank, host).launch_settings()["local_addr"] for rank in (0, 1, 2, 10, 11)
+        parse("12", rank, host).launch_settings()["local_addr"]
+        for rank in (0, 1, 2, 10, 11)
     ]
     assert addresses == sorted(addresses)
     assert addresses[0] == host
@@ -79,17 +93,23 @@ def test_a_host_that_does_not_answer_is_named_with_the_reason():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]
     message = refused(parse("2", 1, f"{HERE}:{port}", timeout_s=1))
-    assert message.startswith(f"--rdzv-endpoint {HERE}:{port}: node 0 did not answer within 1 s")
+    assert message.startswith(
+        f"--rdzv-endpoint {HERE}:{port}: node 0 did not answer within 1 s"
+    )
     assert "Connection refused" in message
     unknown = refused(parse("2", 1, "elsewhere.invalid", timeout_s=1))
-    assert unknown.startswith("--rdzv-endpoint elsewhere.invalid:29400: node 0 did not answer")
+    assert unknown.startswith(
+        "--rdzv-endpoint elsewhere.invalid:29400: node 0 did not answer"
+    )
 
 
 def test_a_node_may_start_before_node_0():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]
     opened = []
-    timer = threading.Timer(1.0, lambda: opened.append(socket.create_server((HERE, port))))
+    timer = threading.Timer(
+        1.0, lambda: opened.append(socket.create_server((HERE, port)))
+    )
     timer.start()
     with parse("2", 1, f"{HERE}:{port}", timeout_s=60).errors_explained():
         assert opened

@@ -31,7 +31,9 @@ def test_which_checkpoints_are_scored(
 ) -> None:
     def chosen(*named: str, every: bool) -> list[str]:
         fairseq = {"common_eval": {"path": [*named]}}
-        config = RunConfig(path="a.yaml", eval=EvalConfig(save_path=save_path), fairseq=fairseq)
+        config = RunConfig(
+            path="a.yaml", eval=EvalConfig(save_path=save_path), fairseq=fairseq
+        )
         assert "every checkpoint*.pt in run (" in scoring.selection_rule(config)
         return [str(path) for path in scoring.checkpoints_to_score(config, every)]
 
@@ -73,7 +75,9 @@ def test_all_checkpoints_are_scored_and_the_best_is_printed(
     assert f"| {100 * recall_a:.1f} | {100 * recall_b:.1f} |" in lines[2]
     best = "b" if recall_b > recall_a else "a"
     value = max(recall_a, recall_b)
-    assert lines[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
+    assert (
+        lines[-1] == f"best: {run}/checkpoint_{best}.pt (RetrievalMetric {value:.4f})"
+    )
     assert lines[-2].startswith(f"{scored}: scored every checkpoint*.pt in {run} ")
     assert "on this test set itself" in lines[-2]
     with np.load(run / "results" / "scores-run-checkpoint_a.npz") as arrays:

@@ -23,7 +23,11 @@ def missing(dataset):
     text = str(caught.value)
     assert "DATASET.md" in text
     assert preflight.DEMO_COMMANDS in text
-    return [line.removeprefix("  - ") for line in text.splitlines() if line.startswith("  - ")]
+    return [
+        line.removeprefix("  - ")
+        for line in text.splitlines()
+        if line.startswith("  - ")
+    ]
 
 
 def test_files_and_folders_that_are_not_there(tmp_path, monkeypatch):
@@ -45,16 +49,24 @@ def test_files_and_folders_that_are_not_there(tmp_path, monkeypatch):
 
 def test_shards_that_are_not_there(corpus, tmp_path):
     (tmp_path / "feat").mkdir()
-    overrides = [*corpus_overrides(corpus, tmp_path), f"dataset.vfeat_dir={tmp_path}/feat"]
-    with pytest.raises(DataError, match=r"neither train_meta\.json nor .* run `mmpt pack`"):
+    overrides = [
+        *corpus_overrides(corpus, tmp_path),
+        f"dataset.vfeat_dir={tmp_path}/feat",
+    ]
+    with pytest.raises(
+        DataError, match=r"neither train_meta\.json nor .* run `mmpt pack`"
+    ):
         preflight.check_parts(load_config(VIDEOCLIP, overrides))
 
 
 def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path):
     config = load_config(
-        VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.num_hidden_video_layers=9"]
+        VIDEOCLIP,
+        [*corpus_overrides(corpus, tmp_path), "model.num_hidden_video_layers=9"],
     )
-    with pytest.raises(ConfigError, match=r"must be at most the 2 layers of .*, but is 9"):
+    with pytest.raises(
+        ConfigError, match=r"must be at most the 2 layers of .*, but is 9"
+    ):
         preflight.check_parts(config)
 
 
@@ -67,13 +79,19 @@ def test_the_model_is_not_built_before_a_process_starts(corpus, tmp_path, monkey
 
 
 @pytest.mark.spawn
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a trial on a GPU is left to the processes")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a trial on a GPU is left to the processes"
+)
 @inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
 def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):
     torch.compiler.reset()
-    with pytest.raises(ConfigError, match=r"`model.compile: true` needs a C\+\+ compiler"):
+    with pytest.raises(
+        ConfigError, match=r"`model.compile: true` needs a C\+\+ compiler"
+    ):
         preflight.check_parts(
-            load_config(VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.compile=true"])
+            load_config(
+                VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.compile=true"]
+            )
         )
 
 
@@ -90,7 +108,9 @@ def test_the_checkpoint_to_start_from(tmp_path, continues):
     weights = last if continues else start
     model = {"a": torch.ones(1)}
     torch.save({"model": model}, weights)
-    with pytest.raises(CheckpointError, match="this one has no optimizer_history, extra_state"):
+    with pytest.raises(
+        CheckpointError, match="this one has no optimizer_history, extra_state"
+    ):
         preflight.check_start(config)
     torch.save({"model": model, "optimizer_history": [], "extra_state": {}}, weights)
     preflight.check_start(config)
@@ -100,9 +120,16 @@ def test_the_checkpoint_to_start_from(tmp_path, continues):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\3\4", bytes(1000)])
-def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(tmp_path, damage, caplog):
-    config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}})
-    last, previous = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_previous.pt"
+def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(
+    tmp_path, damage, caplog
+):
+    config = RunConfig(
+        path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}}
+    )
+    last, previous = (
+        tmp_path / "checkpoint_last.pt",
+        tmp_path / "checkpoint_previous.pt",
+    )
     entries = {"model": {"w": torch.ones(9)}, "extra_state": {}}
     torch.save(entries | {"optimizer_history": [{"num_updates": 3}]}, previous)
     last.write_bytes(damage)
@@ -111,19 +138,25 @@ def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(tmp_path, d
     assert f"{last}: damaged" in caplog.text
     for path in tmp_path.glob("*.pt"):
         path.write_bytes(damage)
-    with pytest.raises(CheckpointError, match=r"No other checkpoint of this run is whole.*remove"):
+    with pytest.raises(
+        CheckpointError, match=r"No other checkpoint of this run is whole.*remove"
+    ):
         preflight.check_start(config)
 
 
 def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
     """A run does not continue from it by itself, as it would diverge again."""
     entries = {"optimizer_history": [], "extra_state": {}}
-    for age, (name, value) in enumerate({"_last": "nan", "2": "nan", "_1_300": 1, "1": 1}.items()):
+    for age, (name, value) in enumerate(
+        {"_last": "nan", "2": "nan", "_1_300": 1, "1": 1}.items()
+    ):
         path = tmp_path / f"checkpoint{name}.pt"
         torch.save(entries | {"model": {"w": torch.full((9,), float(value))}}, path)
         os.utime(path, (1000 - age, 1000 - age))
     last, newest = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_1_300.pt"
-    config = RunConfig(path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}})
+    config = RunConfig(
+        path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}}
+    )
     with pytest.raises(CheckpointError) as caught:
         preflight.check_start(config)
     assert "must be finite" in str(caught.value)
@@ -134,4 +167,6 @@ def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
 
 
 def test_a_training_need_not_start_from_a_checkpoint(tmp_path):
-    preflight.check_start(RunConfig(fairseq={"checkpoint": {"save_dir": str(tmp_path)}}))
+    preflight.check_start(
+        RunConfig(fairseq={"checkpoint": {"save_dir": str(tmp_path)}})
+    )

@@ -11,7 +11,11 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli import prepare
 from mmpt.config import load_config
-from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
+from mmpt.processors import (
+    ShardedHow2MetaProcessor,
+    ShardedTextProcessor,
+    ShardedVideoProcessor,
+)
 from mmpt.processors.tokenizer import load_tokenizer
 from tests.support.paths import ROOT
 
@@ -55,7 +59,14 @@ def made_up_features(options, videos, ids, report) -> None:
 
 
 def run(corpus: Path, *more: str) -> int:
-    options = ["--videos", "raw", "--captions", "captions", "--bert-name", f"{corpus}/bert"]
+    options = [
+        "--videos",
+        "raw",
+        "--captions",
+        "captions",
+        "--bert-name",
+        f"{corpus}/bert",
+    ]
     return prepare.main([*options, *more])
 
 
@@ -178,8 +189,13 @@ def test_the_log_counts_captions_by_language(corpus, languages, caplog):
     caplog.set_level("INFO")
     assert run(corpus) == 0
     assert "caption files used: 6 en" in caplog.text
-    assert f"caption files not used: captions/{NAMES[0]}.de.vtt, captions/" in caplog.text
-    assert "videos with captions in other languages only: 1 de, 1 fr. Name the" in caplog.text
+    assert (
+        f"caption files not used: captions/{NAMES[0]}.de.vtt, captions/" in caplog.text
+    )
+    assert (
+        "videos with captions in other languages only: 1 de, 1 fr. Name the"
+        in caplog.text
+    )
 
 
 def test_wanted_languages_may_change_between_runs(corpus, languages, caplog):
@@ -193,7 +209,9 @@ def test_wanted_languages_may_change_between_runs(corpus, languages, caplog):
     assert len(all_ids(languages)) == 6
 
 
-def test_a_caption_folder_that_cannot_be_read_is_an_error(corpus, folder, capsys, monkeypatch):
+def test_a_caption_folder_that_cannot_be_read_is_an_error(
+    corpus, folder, capsys, monkeypatch
+):
     iterdir = Path.iterdir
 
     def refused(path):
@@ -230,7 +248,9 @@ def test_a_second_run_changes_nothing_unless_there_are_more_videos(corpus, folde
     assert report_of(folder)["videos_without_captions"] == {}
 
 
-def test_implausible_captions_are_reported_after_all_files_are_written(corpus, folder, capsys):
+def test_implausible_captions_are_reported_after_all_files_are_written(
+    corpus, folder, capsys
+):
     for path in (folder / "captions").rglob("*.en.vtt"):
         path.unlink()
     times = {"start": [500, 2000], "end": [2000, 5500]}  # milliseconds
@@ -253,7 +273,10 @@ def test_implausible_captions_are_reported_after_all_files_are_written(corpus, f
 
 
 def test_the_videoclip_recipe_starts_from_bert(corpus, folder):
-    assert run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights") == 0
+    assert (
+        run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights")
+        == 0
+    )
     config = load_config("projects/retri/mine/pretrain.yaml")
     recipe = load_config("projects/retri/videoclip/how2_pretrain.yaml")
     assert config.save_dir == "runs/mine/videoclip"
@@ -268,10 +291,15 @@ def test_the_videoclip_recipe_starts_from_bert(corpus, folder):
         (["--captions", "no/such"], "no/such: no such folder."),
         (["--videos", "no/such"], "no/such: no such folder"),
         (["--language", "english"], "`--language` must be codes of languages"),
-        (["--yaml", "projects/retri/norton/how2_demo.yaml"], "was not made by this command"),
+        (
+            ["--yaml", "projects/retri/norton/how2_demo.yaml"],
+            "was not made by this command",
+        ),
     ],
 )
-def test_mistakes_are_reported_before_anything_is_written(corpus, folder, capsys, more, message):
+def test_mistakes_are_reported_before_anything_is_written(
+    corpus, folder, capsys, more, message
+):
     assert run(corpus, *more) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")

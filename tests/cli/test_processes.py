@@ -104,12 +104,18 @@ FAMILY = (
 
 def family(folder: Path) -> list[int]:
     """Waits for two processes of FAMILY, and returns their ids and the ids of their children."""
-    wait_until(lambda: len([file for file in folder.iterdir() if file.read_text()]) == 2)
-    return [int(pid) for file in folder.iterdir() for pid in (file.name, file.read_text())]
+    wait_until(
+        lambda: len([file for file in folder.iterdir() if file.read_text()]) == 2
+    )
+    return [
+        int(pid) for file in folder.iterdir() for pid in (file.name, file.read_text())
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2]
+)
 def test_a_signal_ends_children_and_grandchildren(tmp_path, way, signum):
     launcher = start(FAMILY.format(folder=tmp_path), way)
     pids = family(tmp_path)
@@ -203,7 +209,9 @@ def test_every_process_has_its_place_and_its_own_session(tmp_path):
     for way in WAYS:
         assert finish(start(code, way, size=3)) == (0, "")
         places = [(tmp_path / str(rank)).read_text() for rank in range(3)]
-        assert places == [f"{rank} 3 {rank} 3 127.0.0.1 mmpt child" for rank in range(3)]
+        assert places == [
+            f"{rank} 3 {rank} 3 127.0.0.1 mmpt child" for rank in range(3)
+        ]
 
 
 def test_dollar_signs_reach_a_process():

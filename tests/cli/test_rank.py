@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from mmpt.cli import rank
-from mmpt.cli.rank import Place, continued, interface_towards, main, rank_flags, set_environment
+from mmpt.cli.rank import (
+    Place,
+    continued,
+    interface_towards,
+    main,
+    rank_flags,
+    set_environment,
+)
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -17,7 +24,12 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 def environment(monkeypatch):
     """The environment and the threads of torch, restored after a test."""
     threads = torch.get_num_threads()
-    changed = ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME", "CUDA_VISIBLE_DEVICES", "MASTER_ADDR")
+    changed = (
+        "OMP_NUM_THREADS",
+        "GLOO_SOCKET_IFNAME",
+        "CUDA_VISIBLE_DEVICES",
+        "MASTER_ADDR",
+    )
     for name in (*VARIABLES, *changed):
         monkeypatch.setenv(name, "")  # so that it is restored
         monkeypatch.delenv(name)
@@ -37,7 +49,9 @@ def test_the_place_is_that_of_torchruns_variables(environment):
 
 def test_flags_of_a_process():
     assert rank_flags(Place(), on_cpu=True) == []
-    flags = "--distributed-init-method env:// --distributed-no-spawn --distributed-rank 3"
+    flags = (
+        "--distributed-init-method env:// --distributed-no-spawn --distributed-rank 3"
+    )
     flags += " --distributed-world-size 4"
     place = Place(3, 4, 1, 2)
     assert rank_flags(place, on_cpu=True) == flags.split()
@@ -53,7 +67,9 @@ def test_flags_of_a_process():
         (Place(0, 3, 0, 3), True, {"OMP_NUM_THREADS": "5"}, "5"),
     ],
 )
-def test_processes_on_the_cpu_share_the_cores(environment, place, on_cpu, set_before, threads):
+def test_processes_on_the_cpu_share_the_cores(
+    environment, place, on_cpu, set_before, threads
+):
     environment.setattr(os, "cpu_count", lambda: 6)
     environment.setenv("MASTER_ADDR", "127.0.0.1")
     for name, value in set_before.items():
@@ -88,11 +104,26 @@ def test_the_interface_of_an_address():
 
 
 def test_a_start_after_a_failure_continues(tmp_path):
-    start = ["fairseq-train", "a.yaml", "--restore-file", "start.pt", "--reset-optimizer", "--cpu"]
+    start = [
+        "fairseq-train",
+        "a.yaml",
+        "--restore-file",
+        "start.pt",
+        "--reset-optimizer",
+        "--cpu",
+    ]
     start += ["--save-dir", str(tmp_path), "--lr", "1"]
     assert continued(start) == start
     (tmp_path / "checkpoint_last.pt").touch()
-    kept = ["fairseq-train", "a.yaml", "--cpu", "--save-dir", str(tmp_path), "--lr", "1"]
+    kept = [
+        "fairseq-train",
+        "a.yaml",
+        "--cpu",
+        "--save-dir",
+        str(tmp_path),
+        "--lr",
+        "1",
+    ]
     assert continued(start) == kept
 
 

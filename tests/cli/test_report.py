@@ -26,7 +26,9 @@ def test_scoring_writes_a_report_of_all_checkpoints(scored: Path) -> None:
     for row in rows:
         recall = row["metrics"]["RetrievalMetric"]["R5"]
         assert f">{100 * recall:.1f}</td>" in html
-    titles = "Retrieval gallery|Worst failures|Whole videos mistaken|Alignment of sentences"
+    titles = (
+        "Retrieval gallery|Worst failures|Whole videos mistaken|Alignment of sentences"
+    )
     for title in titles.split("|"):
         assert title in html
     assert len(html) < 300_000

@@ -33,8 +33,14 @@ def unscored(scored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("predictor=QAPredictor metric=QAMetric", "needs items with a 2-D `caps` (found: 1-D)"),
-        ("predictor=DiDeMoPredictor metric=DiDeMoMetric", "a 2-D `times` (found: none)"),
+        (
+            "predictor=QAPredictor metric=QAMetric",
+            "needs items with a 2-D `caps` (found: 1-D)",
+        ),
+        (
+            "predictor=DiDeMoPredictor metric=DiDeMoMetric",
+            "a 2-D `times` (found: none)",
+        ),
         (
             "predictor=BGRetrievalPredictor metric=FullVideoBGRetrievalMetric",
             "a 3-D `vfeats` (found: 2-D)",
@@ -44,12 +50,19 @@ def unscored(scored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "must belong together, but cannot make an item (ValueError",
         ),
         ("dataset.text_processor=MSRVTTQATextProcessor", "must belong together"),
-        ("dataset.text_processor=YoucookFullVideoBGTextProcessor", "takes one text per test item"),
+        (
+            "dataset.text_processor=YoucookFullVideoBGTextProcessor",
+            "takes one text per test item",
+        ),
         ("dataset.aligner=os.getcwd", "the aligner `os.getcwd` must be a subclass of"),
     ],
 )
-def test_parts_that_do_not_fit_each_other(unscored: Path, overrides: str, message: str) -> None:
-    settings = "fairseq.dataset.batch_size=1 dataset.max_video_len=30 dataset.max_len=62"
+def test_parts_that_do_not_fit_each_other(
+    unscored: Path, overrides: str, message: str
+) -> None:
+    settings = (
+        "fairseq.dataset.batch_size=1 dataset.max_video_len=30 dataset.max_len=62"
+    )
     config = load_config(unscored, [*settings.split(), *overrides.split()])
     with pytest.raises(ConfigError) as error:
         scoring.predict(config, device=CPU)
@@ -100,15 +113,21 @@ def run(tmp_path: Path) -> Path:
 
 
 def check(run: Path, *overrides: str) -> None:
-    check_checkpoint_fits(load_config(run / "config.yaml", overrides), run / "checkpoint_best.pt")
+    check_checkpoint_fits(
+        load_config(run / "config.yaml", overrides), run / "checkpoint_best.pt"
+    )
 
 
-def test_another_max_video_len_is_logged(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_max_video_len_is_logged(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     check(run)
     assert not caplog.records
     check(run, f"dataset.max_video_len={2 * F}", f"dataset.max_len={3 * F}")
-    assert f"trained with `dataset.max_video_len` {F}, scored with {2 * F}" in caplog.text
+    assert (
+        f"trained with `dataset.max_video_len` {F}, scored with {2 * F}" in caplog.text
+    )
 
 
 def test_a_copy_of_the_bert_fits(
@@ -138,11 +157,15 @@ def test_a_missing_bert_cannot_be_compared(
     moved = shutil.move(run / "bert", tmp_path / "moved")
     (run / "bert").mkdir()
     check(run, f"dataset.bert_name={moved}")
-    assert f"{run / 'config.yaml'} cannot be compared with this evaluation: " in caplog.text
+    assert (
+        f"{run / 'config.yaml'} cannot be compared with this evaluation: "
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"]
+    "text",
+    ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"],
 )
 def test_a_foreign_config_is_only_logged(
     run: Path, text: str, caplog: pytest.LogCaptureFixture
@@ -154,7 +177,9 @@ def test_a_foreign_config_is_only_logged(
     assert "cannot be compared with this evaluation: " in record.getMessage()
 
 
-def test_a_missing_config_is_ignored(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_config_is_ignored(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = load_config(run / "config.yaml")
     (run / "config.yaml").unlink()
     check_checkpoint_fits(config, run / "checkpoint_best.pt")

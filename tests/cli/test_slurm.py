@@ -57,13 +57,27 @@ def task_of(path: str) -> slurm.NodeTask:
     return DelayedSubmission.load(path).function
 
 
-def test_a_training_is_submitted_and_the_user_is_told_how_to_follow_it(programs, capsys):
-    section = ["slurm.nodes=2", "slurm.gpus_per_node=4", "slurm.time=2-12:30:00", "slurm.mem=64G"]
-    section += ["slurm.partition=gpu", "slurm.account=us", "slurm.setup=[module load cuda]"]
+def test_a_training_is_submitted_and_the_user_is_told_how_to_follow_it(
+    programs, capsys
+):
+    section = [
+        "slurm.nodes=2",
+        "slurm.gpus_per_node=4",
+        "slurm.time=2-12:30:00",
+        "slurm.mem=64G",
+    ]
+    section += [
+        "slurm.partition=gpu",
+        "slurm.account=us",
+        "slurm.setup=[module load cuda]",
+    ]
     section += ["slurm.qos=high", "slurm.constraint=a100", "slurm.comment=our run"]
     section += ["slurm.cpus_per_task=32", "slurm.signal=300", "slurm.sbatch.gres=gpu:4"]
     section += ["slurm.sbatch.exclusive=true", "slurm.sbatch.hold=false"]
-    assert launch.main([VIDEOCLIP, *section, "--jobtype", "slurm", "--max-restarts=1"]) == 0
+    assert (
+        launch.main([VIDEOCLIP, *section, "--jobtype", "slurm", "--max-restarts=1"])
+        == 0
+    )
     save_dir = Path("runs/demo/videoclip").absolute()
     assert capsys.readouterr().out == (
         "submitted job 42\n"
@@ -105,15 +119,25 @@ def test_a_training_is_submitted_and_the_user_is_told_how_to_follow_it(programs,
     [
         ([RELEASED], 8, 8 * 5),  # 4 loader workers for each process
         (["projects/retri/norton/crosstask_ft.yaml"], 2, 2 * 5),
-        (["projects/retri/norton/crosstask_ft.yaml", "slurm.gpus_per_node=3"], 3, 3 * 5),
-        ([RELEASED, "--jobtype", "slurm", "task_type=null"], 8, 8 * 5),  # `slurm_config: big`
+        (
+            ["projects/retri/norton/crosstask_ft.yaml", "slurm.gpus_per_node=3"],
+            3,
+            3 * 5,
+        ),
+        (
+            [RELEASED, "--jobtype", "slurm", "task_type=null"],
+            8,
+            8 * 5,
+        ),  # `slurm_config: big`
         ([RELEASED, "--jobtype", "sweep_small"], 2, 2 * 5),
         ([RELEASED, "slurm.gpus_per_node=0"], 1, 5),
         ([RELEASED, "slurm.gpus_per_node=0", "slurm.processes_per_node=6"], 6, 6 * 5),
         ([VIDEOCLIP, "--jobtype=slurm", "slurm_config=null"], 1, 2),
     ],
 )
-def test_sizes_of_released_yamls_and_of_others(programs, capsys, caplog, arguments, size, cores):
+def test_sizes_of_released_yamls_and_of_others(
+    programs, capsys, caplog, arguments, size, cores
+):
     with caplog.at_level("INFO"):
         assert launch.main([*arguments, "--dryrun"]) == 0
     script = capsys.readouterr().out
@@ -146,18 +170,38 @@ def test_the_message_of_sbatch_is_passed_on_once(programs, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([RELEASED, "slurm.node=2"], "`slurm.node` is not a known key. Did you mean `nodes`?"),
+        (
+            [RELEASED, "slurm.node=2"],
+            "`slurm.node` is not a known key. Did you mean `nodes`?",
+        ),
         ([RELEASED, "slurm.nodes=0"], "`slurm.nodes` must be at least 1, but is 0."),
         ([RELEASED, "slurm.time=tomorrow"], "`slurm.time` must be a whole number"),
-        ([RELEASED, "slurm.time=60"], "`slurm.signal` must be below `slurm.time` (60 s), but is"),
-        ([RELEASED, "slurm.mem=much"], "`slurm.mem` must be a number with a unit, such as 64G"),
-        ([RELEASED, "slurm.partition=' '"], "`slurm.partition` must be one line of text"),
-        ([RELEASED, "--nnodes=2", "--rdzv-endpoint=a"], "leave them out, and set `slurm.nodes`"),
+        (
+            [RELEASED, "slurm.time=60"],
+            "`slurm.signal` must be below `slurm.time` (60 s), but is",
+        ),
+        (
+            [RELEASED, "slurm.mem=much"],
+            "`slurm.mem` must be a number with a unit, such as 64G",
+        ),
+        (
+            [RELEASED, "slurm.partition=' '"],
+            "`slurm.partition` must be one line of text",
+        ),
+        (
+            [RELEASED, "--nnodes=2", "--rdzv-endpoint=a"],
+            "leave them out, and set `slurm.nodes`",
+        ),
         ([f"{RELEASED},{VIDEOCLIP}"], "a SLURM job trains one YAML"),
-        ([SCORES, "--jobtype=slurm", "slurm.nodes=2"], "`slurm.nodes` must be 1 in evaluations"),
+        (
+            [SCORES, "--jobtype=slurm", "slurm.nodes=2"],
+            "`slurm.nodes` must be 1 in evaluations",
+        ),
     ],
 )
-def test_mistakes_give_one_message_and_exit_code_2(programs, capsys, arguments, message):
+def test_mistakes_give_one_message_and_exit_code_2(
+    programs, capsys, arguments, message
+):
     assert launch.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("error: ") == 1
@@ -176,9 +220,30 @@ def test_evaluations_are_one_job(programs, capsys):
 
 
 def test_extraction_is_an_array_over_parts(programs, capsys):
-    words = ["--vdir", "my videos", "--fdir", "feat", "--num_decoding_thread", "16", "--hflip=1"]
-    words += ["--dtype", "bf16", "--random-weights", "--dict", "words.npy", "--num-parts", "3"]
-    assert extract.main([*words, "--jobtype", "slurm", "slurm.mem=32G", "slurm.time=1:00:00"]) == 0
+    words = [
+        "--vdir",
+        "my videos",
+        "--fdir",
+        "feat",
+        "--num_decoding_thread",
+        "16",
+        "--hflip=1",
+    ]
+    words += [
+        "--dtype",
+        "bf16",
+        "--random-weights",
+        "--dict",
+        "words.npy",
+        "--num-parts",
+        "3",
+    ]
+    assert (
+        extract.main(
+            [*words, "--jobtype", "slurm", "slurm.mem=32G", "slurm.time=1:00:00"]
+        )
+        == 0
+    )
     folder = Path("feat/slurm").absolute()
     out = capsys.readouterr().out
     assert "submitted job 42, an array of 3\n" in out
@@ -214,7 +279,10 @@ def test_extraction_is_an_array_over_parts(programs, capsys):
         (["--num-parts=2"], "need --jobtype slurm"),
         (["slurm.mem=3G"], "need --jobtype slurm"),
         (["--jobtype=slurm", "--shard=0/2"], "give --num-parts"),
-        (["--jobtype=slurm", "slurm.nodes=2"], "`slurm.nodes` must be 1 in extractions"),
+        (
+            ["--jobtype=slurm", "slurm.nodes=2"],
+            "`slurm.nodes` must be 1 in extractions",
+        ),
         (["--jobtype=slurm", "slurm.men=3G", "slurm.nodes=0"], "arguments: 2 mistakes"),
     ],
 )
@@ -250,11 +318,17 @@ def test_a_section_has_defaults():
 def test_the_nodes_meet_at_the_address_of_the_first_one(programs, monkeypatch):
     script = '[ "$4" = gpu[07] ] || [ "$4" = gpu07 ] && echo "NodeName=gpu07 NodeAddr=10.0.0.7 A=b"'
     program(programs, "scontrol", script)
-    variables = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "1234567", "SLURM_NODEID": "1"}
+    variables = {
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "1234567",
+        "SLURM_NODEID": "1",
+    }
     variables |= {"SLURM_JOB_NUM_NODES": "3", "SLURM_JOB_NODELIST": "gpu[07,09-10]"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    options = "--nnodes 3 --node-rank 1 --rdzv-endpoint 10.0.0.7:24567 --rdzv-id 1234567"
+    options = (
+        "--nnodes 3 --node-rank 1 --rdzv-endpoint 10.0.0.7:24567 --rdzv-id 1234567"
+    )
     assert slurm.meeting(JobEnvironment()) == options.split()
     program(programs, "scontrol", "exit 1")
     assert "gpu07:24567" in slurm.meeting(JobEnvironment())
@@ -311,11 +385,19 @@ def test_a_job_is_requeued_if_it_was_asked_to_stop(tmp_path):
             "import sys; from submitit.core.submission import process_job; "
             f"sys.executable = '{folder}/python'; process_job('{folder}')"
         )
-        env = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7", "SLURM_PROCID": str(rank)}
+        env = {
+            "SUBMITIT_EXECUTOR": "slurm",
+            "SLURM_JOB_ID": "7",
+            "SLURM_PROCID": str(rank),
+        }
         env["PATH"] = f"{folder}:{os.environ['PATH']}"
         log = (folder / "log").open("w")
         jobs[name] = subprocess.Popen(
-            [sys.executable, "-c", frame], cwd=ROOT, env=os.environ | env, stdout=log, stderr=log
+            [sys.executable, "-c", frame],
+            cwd=ROOT,
+            env=os.environ | env,
+            stdout=log,
+            stderr=log,
         )
     results, expected = {}, {}
     for number, (name, (signum, *_, requeued, code)) in enumerate(CASES.items()):

@@ -72,7 +72,8 @@ def test_running_on_the_cpu_is_logged_with_what_is_left_out(caplog):
 )
 def test_too_few_gpus(job_type, num_gpus):
     with pytest.raises(
-        LaunchError, match=rf"this machine has {num_gpus}; use --jobtype local_{num_gpus}\.$"
+        LaunchError,
+        match=rf"this machine has {num_gpus}; use --jobtype local_{num_gpus}\.$",
     ):
         command(job_type, num_gpus, {})
 
@@ -82,7 +83,11 @@ def test_without_a_validation_list_there_is_no_validation():
 
 
 def test_continuing_leaves_out_what_would_start_anew():
-    checkpoint = {"restore_file": "w.pt", "reset_optimizer": True, "reset_lr_scheduler": True}
+    checkpoint = {
+        "restore_file": "w.pt",
+        "reset_optimizer": True,
+        "reset_lr_scheduler": True,
+    }
     fairseq = {"checkpoint": checkpoint | {"save_dir": "s"}}
     assert command("local_single", 1, fairseq, resume=True) == [*OWN, "--save-dir", "s"]
 
@@ -120,7 +125,8 @@ def test_names_of_programs(monkeypatch, tmp_path):
 def test_missing_fairseq(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(
-        LaunchError, match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r "
+        LaunchError,
+        match="READTHEDOCS=1 pip install --no-deps --no-build-isolation -r ",
     ) as error:
         require_fairseq()
     file = Path(str(error.value).split()[-1])

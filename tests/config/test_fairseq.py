@@ -31,10 +31,19 @@ def fields_of_fairseq() -> Iterator[dataclasses.Field[Any]]:
     pytest.importorskip("fairseq")
     from fairseq.dataclass import configs
     from fairseq.optim.adam import FairseqAdamConfig
-    from fairseq.optim.lr_scheduler.polynomial_decay_schedule import PolynomialDecayLRScheduleConfig
+    from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
+        PolynomialDecayLRScheduleConfig,
+    )
 
     groups = [FairseqAdamConfig, PolynomialDecayLRScheduleConfig]
-    names = ("Common", "CommonEval", "Dataset", "Optimization", "Checkpoint", "DistributedTraining")
+    names = (
+        "Common",
+        "CommonEval",
+        "Dataset",
+        "Optimization",
+        "Checkpoint",
+        "DistributedTraining",
+    )
     groups += [getattr(configs, f"{name}Config") for name in names]
     for group in groups:
         yield from dataclasses.fields(group)
@@ -42,7 +51,9 @@ def fields_of_fairseq() -> Iterator[dataclasses.Field[Any]]:
 
 def parse(**groups: Any) -> tuple[dict[str, Any], list[str]]:
     """Returns the accepted options by group, and all mistakes."""
-    values, problems = validate(settings_model(import_fairseq=True), {"fairseq": groups})
+    values, problems = validate(
+        settings_model(import_fairseq=True), {"fairseq": groups}
+    )
     return values["fairseq"], problems
 
 
@@ -51,10 +62,12 @@ def problems_in(**groups: Any) -> list[str]:
 
 
 def test_options_have_the_names_types_and_choices_of_fairseq() -> None:
-    assert problems_in(common={"user_dir": "x", "fp16_scale_window": 3, "profile": True}) == [
-        "`fairseq.common.user_dir` is set by the launcher; leave it out."
-    ]
-    assert problems_in(common={"fp16_scale_window": 0.5, "profile": 1, "log_file": 2}) == [
+    assert problems_in(
+        common={"user_dir": "x", "fp16_scale_window": 3, "profile": True}
+    ) == ["`fairseq.common.user_dir` is set by the launcher; leave it out."]
+    assert problems_in(
+        common={"fp16_scale_window": 0.5, "profile": 1, "log_file": 2}
+    ) == [
         "`fairseq.common.fp16_scale_window` must be a whole number, but is 0.5.",
         "`fairseq.common.profile` must be true or false, but is 1.",
         "`fairseq.common.log_file` must be text, but is 2.",
@@ -64,13 +77,18 @@ def test_options_have_the_names_types_and_choices_of_fairseq() -> None:
         "`huffman`, but is 'mmapp'."
     ]
     (problem,) = problems_in(dataset={"batchsize": 1})
-    assert problem == "`fairseq.dataset.batchsize` is not a known key. Did you mean `batch_size`?"
+    assert (
+        problem
+        == "`fairseq.dataset.batchsize` is not a known key. Did you mean `batch_size`?"
+    )
 
 
 def test_options_for_unsupported_devices_are_unknown() -> None:
     for name in ("tpu", "zero_sharding", "pipeline_balance", "cpu_offload", "_name"):
         (problem,) = problems_in(distributed_training={name: "x"})
-        assert problem.startswith(f"`fairseq.distributed_training.{name}` is not a known key")
+        assert problem.startswith(
+            f"`fairseq.distributed_training.{name}` is not a known key"
+        )
     (problem,) = problems_in(distributed_training={"fp16": True})
     assert problem.endswith("`fp16` belongs under `fairseq.common`.")
 
@@ -88,7 +106,9 @@ def test_the_released_yamls_have_the_optimizer_under_optimization() -> None:
     found, problems = parse(optimization=options)
     assert (found, problems) == ({"optimization": options}, [])
     assert list(found["optimization"]) == list(options)  # the order of the command line
-    assert str(found["optimization"]["total_num_update"]) == "1000000"  # a float in fairseq
+    assert (
+        str(found["optimization"]["total_num_update"]) == "1000000"
+    )  # a float in fairseq
 
 
 def test_every_bound_is_of_an_option_and_allows_its_default() -> None:
@@ -114,14 +134,18 @@ def test_every_bound_has_fairseqs_type() -> None:
             schema |= next(iter(schema.get("anyOf", [])), {})  # without None
         assert schemas[0]["type"] == schemas[1]["type"], field.name
         if typing.get_origin(theirs) is list:
-            assert schemas[0]["items"]["type"] == schemas[1]["items"]["type"], field.name
+            assert schemas[0]["items"]["type"] == schemas[1]["items"]["type"], (
+                field.name
+            )
 
 
 def test_a_switch_that_is_on_by_default_would_be_turned_off_by_its_flag() -> None:
     """fairseq makes `store_false` of those; `fairseq_flags` needs that there are none."""
     schema = settings_model(import_fairseq=True).model_json_schema()
     known = {name for group in GROUPS for name in schema["$defs"][group]["properties"]}
-    assert [f.name for f in fields_of_fairseq() if f.default is True and f.name in known] == []
+    assert [
+        f.name for f in fields_of_fairseq() if f.default is True and f.name in known
+    ] == []
 
 
 @pytest.mark.usefixtures("no_fairseq")
@@ -143,7 +167,11 @@ def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None
         "print(root.handlers, root.level, 'fairseq' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == f"[] {logging.WARNING} True\n"
     assert done.stderr == ""
@@ -152,15 +180,23 @@ def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"lr": [1e-05], "adam_betas": "(0.9, 0.98)"}, "--lr 1e-05 --adam-betas (0.9, 0.98)"),
+        (
+            {"lr": [1e-05], "adam_betas": "(0.9, 0.98)"},
+            "--lr 1e-05 --adam-betas (0.9, 0.98)",
+        ),
         ({"adam_betas": [0.9, 0.98]}, "--adam-betas (0.9, 0.98)"),
         ({"clip_norm": 2.0, "max_epoch": 6}, "--clip-norm 2.0 --max-epoch 6"),
         ({"update_freq": [4]}, "--update-freq [4]"),
         ({"sentence_avg": False, "use_bmuf": True, "max_update": None}, "--use-bmuf"),
-        ({"reset_optimizer": True, "save_dir": "b", "restore_file": "a"}, "--save-dir b"),
+        (
+            {"reset_optimizer": True, "save_dir": "b", "restore_file": "a"},
+            "--save-dir b",
+        ),
     ],
 )
-def test_a_resumed_run_has_no_flags_that_reset_it(options: dict[str, Any], expected: str) -> None:
+def test_a_resumed_run_has_no_flags_that_reset_it(
+    options: dict[str, Any], expected: str
+) -> None:
     config = RunConfig(fairseq={"optimization": options, "common": {"seed": 1}})
     flags = fairseq_flags(config, without=RESETS.split())
     assert " ".join(flags) == f"{expected} --seed 1"

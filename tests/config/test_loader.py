@@ -39,7 +39,11 @@ def test_values_and_defaults():
     assert config.dataset.max_text_len == 32
     assert (config.retrieval.num_cands, config.retrieval.nprobe) == (192, "auto")
     assert config.save_dir == "runs/retri/norton/"
-    assert (config.batch_size, config.is_test, config.checkpoint_paths) == (1, False, ())
+    assert (config.batch_size, config.is_test, config.checkpoint_paths) == (
+        1,
+        False,
+        (),
+    )
     test = load("metric=[A,B]", "fairseq.common_eval.path=[a.pt,b.pt]", base=TEST)
     assert test.is_test
     assert (test.metric, test.checkpoint_paths) == (("A", "B"), ("a.pt", "b.pt"))
@@ -47,9 +51,13 @@ def test_values_and_defaults():
     assert (one.metric, one.checkpoint_paths) == (("RetrievalMetric",), ("a.pt",))
 
 
-@pytest.mark.parametrize("text", ["1e-5", "1e-05", "1.0e-05", "0.00001", "'1e-05'", "['1e-5']"])
+@pytest.mark.parametrize(
+    "text", ["1e-5", "1e-05", "1.0e-05", "0.00001", "'1e-05'", "['1e-5']"]
+)
 def test_a_learning_rate_may_be_written_in_any_way(text):
-    assert load(f"fairseq.optimization.lr={text}").fairseq["optimization"]["lr"] == [1e-5]
+    assert load(f"fairseq.optimization.lr={text}").fairseq["optimization"]["lr"] == [
+        1e-5
+    ]
 
 
 def test_overrides_have_yaml_types_and_win():
@@ -134,8 +142,14 @@ def test_all_mistakes_at_once():
         ("loss.masked_outer_sum=page", "must be `released` or `paper`, but is 'page'."),
         ("loss.sequence_contrast.prompt_ratio=0", "must be above 0, but is 0."),
         ("loss.sequence_contrast.prompt_ratio=1.5", "must be at most 1, but is 1.5."),
-        ("model.checkpoint_activations=0", "must be `auto` or false or at least 1, but is 0."),
-        ("model.checkpoint_activations=true", "must be `auto` or false or a whole number, but"),
+        (
+            "model.checkpoint_activations=0",
+            "must be `auto` or false or at least 1, but is 0.",
+        ),
+        (
+            "model.checkpoint_activations=true",
+            "must be `auto` or false or a whole number, but",
+        ),
         ("clips_per_forward=0", "must be at least 1 or `auto`, but is 0."),
         ("nprobe=all", "must be a whole number or `auto`, but is 'all'."),
         ("centroids=8.5", "must be a whole number, but is 8.5."),
@@ -144,15 +158,30 @@ def test_all_mistakes_at_once():
         ("recall=true", "must be a number, but is True."),
         ("freeze_plan=1", "must be true or false, but is 1."),
         ("vectorpool_cls=3", "must be text, but is 3."),
-        ("num_cands=10000000000000000000000", "must be at most 2147483647 in size, but is 100"),
+        (
+            "num_cands=10000000000000000000000",
+            "must be at most 2147483647 in size, but is 100",
+        ),
         # Keys that nobody reads.
         ("datset={}", "is not a known key. Did you mean `dataset`?"),
         ("nprobes=null", "is not a known key. Did you mean `nprobe`?"),
-        ("layernorm_only=true", "is not a known key; `layernorm_only` belongs under `model`."),
-        ("loss.threshold=3", "is not a known key; `threshold` belongs under `loss.sequence_contra"),
-        ("memory=16GB", "is no longer a key: its work is done by `model.checkpoint_activations`"),
+        (
+            "layernorm_only=true",
+            "is not a known key; `layernorm_only` belongs under `model`.",
+        ),
+        (
+            "loss.threshold=3",
+            "is not a known key; `threshold` belongs under `loss.sequence_contra",
+        ),
+        (
+            "memory=16GB",
+            "is no longer a key: its work is done by `model.checkpoint_activations`",
+        ),
         ("model.tf32=false", "is no longer a key: float32 is computed in float32; "),
-        ("bank=ram", "is no longer a key: the vectors of all videos are kept in files; "),
+        (
+            "bank=ram",
+            "is no longer a key: the vectors of all videos are kept in files; ",
+        ),
         ("keep_centre=true", "is no longer a key: a batch is a sample"),
         ("resolved=true", "is no longer a key: leave it out"),
         (
@@ -163,10 +192,22 @@ def test_all_mistakes_at_once():
         ("dataset.tfeat_dir=null", "is missing; `task: VideoRetriTask` needs it."),
         ("num_cands=null", "is missing; `retri_epoch` needs it."),
         ("dataset.max_len=18", "must be at least `max_video_len` + 3 (19), but is 18."),
-        ("dataset.sampled_max_len=7", "must be at least `sampled_min_len` (8), but is 7."),
-        ("dataset.sampled_video_max_len=2", "must be at least `sampled_video_min_len` (3), but is"),
-        ("num_cands=63", "must be at least `dataset.num_video_per_batch` (64), but is 63."),
-        ("dataset.clip_per_video=12", "must be a multiple of `loss.sequence_contrast.threshold`"),
+        (
+            "dataset.sampled_max_len=7",
+            "must be at least `sampled_min_len` (8), but is 7.",
+        ),
+        (
+            "dataset.sampled_video_max_len=2",
+            "must be at least `sampled_video_min_len` (3), but is",
+        ),
+        (
+            "num_cands=63",
+            "must be at least `dataset.num_video_per_batch` (64), but is 63.",
+        ),
+        (
+            "dataset.clip_per_video=12",
+            "must be a multiple of `loss.sequence_contrast.threshold`",
+        ),
     ],
 )
 def test_each_mistake_alone(override, problem):
@@ -180,29 +221,56 @@ def test_each_mistake_alone(override, problem):
         ("common.seed=-5", "must be at least 0, but is -5."),
         ("common.seed=4294967296", "must be at most 2147483647 in size"),
         ("common.log_format=xml", "must be `json`, `none`, `simple`"),
-        ("optimization.update_freq=[0]", "must be a list, each at least 1, but is [0]."),
+        (
+            "optimization.update_freq=[0]",
+            "must be a list, each at least 1, but is [0].",
+        ),
         ("optimization.update_freq=[]", "must have a length of at least 1, but is []."),
         ("optimization.lr=[0]", "must be a list, each above 0, but is [0]."),
         ("optimization.lr=[1,2]", "must have a length of at most 1, but is [1, 2]."),
-        ("optimization.adam_betas=[0.9]", "must be two numbers of at least 0 and below 1, such as"),
+        (
+            "optimization.adam_betas=[0.9]",
+            "must be two numbers of at least 0 and below 1, such as",
+        ),
         ("optimization.adam_betas='0.9; 1'", "must be two numbers"),
         ("optimizer.adam_betas=(0.9, 1.0)", "must be two numbers"),
         ("optimization.clip_norm=-1", "must be at least 0, but is -1."),
         ("optimization.optimizer=sgd", "must be `adam`, but is 'sgd'."),
-        ("lr_scheduler.lr_scheduler=cosine", "must be `polynomial_decay` or `fixed`, but is"),
-        ("optimization.ddp_backend=pytorch_ddp", "must be `no_c10d` or `legacy_ddp`, but is"),
+        (
+            "lr_scheduler.lr_scheduler=cosine",
+            "must be `polynomial_decay` or `fixed`, but is",
+        ),
+        (
+            "optimization.ddp_backend=pytorch_ddp",
+            "must be `no_c10d` or `legacy_ddp`, but is",
+        ),
         ("distributed_training.ddp_backend=c10d", "must be `no_c10d`"),
         ("checkpoint.best_checkpoint_metric=foo", "must be `loss`, but is 'foo'."),
         # Options that a YAML must not set.
-        ("checkpoint.finetune_from_model=a.pt", "is not supported: name the weights in `restore"),
+        (
+            "checkpoint.finetune_from_model=a.pt",
+            "is not supported: name the weights in `restore",
+        ),
         ("ema={store_ema: true}", "is not supported: there are no averaged weights"),
-        ("distributed_training.distributed_world_size=2", "is set by the launcher; leave it out."),
+        (
+            "distributed_training.distributed_world_size=2",
+            "is set by the launcher; leave it out.",
+        ),
         # Relations between options.
         ("checkpoint.save_dir=null", "is missing; a training config needs it ("),
         ("dataset.batch_size=2", "must be 1 with `task: VideoRetriTask`"),
-        ("optimization.total_num_update=null", "is missing; `lr_scheduler: polynomial_decay` need"),
-        ("optimization.warmup_updates=1000001", "must be at most `total_num_update` (1000000), bu"),
-        ("common.amp=true", "must be false: it would compute the loss in half precision"),
+        (
+            "optimization.total_num_update=null",
+            "is missing; `lr_scheduler: polynomial_decay` need",
+        ),
+        (
+            "optimization.warmup_updates=1000001",
+            "must be at most `total_num_update` (1000000), bu",
+        ),
+        (
+            "common.amp=true",
+            "must be false: it would compute the loss in half precision",
+        ),
         ("common_eval={path: x}", "belongs to evaluation configs"),
         ("dataset.valid_subset=test", "must be `valid` in training, but is `test`"),
     ],
@@ -212,7 +280,9 @@ def test_each_mistake_of_fairseqs_options(override, problem):
 
 
 def test_mistakes_that_two_keys_make():
-    assert problems_of("task=null", "dataset.subsampling=8", "fairseq.dataset.batch_size=4") == [
+    assert problems_of(
+        "task=null", "dataset.subsampling=8", "fairseq.dataset.batch_size=4"
+    ) == [
         "`fairseq.dataset.batch_size` must be at least `dataset.subsampling` (8), but is 4."
     ]
     fixed = "fairseq.optimization.lr_scheduler=fixed"
@@ -231,7 +301,9 @@ def test_fairseq_options_at_their_bounds():
         "clip_norm": 0,
         "update_freq": [1],
     }
-    overrides = [f"fairseq.optimization.{name}={value}" for name, value in options.items()]
+    overrides = [
+        f"fairseq.optimization.{name}={value}" for name, value in options.items()
+    ]
     config = load(*overrides, "fairseq.common.seed=0")
     assert config.fairseq["optimization"].items() >= options.items()
     assert config.option("common", "seed", 1) == 0
@@ -248,7 +320,9 @@ def test_the_schedule_may_end_with_the_last_update():
 
 
 def test_config_errors_are_value_errors():
-    message = r"how2_pretrain\.yaml: 1 mistake\n  - `fairseq.checkpoint.save_dir` is missing"
+    message = (
+        r"how2_pretrain\.yaml: 1 mistake\n  - `fairseq.checkpoint.save_dir` is missing"
+    )
     with pytest.raises(ValueError, match=message):
         load("fairseq.checkpoint=null")
 

@@ -14,7 +14,9 @@ from mmpt.config.yaml_files import read_yaml
 from mmpt.tasks import Task
 from tests.support.paths import GOLDEN, ROOT
 
-YAMLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml"))
+YAMLS = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")
+)
 OPTIMIZATION = {
     "lr": [5.0e-05],
     "clip_norm": 2.0,
@@ -26,7 +28,13 @@ OPTIMIZATION = {
     "weight_decay": 0.0,
     "ddp_backend": "no_c10d",
 }
-RESETS = ["restore_file", "reset_optimizer", "reset_dataloader", "reset_meters", "save_dir"]
+RESETS = [
+    "restore_file",
+    "reset_optimizer",
+    "reset_dataloader",
+    "reset_meters",
+    "save_dir",
+]
 VTT, CROSSTASK = "data/msrvtt", "data/crosstask/crosstask_release"
 VTT_FEATURES = {
     "norton": f"{VTT}/msrvtt_feature_fps30_512",
@@ -60,7 +68,9 @@ def test_videoclip_pretraining_equals_the_released_yaml() -> None:
     golden = json.loads((GOLDEN / "config_mmpt.json").read_text())
     for name in ("how2", "how2_pretrain"):
         ours = read_yaml(f"projects/retri/videoclip/{name}.yaml")
-        assert ours.pop("infer_scale") == 16  # our key; the release has this number in its code
+        assert (
+            ours.pop("infer_scale") == 16
+        )  # our key; the release has this number in its code
         assert ours == golden["generated projects/retri/videoclip/how2.yaml"]
 
 
@@ -114,7 +124,10 @@ def check_tuning(
     start = f"runs/retri/{project}/checkpoint_best.pt"
     assert config.option("checkpoint", "restore_file") == start
     assert config.save_dir == f"runs/retri/{project}/{task}"
-    assert (config.model.layernorm_only, config.model.num_hidden_video_layers) == (None, 6)
+    assert (config.model.layernorm_only, config.model.num_hidden_video_layers) == (
+        None,
+        6,
+    )
     dataset |= {"max_video_len": 32, "max_len": 96}
     assert {key: getattr(config.dataset, key) for key in dataset} == dataset
     return config
@@ -130,7 +143,13 @@ def check_tuning(
     ],
 )
 def test_fine_tuning_on_msrvtt(
-    name: str, task: str, loss: str, batch_size: int, epochs: int, videos: str, is_split: bool
+    name: str,
+    task: str,
+    loss: str,
+    batch_size: int,
+    epochs: int,
+    videos: str,
+    is_split: bool,
 ) -> None:
     test_videos = f"{VTT}/MSRVTT_JSFUSION_test.csv"
     extended = name == "videoclip/vtt_videoclip"
@@ -158,11 +177,18 @@ def test_fine_tuning_on_msrvtt(
         ("videoclip/test_vtt_zs", 32, "videoclip", "videoclip/vtt_zs/eval"),
         ("videoclip/test_vtt_videoclip", 32, "videoclip/vtt", "videoclip/vtt/eval"),
         ("videoclip/test_vttqa_zs", 32, "videoclip", "videoclip/vttqa_zs/eval"),
-        ("videoclip/test_vttqa_videoclip", 32, "videoclip/vttqa", "videoclip/vttqa/eval"),
+        (
+            "videoclip/test_vttqa_videoclip",
+            32,
+            "videoclip/vttqa",
+            "videoclip/vttqa/eval",
+        ),
         ("videoclip/test_didemo_zs", 32, "videoclip", "videoclip/didemo_zs/eval"),
     ],
 )
-def test_scoring_settings(name: str, seconds: int, checkpoint: str, save_path: str) -> None:
+def test_scoring_settings(
+    name: str, seconds: int, checkpoint: str, save_path: str
+) -> None:
     config = load(name)
     assert (config.dataset.max_video_len, config.dataset.max_len) == (seconds, 96)
     assert config.batch_size == 256
@@ -171,7 +197,9 @@ def test_scoring_settings(name: str, seconds: int, checkpoint: str, save_path: s
     assert (config.task_type, config.is_test) == ("local_predict", True)
 
 
-@pytest.mark.parametrize(("project", "suffix"), [("norton", "ft"), ("videoclip", "videoclip")])
+@pytest.mark.parametrize(
+    ("project", "suffix"), [("norton", "ft"), ("videoclip", "videoclip")]
+)
 def test_coin(project: str, suffix: str) -> None:
     files = {"train_path": "data/coin/COIN.json", "val_path": "data/coin/COIN.json"}
     files["vfeat_dir"] = COIN_FEATURES[project]
@@ -179,12 +207,21 @@ def test_coin(project: str, suffix: str) -> None:
     name = f"{project}/coin_{suffix}"
     config = check_tuning(name, "coin", "CrossEntropy", 1, 8, **windows, **files)
     assert config.model.model_cls == "MMFusionSeparateActionSegmentation"
-    tuned, zero_shot = load(f"{project}/test_coin_{suffix}"), load(f"{project}/test_coin_zs")
+    tuned, zero_shot = (
+        load(f"{project}/test_coin_{suffix}"),
+        load(f"{project}/test_coin_zs"),
+    )
     assert tuned.dataset == zero_shot.dataset
     assert tuned.model == config.model
     assert tuned.checkpoint_paths == (f"{config.save_dir}/checkpoint_best.pt",)
-    assert (tuned.predictor, zero_shot.predictor) == ("COINPredictor", "COINZSPredictor")
-    assert (zero_shot.dataset.sliding_window, zero_shot.model.model_cls) == (16, "MMFusionSeparate")
+    assert (tuned.predictor, zero_shot.predictor) == (
+        "COINPredictor",
+        "COINZSPredictor",
+    )
+    assert (zero_shot.dataset.sliding_window, zero_shot.model.model_cls) == (
+        16,
+        "MMFusionSeparate",
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,7 +238,9 @@ def test_crosstask(project: str, suffix: str, zero_shot_suffix: str) -> None:
     }
     windows = {"sliding_window": 16, "sliding_window_size": 32, "n_train": 30}
     name, features = f"{project}/crosstask_{suffix}", "data/feat/feat_crosstask_s3d"
-    config = check_tuning(name, "crosstask", "BCE", 1, 5, vfeat_dir=features, **windows, **files)
+    config = check_tuning(
+        name, "crosstask", "BCE", 1, 5, vfeat_dir=features, **windows, **files
+    )
     assert config.model.model_cls == "MMFusionSeparateActionLocalization"
     tuned = load(f"{project}/test_crosstask_{suffix}")
     zero_shot = load(f"{project}/test_crosstask_{zero_shot_suffix}")

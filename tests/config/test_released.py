@@ -48,8 +48,13 @@ def test_given_settings_are_kept() -> None:
     assert filled["dataset"]["sliding_window"] == 4
     # Refused later, in the user's own words.
     assert filled["fairseq"]["dataset"]["batch_size"] == 256
-    assert (filled["metric"], filled["fairseq"]["common_eval"]["path"]) == (["MyMetric"], "mine.pt")
-    assert not any(line.startswith(("dataset.meta", "metric", "fairseq")) for line in added)
+    assert (filled["metric"], filled["fairseq"]["common_eval"]["path"]) == (
+        ["MyMetric"],
+        "mine.pt",
+    )
+    assert not any(
+        line.startswith(("dataset.meta", "metric", "fairseq")) for line in added
+    )
 
 
 @pytest.mark.parametrize("change", [{"split": None}, {"anno_path": None}])
@@ -59,9 +64,12 @@ def test_other_yamls_are_left_alone(change: dict[str, None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "mistake", [{"fairseq": "x"}, {"eval": None}, {"eval": {"save_path": 3}}, {"dataset": "x"}]
+    "mistake",
+    [{"fairseq": "x"}, {"eval": None}, {"eval": {"save_path": 3}}, {"dataset": "x"}],
 )
-def test_mistakes_are_reported_by_the_loader(mistake: dict[str, Any], tmp_path: Path) -> None:
+def test_mistakes_are_reported_by_the_loader(
+    mistake: dict[str, Any], tmp_path: Path
+) -> None:
     import yaml
 
     path = tmp_path / "run.yaml"

@@ -16,10 +16,13 @@ SECTIONS = [each for each in vars(schema).values() if isinstance(each, type)]
 
 
 @pytest.mark.parametrize(
-    "section", [each for each in SECTIONS if issubclass(each, schema.Settings | schema.Section)]
+    "section",
+    [each for each in SECTIONS if issubclass(each, schema.Settings | schema.Section)],
 )
 def test_every_key_has_a_sentence(section: type[BaseModel]) -> None:
-    described = {name: field.description or "" for name, field in section.model_fields.items()}
+    described = {
+        name: field.description or "" for name, field in section.model_fields.items()
+    }
     assert [name for name, text in described.items() if not text.endswith(".")] == []
 
 
@@ -74,7 +77,9 @@ def test_mutations_are_named(tmp_path) -> None:
         dotted = ".".join([*sections, key])
         kind = rng.choice(["misspelt", "mapping", "negative"])
         is_number = type(section[key]) in (int, float)
-        if kind == "negative" and is_number and not key.startswith("keep_"):  # -1 keeps all
+        if (
+            kind == "negative" and is_number and not key.startswith("keep_")
+        ):  # -1 keeps all
             section[key] = -1 - section[key]
             expected = f"`{dotted}` must be "
         elif kind == "misspelt":

@@ -28,7 +28,12 @@ from mmpt.config.sections import (
 from mmpt.errors import ConfigError
 from mmpt.losses import Loss
 from mmpt.models import MODELS, MMFusionSeparate
-from mmpt.processors import DSAligner, MetaProcessor, OverlappedAligner, VariedLenAligner
+from mmpt.processors import (
+    DSAligner,
+    MetaProcessor,
+    OverlappedAligner,
+    VariedLenAligner,
+)
 from mmpt.tasks import TASKS
 
 TRAINING = "projects/retri/norton/how2_pretrain.yaml"
@@ -101,7 +106,10 @@ def problems_of(*overrides: str, base: str = TEST) -> list[str]:
     return caught.value.problems
 
 
-OWN = ("dataset.aligner=own_parts.OwnAligner", "dataset.meta_processor=own_parts.OwnMeta")
+OWN = (
+    "dataset.aligner=own_parts.OwnAligner",
+    "dataset.meta_processor=own_parts.OwnMeta",
+)
 
 
 def test_a_section_is_the_config_of_every_class_that_reads_it() -> None:
@@ -117,7 +125,9 @@ def test_a_section_is_the_config_of_every_class_that_reads_it() -> None:
 def test_own_keys_have_defaults_and_are_checked() -> None:
     dataset: Any = load(*OWN, "dataset.shift_s=null").dataset
     assert (dataset.shift_s, dataset.column) == (3, None)
-    assert problems_of(*OWN, "dataset.shift_s=far", "dataset.colum=a", "dataset.max_len=x") == [
+    assert problems_of(
+        *OWN, "dataset.shift_s=far", "dataset.colum=a", "dataset.max_len=x"
+    ) == [
         "`dataset.max_len` must be a whole number, but is 'x'.",
         "`dataset.shift_s` must be a whole number, but is 'far'.",
         "`dataset.colum` is not a known key. Did you mean `column`?",
@@ -144,7 +154,10 @@ def test_a_foreign_key_is_a_mistake_that_names_its_readers() -> None:
         "`dataset.max_ln` is not a known key. Did you mean `max_len`?",
     ]
     (problem,) = problems_of("dataset.sliding_window=3")
-    assert "is a key of `COINActionSegmentationAligner`, `COINPredictor` and 5 more," in problem
+    assert (
+        "is a key of `COINActionSegmentationAligner`, `COINPredictor` and 5 more,"
+        in problem
+    )
 
 
 def test_null_unsets_a_key_of_an_included_file() -> None:
@@ -168,12 +181,16 @@ def test_a_section_that_the_file_does_not_have_has_the_shared_keys() -> None:
 
 def test_a_config_must_extend_the_shared_keys() -> None:
     (problem,) = problems_of("dataset.aligner=own_parts.Broken")
-    assert problem.startswith("`Broken.Config` must be a subclass of `mmpt.config.DatasetConfig`, ")
+    assert problem.startswith(
+        "`Broken.Config` must be a subclass of `mmpt.config.DatasetConfig`, "
+    )
 
 
 def test_every_key_must_have_a_default() -> None:
     (problem,) = problems_of("dataset.aligner=own_parts.NoDefault")
-    assert problem.startswith("`NoDefault.Config` must have a default for each key, such as None")
+    assert problem.startswith(
+        "`NoDefault.Config` must have a default for each key, such as None"
+    )
 
 
 def test_joined_sections_leave_out_what_others_extend() -> None:
@@ -199,7 +216,9 @@ def test_the_table_of_shipped_sections_is_complete() -> None:
     for name in list(TASKS):
         declared["task"][name] = TASKS.get(name, "task").Config
     for name in list(MODELS):
-        declared["model.model_cls"][name] = config_of("model", MODELS.get(name, "model"))
+        declared["model.model_cls"][name] = config_of(
+            "model", MODELS.get(name, "model")
+        )
     for key, configs in SHIPPED.items():
         found = {name: resolve_name(place) for name, place in configs.items()}
         assert found == declared[key]
@@ -220,7 +239,9 @@ def test_reading_a_yaml_does_not_import_transformers() -> None:
         "from mmpt.config.sections import readers_of; assert readers_of('dataset', 'n_train'); "
         "print('transformers' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
     assert done.stdout == "False\n", done.stderr
 
 

@@ -37,12 +37,16 @@ def test_interpolations_see_includes_and_overrides():
 
 
 def test_an_interpolation_of_a_missing_key_is_a_mistake():
-    problem = "`num_cands` cannot be resolved: Interpolation key 'dataset.clips' not found."
+    problem = (
+        "`num_cands` cannot be resolved: Interpolation key 'dataset.clips' not found."
+    )
     assert problem_of("num_cands=${dataset.clips}") == problem
 
 
 def test_a_list_cannot_replace_a_section():
-    problem = "includes and overrides do not fit each other: Cannot merge DictConfig with "
+    problem = (
+        "includes and overrides do not fit each other: Cannot merge DictConfig with "
+    )
     assert problem_of("fairseq=[1]") == problem + "ListConfig."
 
 
@@ -72,11 +76,23 @@ def test_includes(tmp_path, monkeypatch):
     ("text", "message"),
     [
         (None, "a.yaml: 1 mistake\n  - no such file; paths are relative"),
-        ("includes: c.yaml", "a.yaml: 1 mistake\n  - `includes` names `c.yaml`: no such file"),
-        ("includes: b.yaml", "`includes` goes round in a circle: a.yaml -> b.yaml -> a.yaml."),
-        ("includes: /", "1 mistake\n  - `includes` names `/`: cannot be read: Is a directory."),
+        (
+            "includes: c.yaml",
+            "a.yaml: 1 mistake\n  - `includes` names `c.yaml`: no such file",
+        ),
+        (
+            "includes: b.yaml",
+            "`includes` goes round in a circle: a.yaml -> b.yaml -> a.yaml.",
+        ),
+        (
+            "includes: /",
+            "1 mistake\n  - `includes` names `/`: cannot be read: Is a directory.",
+        ),
         ("includes: [b.yaml]", "`includes` must be one path, but is ['b.yaml']."),
-        ("x: &x {y: *x}", "1 mistake\n  - not valid YAML: an anchor (`&`) holds itself"),
+        (
+            "x: &x {y: *x}",
+            "1 mistake\n  - not valid YAML: an anchor (`&`) holds itself",
+        ),
         ("- 1\n- 2\n", "must hold a mapping of keys, but holds a list."),
         ("x: [1\n", "not valid YAML"),
         ("x: 1\nx: 2\n", "duplicate key"),

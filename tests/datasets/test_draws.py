@@ -40,7 +40,15 @@ RECORDED = {
     "VideoRetriOverlappedAligner valid True": "44d8af632bf38035",
     "VideoRetriOverlappedAligner valid False": "d343b14062e6900e",
 }
-FIELDS = ("caps", "cmasks", "vmasks", "video_start", "video_end", "text_start", "text_end")
+FIELDS = (
+    "caps",
+    "cmasks",
+    "vmasks",
+    "video_start",
+    "video_end",
+    "text_start",
+    "text_end",
+)
 
 
 @pytest.fixture(scope="module")

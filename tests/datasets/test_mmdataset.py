@@ -82,7 +82,9 @@ def test_the_test_split_does_not_know_epochs(config):
 def test_the_number_of_workers_changes_nothing(config, num_workers):
     data = batch_data(config)
     data.set_epoch(2)
-    loader = DataLoader(data, batch_size=1, collate_fn=data.collate, num_workers=num_workers)
+    loader = DataLoader(
+        data, batch_size=1, collate_fn=data.collate, num_workers=num_workers
+    )
     batches = list(loader)
     assert len(batches) == len(data) == 5
     for index, batch in enumerate(batches):
@@ -129,7 +131,13 @@ def test_clip_c_of_video_v_is_row_v_clips_plus_c(config):
     items = [data.item(index, 0) for index in range(5)]
     batch = data.collate(items)
     assert batch["vfeats"].shape == (15, 6, 512)
-    assert batch["video_id"] == ["video0000", "video0001", "video0002", "video0003", "video0004"]
+    assert batch["video_id"] == [
+        "video0000",
+        "video0001",
+        "video0002",
+        "video0003",
+        "video0004",
+    ]
     assert batch["idx"].tolist() == [0, 1, 2, 3, 4]
     for video, clip in itertools.product(range(5), range(3)):
         row = 3 * video + clip

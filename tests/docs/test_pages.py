@@ -72,7 +72,11 @@ def test_code_is_left_as_it_is(pages: ModuleType) -> None:
 def test_shell_cells_of_a_notebook_become_shell_code(pages: ModuleType) -> None:
     nbformat = pytest.importorskip("nbformat")
     new_cell = nbformat.v4.new_code_cell
-    cells = [nbformat.v4.new_markdown_cell("# Title"), new_cell("!mmpt demo"), new_cell("x = 1")]
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title"),
+        new_cell("!mmpt demo"),
+        new_cell("x = 1"),
+    ]
     text = nbformat.writes(nbformat.v4.new_notebook(cells=cells))
     assert pages.read_notebook(text) == (
         "# Title\n\n```bash\nmmpt demo\n```\n\n```python\nx = 1\n```\n"

@@ -11,7 +11,9 @@ import pytest
 from tests.support.paths import ROOT
 
 nbformat = pytest.importorskip("nbformat", reason="the notebook needs the extra `docs`")
-nbclient = pytest.importorskip("nbclient", reason="the notebook runs with the extra `dev`")
+nbclient = pytest.importorskip(
+    "nbclient", reason="the notebook runs with the extra `dev`"
+)
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 SMALLER = {
     "--num-videos 200": "--num-videos 48",
@@ -48,4 +50,6 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     printed = "".join(output.get("text", "") for output in outputs)
     assert (tmp_path / "runs/quickstart/checkpoint_best.pt").exists()
     assert re.search(r"R@10 \d+\.\d%, by chance \d+\.\d%", printed)
-    assert any("image/png" in output.get("data", {}) for output in outputs), "the heat map"
+    assert any("image/png" in output.get("data", {}) for output in outputs), (
+        "the heat map"
+    )

@@ -24,8 +24,18 @@ GUIDES = sorted((ROOT / "docs").rglob("*.md"))
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built in strict mode: a warning is an error."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(out),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return out
 
@@ -49,7 +59,9 @@ class Page(HTMLParser):
 
 @pytest.mark.spawn
 def test_every_link_leads_to_a_file_and_an_anchor(site: Path) -> None:
-    pages = {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
+    pages = {
+        path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"
+    }
     assert len(pages) > 30
     for path, page in pages.items():
         for link in page.links:
@@ -60,7 +72,9 @@ def test_every_link_leads_to_a_file_and_an_anchor(site: Path) -> None:
             file = file / "index.html" if file.is_dir() else file
             assert file.exists(), f"{path.relative_to(site)}: {link}"
             if file in pages:
-                assert anchor in pages[file].anchors, f"{path.relative_to(site)}: {link}"
+                assert anchor in pages[file].anchors, (
+                    f"{path.relative_to(site)}: {link}"
+                )
 
 
 @pytest.mark.spawn
@@ -74,7 +88,9 @@ def test_every_key_of_the_shipped_yamls_is_in_the_reference(site: Path) -> None:
     page = (site / "reference/configuration/index.html").read_text()
     for path in (ROOT / "projects").rglob("*.yaml"):
         for key in keys(yaml.safe_load(path.read_text())):
-            assert f">{key}<" in page or f".{key}<" in page or key == "includes", f"{path}: {key}"
+            assert f">{key}<" in page or f".{key}<" in page or key == "includes", (
+                f"{path}: {key}"
+            )
 
 
 @pytest.mark.spawn
@@ -85,7 +101,9 @@ def test_every_option_of_every_command_is_in_the_reference(
     for name in COMMANDS:
         assert f'id="mmpt-{name}"' in page
         assert main([name, "--help"]) == 0
-        for option in re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE):
+        for option in re.findall(
+            r"^ +(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE
+        ):
             assert option in page, f"mmpt {name} {option}"
 
 
@@ -97,12 +115,17 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
     ):
         page = (site / "reference" / name / "index.html").read_text()
         for public in importlib.import_module(f"mmpt.{name}").__all__:
-            assert re.search(rf'id="mmpt\.{name}\.[\w.]*\b{public}"', page), f"mmpt.{name}.{public}"
+            assert re.search(rf'id="mmpt\.{name}\.[\w.]*\b{public}"', page), (
+                f"mmpt.{name}.{public}"
+            )
 
 
 @pytest.mark.spawn
 def test_documents_of_the_root_are_pages(site: Path) -> None:
-    for document, page in (("DATASET.md", "guides/data"), ("CHANGELOG.md", "changelog")):
+    for document, page in (
+        ("DATASET.md", "guides/data"),
+        ("CHANGELOG.md", "changelog"),
+    ):
         title = re.search(r"^# (.+)$", (ROOT / document).read_text(), re.MULTILINE)
         assert title
         assert f">{title[1]}<" in (site / page / "index.html").read_text()
@@ -112,7 +135,9 @@ def commands() -> list[str]:
     """Returns the commands in the shell code of the pages."""
     found = []
     for path in GUIDES:
-        blocks = re.findall(r"^```bash\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+        blocks = re.findall(
+            r"^```bash\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL
+        )
         for line in "\n".join(blocks).splitlines():
             found += re.findall(r"mmpt [a-z][^\"]*", line)
     return sorted(set(found))
@@ -137,7 +162,9 @@ LAUNCHED = [words for words in map(shlex.split, commands()) if words[1] == "trai
     "words", [words for words in LAUNCHED if (ROOT / words[2]).exists()], ids=" ".join
 )
 def test_every_launch_command_of_the_pages_resolves(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert main([*words[1:], "--dryrun"]) == 0

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def runs(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def runs(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """The folder of the runs, their exit codes, and what differs."""
     folder = tmp_path_factory.mktemp("ended")
     done = subprocess.run(
@@ -71,14 +73,18 @@ def test_an_update_is_skipped_in_all_processes(
         "skipped an update whose loss is not finite (1 of at most 10)"
         in (folder / f"{name}.log").read_text()
     )
-    updates = [row["update"] for row in read_metrics(folder / name) if row["split"] == "train"]
+    updates = [
+        row["update"] for row in read_metrics(folder / name) if row["split"] == "train"
+    ]
     assert updates == [1, 2, 3, 4]
     if name == "skip":
         skipped, wanted = (
-            load_checkpoint(folder / run / "checkpoint_last.pt") for run in (name, "left out")
+            load_checkpoint(folder / run / "checkpoint_last.pt")
+            for run in (name, "left out")
         )
         assert all(
-            torch.equal(value, wanted["model"][key]) for key, value in skipped["model"].items()
+            torch.equal(value, wanted["model"][key])
+            for key, value in skipped["model"].items()
         )
 
 
@@ -89,7 +95,10 @@ def test_the_number_of_skipped_updates_is_bounded(
     folder, codes = runs[0], runs[1]["codes"]
     assert codes[name] == [2]
     log = (folder / f"{name}.log").read_text()
-    assert "error: the loss was not finite in 2 updates, but `loss.max_skipped` allows 1" in log
+    assert (
+        "error: the loss was not finite in 2 updates, but `loss.max_skipped` allows 1"
+        in log
+    )
     for update in (2, 4):
         assert report(folder / name, update, 0)["update"] == update
 
@@ -98,7 +107,9 @@ def test_a_run_out_of_time_saves_its_state_and_continues_with_more(
     runs: tuple[Path, dict[str, Any]],
 ) -> None:
     folder, results = runs
-    assert [code for name, code in results["codes"].items() if "time" in name] == [[0]] * 3
+    assert [code for name, code in results["codes"].items() if "time" in name] == [
+        [0]
+    ] * 3
     log = (folder / "time.log").read_text()
     assert log.count("the training has taken `stop_time_hours`") == 1
     assert log.count("this run has ended: there is nothing left to train") == 1

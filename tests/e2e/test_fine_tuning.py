@@ -32,7 +32,9 @@ PRETRAINED = GOLDEN / "checkpoint_norton_tiny.pt"
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_e2e_files(tmp_path_factory.mktemp("e2e"))
-    write_crosstask(folder / "data/crosstask", held_out=("v101-03", "v205-00", "v205-01"))
+    write_crosstask(
+        folder / "data/crosstask", held_out=("v101-03", "v205-00", "v205-01")
+    )
     return folder
 
 
@@ -47,7 +49,10 @@ def small(files: Path, benchmark: str, **paths: str) -> list[str]:
         f"dataset.bert_name={files}/tinybert",
         "model.num_hidden_video_layers=2",
         "fairseq.dataset.num_workers=0",
-        *(f"dataset.{key}={files}/data/{benchmark}/{name}" for key, name in paths.items()),
+        *(
+            f"dataset.{key}={files}/data/{benchmark}/{name}"
+            for key, name in paths.items()
+        ),
     ]
 
 
@@ -76,7 +81,9 @@ def tune(yaml: str, save_dir: Path, overrides: list[str]) -> tuple[str, set[str]
     return log, changed
 
 
-def score(yaml: str, checkpoint: Path, folder: Path, overrides: list[str]) -> dict[str, float]:
+def score(
+    yaml: str, checkpoint: Path, folder: Path, overrides: list[str]
+) -> dict[str, float]:
     paths = [f"fairseq.common_eval.path={checkpoint}", f"eval.save_path={folder}"]
     config = load_config(f"{yaml}.yaml", [*overrides, *paths])
     scores = predict(config, device=torch.device("cpu"), allow_missing=True)
@@ -95,12 +102,18 @@ def test_msrvtt(files: Path, tmp_path: Path) -> None:
     overrides = small(files, "msrvtt", **MSRVTT)
     batches = [ONE_EPOCH, "fairseq.dataset.batch_size=64"]
     log, changed = tune(f"{NORTON}/vtt_ft.yaml", tmp_path, [*overrides, *batches])
-    assert re.search(r"num_updates 3\b", log)  # 8 videos, 20 times each, in batches of 64
+    assert re.search(
+        r"num_updates 3\b", log
+    )  # 8 videos, 20 times each, in batches of 64
     assert re.search(r"\| train \| .*clip_caption ", log)
     assert re.search(r"\| valid \| .*loss ", log)
     assert any("LayerNorm" not in name for name in changed)  # all weights are trained
-    tests = small(files, "msrvtt", test_path=MSRVTT["val_path"], vfeat_dir=MSRVTT["vfeat_dir"])
-    numbers = score(f"{NORTON}/test_vtt_ft", tmp_path / "checkpoint_best.pt", tmp_path, tests)
+    tests = small(
+        files, "msrvtt", test_path=MSRVTT["val_path"], vfeat_dir=MSRVTT["vfeat_dir"]
+    )
+    numbers = score(
+        f"{NORTON}/test_vtt_ft", tmp_path / "checkpoint_best.pt", tmp_path, tests
+    )
     assert 0 <= numbers["R1"] <= numbers["R10"] <= 1
 
 
@@ -108,7 +121,10 @@ def test_multiple_choice_trains_to_find_the_caption_of_a_video(files: Path) -> N
     task = Task.from_config(
         load_config(f"{NORTON}/vttqa_ft.yaml", small(files, "msrvtt", **MSRVTT))
     )
-    training, validation = task.build_dataset(Split.TRAIN), task.build_dataset(Split.VALID)
+    training, validation = (
+        task.build_dataset(Split.TRAIN),
+        task.build_dataset(Split.VALID),
+    )
     assert training is not None
     assert validation is not None
     assert (len(training), len(validation)) == (8 * 20, 24)
@@ -133,19 +149,25 @@ def test_youcook(files: Path, tmp_path: Path) -> None:
     options = [ONE_EPOCH, "fairseq.dataset.batch_size=16", "dataset.max_missing=0.1"]
     overrides = [*small(files, "youcook", **records, **paths), *options]
     log, changed = tune(f"{VIDEOCLIP}/youcook_videoclip.yaml", tmp_path, overrides)
-    assert "1 of the 10 videos of the train split have no features (missing_video)" in log
+    assert (
+        "1 of the 10 videos of the train split have no features (missing_video)" in log
+    )
     assert re.search(r"num_updates 4\b", log)  # 54 clips
     assert any("LayerNorm" not in name for name in changed)
     tests = small(files, "youcook", **records, test_path="youcook_val.pkl")
     best = tmp_path / "checkpoint_best.pt"
-    numbers = score(f"{VIDEOCLIP}/test_youcook_videoclip", best, tmp_path / "eval", tests)
+    numbers = score(
+        f"{VIDEOCLIP}/test_youcook_videoclip", best, tmp_path / "eval", tests
+    )
     assert 0 <= numbers["R1"] < numbers["R10"] <= 1
 
 
 def test_coin_trains_a_new_head_and_scores_it(files: Path, tmp_path: Path) -> None:
     common = small(files, "coin", vfeat_dir="coin_feature_fps30_512")
     splits = small(files, "coin", train_path="COIN.json", val_path="COIN.json")
-    two = "fairseq.optimization.max_epoch=2"  # the learning rate of the first update is 0
+    two = (
+        "fairseq.optimization.max_epoch=2"  # the learning rate of the first update is 0
+    )
     log, changed = tune(f"{NORTON}/coin_ft.yaml", tmp_path, [*common, *splits, two])
     head = [f"video_encoder.classifier.{name}" for name in ("bias", "weight")]
     assert f"kept the model's own {', '.join(head)}" in log
@@ -159,8 +181,12 @@ def test_coin_trains_a_new_head_and_scores_it(files: Path, tmp_path: Path) -> No
     last = tmp_path / "checkpoint_last.pt"
     assert 0 <= score(f"{NORTON}/test_coin_ft", last, tmp_path, tests)["frame_acc"] <= 1
     score(f"{NORTON}/test_coin_zs", last, tmp_path, tests)  # ignores the classifier
-    with pytest.raises(CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"):
-        score(f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests)  # has no trained classifier
+    with pytest.raises(
+        CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"
+    ):
+        score(
+            f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests
+        )  # has no trained classifier
 
 
 # The files of `write_crosstask` have the names of the keys.
@@ -172,7 +198,9 @@ SPLITS = {"train_path": "train_csv_path", "val_path": "train_csv_path"}
 def test_crosstask(files: Path, tmp_path: Path) -> None:
     common = [*small(files, "crosstask", **CROSSTASK), "dataset.n_train=2"]
     splits = small(files, "crosstask", **SPLITS)
-    log, _ = tune(f"{NORTON}/crosstask_ft.yaml", tmp_path, [*common, *splits, ONE_EPOCH])
+    log, _ = tune(
+        f"{NORTON}/crosstask_ft.yaml", tmp_path, [*common, *splits, ONE_EPOCH]
+    )
     # Two videos of each primary task.
     assert re.search(r"\| train \| .*binary_cross_entropy .*num_updates 4\b", log)
     assert re.search(r"\| valid \| .*binary_cross_entropy ", log)

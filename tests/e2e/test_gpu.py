@@ -29,7 +29,9 @@ from tests.support.norton import norton_loss
 
 pytestmark = pytest.mark.e2e
 
-needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+needs_two = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two CUDA GPUs"
+)
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 HALF = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 NORTON_LOSS = norton_loss()
@@ -105,12 +107,16 @@ def clips(num: int = 64) -> dict[str, torch.Tensor]:
     return {
         "caps": torch.randint(1, 120, (num, SLOTS), generator=generator),
         "cmasks": torch.arange(SLOTS) < pieces,
-        "vfeats": torch.randn(num, SECONDS, 512, generator=generator, dtype=torch.float64),
+        "vfeats": torch.randn(
+            num, SECONDS, 512, generator=generator, dtype=torch.float64
+        ),
         "vmasks": torch.arange(SECONDS) < seconds,
     }
 
 
-def train_once(model: MMFusionSeparate, num: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+def train_once(
+    model: MMFusionSeparate, num: int = 64
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the loss of a step and all gradients in one vector, float64 on the CPU."""
     first = next(model.parameters())
     batch = {name: value.to(first.device) for name, value in clips(num).items()}
@@ -143,11 +149,19 @@ def test_packed_layers_do_not_sync() -> None:
     batch = clips()
     mask = batch["cmasks"].to("cuda")
     packing = plan_packing(mask, max_padding=8)
-    ids, positions = batch["caps"].to("cuda"), torch.arange(SLOTS, device="cuda").expand_as(mask)
-    packed = {"input_ids": packing.pack(ids)[None], "position_ids": packing.pack(positions)[None]}
+    ids, positions = (
+        batch["caps"].to("cuda"),
+        torch.arange(SLOTS, device="cuda").expand_as(mask),
+    )
+    packed = {
+        "input_ids": packing.pack(ids)[None],
+        "position_ids": packing.pack(positions)[None],
+    }
     for _ in range(2):  # the first step may sync
         with count_syncs() as seen:
-            hidden = model.text_encoder(**packed, groups=packing.groups).last_hidden_state
+            hidden = model.text_encoder(
+                **packed, groups=packing.groups
+            ).last_hidden_state
             packing.unpack(hidden[0]).sum().backward()
     assert len(seen) == 0
 
@@ -167,11 +181,17 @@ def test_compiled_layers_equal_eager_ones_and_compile_once() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)])
-def test_extracted_features_equal_those_of_the_cpu(dtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)]
+)
+def test_extracted_features_equal_those_of_the_cpu(
+    dtype: str, tolerance: float
+) -> None:
     torch.manual_seed(0)
     network = S3D().eval()
-    rows = np.random.default_rng(0).integers(0, 256, (2, 30, 224, 224, 3), dtype=np.uint8)
+    rows = np.random.default_rng(0).integers(
+        0, 256, (2, 30, 224, 224, 3), dtype=np.uint8
+    )
     on_cpu = ClipEncoder(copy.deepcopy(network), torch.device("cpu"))
     wanted = np.concatenate([on_cpu.start([row]).result() for row in rows])
     ours = ClipEncoder(network, torch.device("cuda"), dtype).start(list(rows)).result()
@@ -183,7 +203,9 @@ def test_extracted_features_equal_those_of_the_cpu(dtype: str, tolerance: float)
 def test_features_of_the_second_gpu_equal_those_of_the_first() -> None:
     torch.manual_seed(0)
     network = S3D().eval()
-    rows = list(np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8))
+    rows = list(
+        np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8)
+    )
     encoders = [
         ClipEncoder(copy.deepcopy(network), torch.device("cuda", number), batch_size=16)
         for number in (0, 1)
@@ -201,7 +223,9 @@ def test_half_precision_trains_refreshes_and_continues(
     corpus: Path, tmp_path: Path, precision: str
 ) -> None:
     options = [ON_GPU, f"fairseq.common.{precision}=true", "model.compile=true"]
-    log = train(VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=2")
+    log = train(
+        VIDEOCLIP, corpus, tmp_path, *options, "fairseq.optimization.max_epoch=2"
+    )
     losses = re.findall(r"\| valid \| epoch 00\d .*? loss ([\d.]+)", log)
     first, second = map(float, losses)
     assert second < first
@@ -217,8 +241,14 @@ def test_norton_starts_in_half_precision_from_a_float32_checkpoint(
     corpus: Path, tmp_path: Path, precision: str
 ) -> None:
     train(VIDEOCLIP, corpus, tmp_path / "start", ON_GPU, ONE_EPOCH)
-    start = f"fairseq.checkpoint.restore_file={tmp_path / 'start' / 'checkpoint_last.pt'}"
-    options = [start, f"fairseq.common.{precision}=true", "loss.learnable_temperature=true"]
+    start = (
+        f"fairseq.checkpoint.restore_file={tmp_path / 'start' / 'checkpoint_last.pt'}"
+    )
+    options = [
+        start,
+        f"fairseq.common.{precision}=true",
+        "loss.learnable_temperature=true",
+    ]
     log = train(NORTON, corpus, tmp_path / "norton", ON_GPU, ONE_EPOCH, *options)
     terms = r"clip_caption [\d.]+ .*video_paragraph [\d.]+ .*memory_gb "
     assert re.search(rf"\| train \| .*{terms}", log)
@@ -231,7 +261,13 @@ def test_two_gpus_make_the_same_updates_as_one_with_twice_the_batches(
 ) -> None:
     common = [ON_GPU, ONE_EPOCH, "fairseq.common.seed=5"]
     train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
-    train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
+    train(
+        VIDEOCLIP,
+        corpus,
+        tmp_path / "one",
+        *common,
+        "fairseq.optimization.update_freq=[2]",
+    )
     one = load_checkpoint(tmp_path / "one" / "checkpoint_last.pt")["model"]
     two = load_checkpoint(tmp_path / "two" / "checkpoint_last.pt")["model"]
     differences = [float((one[name] - two[name]).abs().mean()) for name in one]
@@ -241,6 +277,11 @@ def test_two_gpus_make_the_same_updates_as_one_with_twice_the_batches(
 @pytest.mark.gpu
 @needs_two
 def test_two_gpus_gather_their_clips_as_negatives(corpus: Path, tmp_path: Path) -> None:
-    options = [ON_GPU, ONE_EPOCH, "loss.gather_negatives=true", "fairseq.common.bf16=true"]
+    options = [
+        ON_GPU,
+        ONE_EPOCH,
+        "loss.gather_negatives=true",
+        "fairseq.common.bf16=true",
+    ]
     log = train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_small")
     assert re.search(r"\| train \| .*clip_caption [\d.]+", log)

@@ -21,7 +21,9 @@ SAVES = {"SIGTERM", "SIGINT", "one rank asked"}
 
 
 @pytest.fixture(scope="module")
-def outcomes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def outcomes(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("chaos")
     command = [sys.executable, "-m", "tests.support.chaos", corpus, folder / "runs"]
     command += ["--quick", "--json", folder / "outcomes.json"]
@@ -40,14 +42,18 @@ def outcomes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
     return found
 
 
-def test_every_interrupted_run_ends_like_the_whole_one(outcomes: list[dict[str, Any]]) -> None:
+def test_every_interrupted_run_ends_like_the_whole_one(
+    outcomes: list[dict[str, Any]],
+) -> None:
     """Weights, optimizer, plans and metrics are equal to the bit."""
     assert len(outcomes) == 12
     different = [one for one in outcomes if one["different"]]
     assert not different, json.dumps(different, indent=1)
 
 
-def test_a_run_that_is_asked_to_stop_loses_no_update(outcomes: list[dict[str, Any]]) -> None:
+def test_a_run_that_is_asked_to_stop_loses_no_update(
+    outcomes: list[dict[str, Any]],
+) -> None:
     asked = [one for one in outcomes if one["kind"] in SAVES]
     assert {one["kind"] for one in asked} == SAVES
     for one in asked:
@@ -62,7 +68,9 @@ def test_a_run_that_is_saved_at_every_moment_loses_one_update(
     assert one["lost_updates"] <= 1, one
 
 
-def test_the_others_end_when_a_process_is_lost_or_hangs(outcomes: list[dict[str, Any]]) -> None:
+def test_the_others_end_when_a_process_is_lost_or_hangs(
+    outcomes: list[dict[str, Any]],
+) -> None:
     for kind in ("one rank lost", "one rank hangs"):
         (one,) = (one for one in outcomes if one["kind"] == kind)
         assert -9 in one["codes"], one

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.e2e
 def test_commands_that_were_killed_and_run_again_write_the_same_files(tmp_path):
     command = [sys.executable, "-m", "tests.support.killed_chain", str(tmp_path), "1"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "71 files, of which 0 differ" in done.stdout

@@ -23,7 +23,10 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 
-EPOCHS = ["fairseq.optimization.max_epoch=2", "fairseq.checkpoint.save_interval_updates=2"]
+EPOCHS = [
+    "fairseq.optimization.max_epoch=2",
+    "fairseq.checkpoint.save_interval_updates=2",
+]
 LAUNCHER = [sys.executable, "locallaunch.py"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 NODES = ["--nnodes", "2", "--rdzv-endpoint", f"{ADDRESSES[0]}:29400"]
@@ -33,7 +36,9 @@ Outcome = tuple[dict[str, torch.Tensor], list[tuple[str, int, float]]]
 
 
 def outcome(save_dir: Path) -> Outcome:
-    rows = [(row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)]
+    rows = [
+        (row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)
+    ]
     return load_checkpoint(save_dir / "checkpoint_last.pt")["model"], rows
 
 
@@ -69,7 +74,9 @@ def finish(*jobs: subprocess.Popen[str], code: int = 0) -> list[str]:
     finally:
         for each in jobs:
             each.kill()
-    assert [each.returncode for each in jobs] == [code] * len(jobs), "\n".join(logs)[-6000:]
+    assert [each.returncode for each in jobs] == [code] * len(jobs), "\n".join(logs)[
+        -6000:
+    ]
     return logs
 
 
@@ -122,7 +129,9 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     wait_for_checkpoint(tmp_path)
     launcher.send_signal(signum)
     (log,) = finish(launcher, code=REQUEUE_CODE)
-    assert log.count(f"stopped by {signum.name}: saved {tmp_path}/checkpoint_last.pt") == 1
+    assert (
+        log.count(f"stopped by {signum.name}: saved {tmp_path}/checkpoint_last.pt") == 1
+    )
     assert log.count("interrupted; run the same command again to continue") == 1
     finish(start(command))
     assert_identical(outcome(tmp_path), two_processes)
@@ -132,7 +141,14 @@ def test_a_job_continues_after_the_loss_of_a_rank(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     launcher = start(
-        [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2", "--max-restarts", "1"]
+        [
+            *LAUNCHER,
+            *job(corpus, tmp_path),
+            "--jobtype",
+            "local_2",
+            "--max-restarts",
+            "1",
+        ]
     )
     kill_a_rank(launcher, tmp_path)
     finish(launcher)
@@ -154,7 +170,12 @@ def test_two_machines_train_as_one(
             options = [*job(corpus, tmp_path), *NODES, *place]
         else:
             # These two are found out where the host's name resolves to its address.
-            place = ["--rdzv-conf", f"is_host={rank == 0}", "--local-addr", ADDRESSES[rank]]
+            place = [
+                "--rdzv-conf",
+                f"is_host={rank == 0}",
+                "--local-addr",
+                ADDRESSES[rank],
+            ]
             options = [*NODES, "--rdzv-backend", "c10d", *place]
             options += ["-m", "mmpt.train", *job(corpus, tmp_path)]
         jobs.append(start([*host, *launcher, *options]))
@@ -180,7 +201,9 @@ def test_machines_with_other_settings_are_refused(
 ) -> None:
     command = [*LAUNCHER, *job(corpus, tmp_path), *NODES, "--jobtype", "local_1"]
     jobs = [
-        start([*host, *command, "--node-rank", str(rank), f"fairseq.common.seed={rank}"])
+        start(
+            [*host, *command, "--node-rank", str(rank), f"fairseq.common.seed={rank}"]
+        )
         for rank, host in enumerate(hosts)
     ]
     for log in finish(*jobs, code=2):
@@ -194,8 +217,21 @@ def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
 ) -> None:
     """Equal except for rounding, as gradients are added in another order. No dropout here."""
     common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
-    train(VIDEOCLIP, corpus, tmp_path / "four", *common, jobtype="local_4", OMP_NUM_THREADS="1")
-    train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[4]")
+    train(
+        VIDEOCLIP,
+        corpus,
+        tmp_path / "four",
+        *common,
+        jobtype="local_4",
+        OMP_NUM_THREADS="1",
+    )
+    train(
+        VIDEOCLIP,
+        corpus,
+        tmp_path / "one",
+        *common,
+        "fairseq.optimization.update_freq=[4]",
+    )
     one, four = outcome(tmp_path / "one"), outcome(tmp_path / "four")
     assert [row[:2] for row in one[1]] == [row[:2] for row in four[1]]
     for (_, _, loss), (_, _, other) in zip(one[1], four[1], strict=True):

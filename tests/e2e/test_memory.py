@@ -14,7 +14,11 @@ SMALL_DEVICE = "model.model_cls=tests.support.small_device.SmallDevice"
 
 def test_one_of_two_processes_repeats_its_steps(corpus: Path, tmp_path: Path) -> None:
     # Batches of 64 clips.
-    options = ["fairseq.optimization.update_freq=[2]", "clips_per_forward=48", ONE_EPOCH]
+    options = [
+        "fairseq.optimization.update_freq=[2]",
+        "clips_per_forward=48",
+        ONE_EPOCH,
+    ]
     log = train(
         VIDEOCLIP,
         corpus,
@@ -29,10 +33,21 @@ def test_one_of_two_processes_repeats_its_steps(corpus: Path, tmp_path: Path) ->
     assert re.search(r"\| valid \|.* loss [\d.]+", log)
 
 
-def test_with_gathered_negatives_no_step_is_repeated(corpus: Path, tmp_path: Path) -> None:
-    overrides = [*corpus_overrides(corpus, tmp_path), SMALL_DEVICE, "loss.gather_negatives=true"]
-    run = launch([VIDEOCLIP, "--jobtype", "local_small", *overrides], MMPT_TEST_FITS="20")
+def test_with_gathered_negatives_no_step_is_repeated(
+    corpus: Path, tmp_path: Path
+) -> None:
+    overrides = [
+        *corpus_overrides(corpus, tmp_path),
+        SMALL_DEVICE,
+        "loss.gather_negatives=true",
+    ]
+    run = launch(
+        [VIDEOCLIP, "--jobtype", "local_small", *overrides], MMPT_TEST_FITS="20"
+    )
     assert run.returncode in (1, 2), run.stderr[
         -3000:
     ]  # the exit code of the process that ends first
-    assert "With `loss.gather_negatives` the processes wait for each other in a step" in run.stderr
+    assert (
+        "With `loss.gather_negatives` the processes wait for each other in a step"
+        in run.stderr
+    )

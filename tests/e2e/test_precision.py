@@ -22,7 +22,9 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.e2e
 
 
-def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> list[float]:
+def train(
+    corpus: Path, save_dir: Path, *more: str, resume: bool = False
+) -> list[float]:
     """Trains in half precision without a GPU, which the launcher does not do.
 
     Returns:
@@ -45,11 +47,17 @@ def train(corpus: Path, save_dir: Path, *more: str, resume: bool = False) -> lis
     return [float(loss) for loss in re.findall(r"\| train \| .*?\| loss ([\d.]+)", log)]
 
 
-def test_a_compiled_bfloat16_run_learns_and_continues_eagerly(corpus: Path, tmp_path: Path) -> None:
+def test_a_compiled_bfloat16_run_learns_and_continues_eagerly(
+    corpus: Path, tmp_path: Path
+) -> None:
     half = "fairseq.common.bf16=true"
     (first,) = train(corpus, tmp_path, half, "model.compile=true", ONE_EPOCH)
-    assert first == pytest.approx(8.701, abs=0.05)  # float32 gives 8.701; measured 8.715
-    (second,) = train(corpus, tmp_path, half, "fairseq.optimization.max_epoch=2", resume=True)
+    assert first == pytest.approx(
+        8.701, abs=0.05
+    )  # float32 gives 8.701; measured 8.715
+    (second,) = train(
+        corpus, tmp_path, half, "fairseq.optimization.max_epoch=2", resume=True
+    )
     assert second < first
     check_loads_into_float32(corpus, tmp_path)
 
@@ -69,10 +77,13 @@ def check_loads_into_float32(corpus: Path, save_dir: Path) -> None:
         load_config(ROOT / VIDEOCLIP, corpus_overrides(corpus, save_dir))
     ).build_model(pretrained=False)
     model.load_state_dict(
-        {key.removeprefix("mmmodel."): value for key, value in saved.items()}, strict=True
+        {key.removeprefix("mmmodel."): value for key, value in saved.items()},
+        strict=True,
     )
 
 
 def test_the_mixed_precision_of_fairseq_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"`fairseq.common.amp` must be false: .* set"):
+    with pytest.raises(
+        ConfigError, match=r"`fairseq.common.amp` must be false: .* set"
+    ):
         load_config(ROOT / VIDEOCLIP, ["fairseq.common.amp=true"])

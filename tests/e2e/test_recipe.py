@@ -64,7 +64,9 @@ def read_page() -> list[Command]:
     A `text` block shows output of the last command before it.
     """
     commands: list[Command] = []
-    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
+    for language, block in re.findall(
+        r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
+    ):
         if language == "bash":
             lines = block.replace("\\\n", " ").splitlines()
             commands += [Command(line) for line in lines if line.strip()]
@@ -91,7 +93,12 @@ def run(command: Command, site_url: str) -> None:
         line = [sys.executable, "-m", "mmpt"] if program == "mmpt" else [program]
         env = os.environ | {"PYTHONPATH": os.getcwd()}
         done = subprocess.run(
-            [*line, *arguments], capture_output=True, text=True, timeout=300, check=False, env=env
+            [*line, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=env,
         )
         command.code, command.output = done.returncode, done.stdout + done.stderr
         return
@@ -172,23 +179,31 @@ def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
 def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
     folders = {"data/feat/feat_how2_s3d": [*TRAIN, *VAL], "data/mine/feat": MINE}
     for command in recipe.commands:
-        if match := re.search(r"mmpt extract --vdir raw/(\S+) --fdir (\S+)", command.text):
+        if match := re.search(
+            r"mmpt extract --vdir raw/(\S+) --fdir (\S+)", command.text
+        ):
             folders.setdefault(match[2], [TEST_SETS.get(match[1], "")])
     assert len(folders) == len(TEST_SETS) + 2
     for folder, ids in folders.items():
-        assert sorted(path.stem for path in (recipe.root / folder).glob("*.npy")) == sorted(ids)
+        assert sorted(
+            path.stem for path in (recipe.root / folder).glob("*.npy")
+        ) == sorted(ids)
         for name in ids:
             features = np.load(recipe.root / folder / f"{name}.npy")
             assert (features.shape, features.dtype) == ((1, 512), np.float16)
             # Measured 3e-5.
-            assert np.linalg.norm(features[0].astype(np.float32)) == pytest.approx(1, abs=1e-3)
+            assert np.linalg.norm(features[0].astype(np.float32)) == pytest.approx(
+                1, abs=1e-3
+            )
 
 
 def test_unusable_videos_are_listed(recipe: Recipe) -> None:
     features = recipe.root / "data/feat"
     summary = json.loads((features / "feat_how2_s3d/extract_summary.json").read_text())
     assert list(summary["failed"]) == [BROKEN]
-    unpacked = (features / "feat_how2_s3d_shard_small/train_not_packed.json").read_text()
+    unpacked = (
+        features / "feat_how2_s3d_shard_small/train_not_packed.json"
+    ).read_text()
     assert list(json.loads(unpacked)) == [BROKEN]
 
 
@@ -208,10 +223,18 @@ def test_the_page_makes_every_file_that_the_yamls_name(recipe: Recipe) -> None:
 
 
 def test_training_on_own_videos_writes_a_checkpoint(recipe: Recipe) -> None:
-    weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")["model"]
-    start = load_checkpoint(recipe.root / "runs/retri/videoclip/checkpoint_best.pt")["model"]
+    weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")[
+        "model"
+    ]
+    start = load_checkpoint(recipe.root / "runs/retri/videoclip/checkpoint_best.pt")[
+        "model"
+    ]
     before = {name: start[name.removeprefix("mmmodel.")] for name in weights}
-    moved = [name for name, tensor in weights.items() if not torch.equal(tensor, before[name])]
+    moved = [
+        name
+        for name, tensor in weights.items()
+        if not torch.equal(tensor, before[name])
+    ]
     assert moved
     assert all("LayerNorm" in name for name in moved)
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
@@ -219,7 +242,17 @@ def test_training_on_own_videos_writes_a_checkpoint(recipe: Recipe) -> None:
 
 def made_files(root: Path) -> dict[Path, bytes]:
     """Returns the contents of all data files and YAMLs, without reports about the last run."""
-    suffixes = (".npy", ".lst", ".jsonl", ".csv", ".yaml", "_meta.json", ".zip", ".pth", ".pkl")
+    suffixes = (
+        ".npy",
+        ".lst",
+        ".jsonl",
+        ".csv",
+        ".yaml",
+        "_meta.json",
+        ".zip",
+        ".pth",
+        ".pkl",
+    )
     folders = (root / name for name in ("data", "pretrained_models", "projects"))
     paths = (path for folder in folders for path in folder.rglob("*"))
     return {path: path.read_bytes() for path in paths if path.name.endswith(suffixes)}

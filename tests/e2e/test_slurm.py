@@ -20,7 +20,10 @@ from tests.support.slurm_cluster import missing_program, slurm_cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.spawn]
 
-EPOCHS = ["fairseq.optimization.max_epoch=2", "fairseq.checkpoint.save_interval_updates=2"]
+EPOCHS = [
+    "fairseq.optimization.max_epoch=2",
+    "fairseq.checkpoint.save_interval_updates=2",
+]
 NODES = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1"]
 SLOW = ["loss.loss_cls=tests.support.slow_loss.SlowLoss", "loss.pause_s=0.7"]
 URGENT = ["--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true"]
@@ -47,7 +50,14 @@ class Cluster:
 
     def submit(self, corpus: Path, save_dir: Path, *more: str) -> str:
         """Submits a training, and returns its id."""
-        job = [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS, *NODES, *more]
+        job = [
+            VIDEOCLIP,
+            *corpus_overrides(corpus, save_dir),
+            *QUICK,
+            *EPOCHS,
+            *NODES,
+            *more,
+        ]
         out = self.run(sys.executable, "locallaunch.py", *job, "--jobtype", "slurm")
         found = re.match(r"submitted job (\d+)\n", out)
         assert found, out
@@ -57,7 +67,9 @@ class Cluster:
     def show(self, job: str) -> dict[str, str]:
         """Returns what SLURM knows about a job."""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
-        return {name: value for name, _, value in (word.partition("=") for word in words)}
+        return {
+            name: value for name, _, value in (word.partition("=") for word in words)
+        }
 
     def wait(self, job: str, state: str) -> dict[str, str]:
         """Waits until a job has a state, and returns what SLURM knows about it."""
@@ -86,7 +98,9 @@ def weights(save_dir: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(save_dir / "checkpoint_last.pt")["model"]
 
 
-def assert_identical(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
+def assert_identical(
+    one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]
+) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -98,7 +112,9 @@ def log_of(save_dir: Path, job: str) -> str:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if missing := missing_program():
-        pytest.skip(f"the program `{missing}` is not installed (apt-get install slurm-wlm)")
+        pytest.skip(
+            f"the program `{missing}` is not installed (apt-get install slurm-wlm)"
+        )
     try:
         with slurm_cluster(tmp_path_factory.mktemp("slurm")) as env:
             yield Cluster(env)
@@ -107,7 +123,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def expected(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def expected(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, torch.Tensor]:
     """The weights after a training in two processes on one machine."""
     save_dir = tmp_path_factory.mktemp("runs") / "two"
     train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2", OMP_NUM_THREADS="1")
@@ -156,7 +174,10 @@ def test_a_mistake_is_in_the_log_and_in_the_exit_code(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "list").write_text((corpus / "how2_s3d_train.lst").read_text())
-    mistake = [f"dataset.train_path={tmp_path}/list", f"slurm.setup=[rm {tmp_path}/list]"]
+    mistake = [
+        f"dataset.train_path={tmp_path}/list",
+        f"slurm.setup=[rm {tmp_path}/list]",
+    ]
     job = cluster.submit(corpus, tmp_path, *mistake)
     assert cluster.wait(job, "FAILED")["ExitCode"] == "2:0"
     log = log_of(tmp_path, job)

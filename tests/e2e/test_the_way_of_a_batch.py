@@ -22,24 +22,35 @@ HELPERS = ("mmpt/utils/", "mmpt/config/", "mmpt/errors.py", "mmpt/registry.py")
 
 def named_files() -> dict[str, list[str]]:
     """Returns the files that each section of the page links, by its heading."""
-    sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[
+        1:
+    ]
     return {
-        section.splitlines()[0]: re.findall(r"^\d+\. \[`([^`]+\.py)`\]", section, re.MULTILINE)
+        section.splitlines()[0]: re.findall(
+            r"^\d+\. \[`([^`]+\.py)`\]", section, re.MULTILINE
+        )
         for section in sections
     }
 
 
 @pytest.fixture(scope="module")
-def entered(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def entered(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[str]]:
     """The files that the first step and the refresh of a small Norton training enter."""
     folder = tmp_path_factory.mktemp("traced")
     yaml = folder / "run.yaml"
     options = ["fairseq.optimization.max_update=1", "fairseq.dataset.num_workers=0"]
     # Batches are loaded when they are asked for, not by a thread in advance.
-    options += ["fairseq.dataset.data_buffer_size=0", "fairseq.checkpoint.restore_file=null"]
+    options += [
+        "fairseq.dataset.data_buffer_size=0",
+        "fairseq.checkpoint.restore_file=null",
+    ]
     options += [f"fairseq.common.tensorboard_logdir={folder}/run"]
     overrides = [*corpus_overrides(corpus, folder), *QUICK, *options]
-    config = load_config(NORTON, [*overrides, "fairseq.checkpoint.reset_optimizer=false"])
+    config = load_config(
+        NORTON, [*overrides, "fairseq.checkpoint.reset_optimizer=false"]
+    )
     save_resolved(config, yaml)
     command = training_command(config, str(yaml), 1, 1, 0, resume=True)
     script = [sys.executable, "-m", "tests.support.traced_training", *command]
@@ -71,12 +82,17 @@ def test_every_named_file_exists() -> None:
 
 def test_the_page_names_the_files_of_a_step(entered: dict[str, list[str]]) -> None:
     sections = named_files()
-    named = {*sections["From the list to the batch"], *sections["From the batch to the gradient"]}
+    named = {
+        *sections["From the list to the batch"],
+        *sections["From the batch to the gradient"],
+    }
     assert named == set(entered["step"])
 
 
 def test_the_page_names_the_files_of_the_refresh(entered: dict[str, list[str]]) -> None:
     sections = named_files()
-    built = set(sections["From the command to the training process"])  # a data set of its own
+    built = set(
+        sections["From the command to the training process"]
+    )  # a data set of its own
     more = set(entered["refresh"]) - set(entered["step"]) - built
     assert set(sections["The refresh"]) == more

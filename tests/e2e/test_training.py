@@ -33,20 +33,33 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.e2e
 
 
-def weights(save_dir: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
+def weights(
+    save_dir: Path, name: str = "checkpoint_last.pt"
+) -> dict[str, torch.Tensor]:
     return load_checkpoint(save_dir / name)["model"]
 
 
 @pytest.fixture(scope="module")
-def videoclip(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def videoclip(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
     """The folder and the log of a VideoCLIP run of two epochs in one process."""
     save_dir = tmp_path_factory.mktemp("runs") / "videoclip"
-    return save_dir, train(VIDEOCLIP, corpus, save_dir, "fairseq.optimization.max_epoch=2")
+    return save_dir, train(
+        VIDEOCLIP, corpus, save_dir, "fairseq.optimization.max_epoch=2"
+    )
 
 
 def test_a_run_logs_its_terms_and_saves_its_config(videoclip: tuple[Path, str]) -> None:
     save_dir, log = videoclip
-    pace = ("clips_per_s", "videos_per_s", "tflops", "data_wait", "minutes_left", "memory_gb")
+    pace = (
+        "clips_per_s",
+        "videos_per_s",
+        "tflops",
+        "data_wait",
+        "minutes_left",
+        "memory_gb",
+    )
     for name in ("clip_caption", "accuracy", *pace):
         assert re.search(rf"\| train \| .*{name} ", log), name
     assert re.search(r"\| valid \| epoch 002 .*loss ", log)
@@ -61,7 +74,9 @@ def test_a_run_logs_its_terms_and_saves_its_config(videoclip: tuple[Path, str]) 
     ]
 
 
-def test_metrics_are_logged_once_per_update_and_validation(videoclip: tuple[Path, str]) -> None:
+def test_metrics_are_logged_once_per_update_and_validation(
+    videoclip: tuple[Path, str],
+) -> None:
     rows = read_metrics(videoclip[0])
     train = [row for row in rows if row["split"] == "train"]
     valid = [row for row in rows if row["split"] == "valid"]
@@ -88,9 +103,14 @@ def test_norton_trains_layernorm_and_a_temperature_from_the_videoclip_checkpoint
     corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
 ) -> None:
     start = videoclip[0] / "checkpoint_best.pt"
-    options = [f"fairseq.checkpoint.restore_file={start}", "loss.learnable_temperature=true"]
+    options = [
+        f"fairseq.checkpoint.restore_file={start}",
+        "loss.learnable_temperature=true",
+    ]
     log = train(NORTON, corpus, tmp_path, ONE_EPOCH, *options, jobtype="local_small")
-    assert re.search(r"\| train \| .*clip_caption .*video_paragraph .*temperature ", log)
+    assert re.search(
+        r"\| train \| .*clip_caption .*video_paragraph .*temperature ", log
+    )
     before, after = weights(start.parent, start.name), weights(tmp_path)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved
@@ -113,7 +133,10 @@ def test_a_run_cannot_continue_with_other_trained_parameters(
 def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
 ) -> None:
-    best, last = videoclip[0] / "checkpoint_best.pt", videoclip[0] / "checkpoint_last.pt"
+    best, last = (
+        videoclip[0] / "checkpoint_best.pt",
+        videoclip[0] / "checkpoint_last.pt",
+    )
     arguments = [
         SCORES,
         "--jobtype",
@@ -126,7 +149,9 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     ]
     run = launch(arguments)
     assert run.returncode == 0, run.stderr
-    assert re.search(r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE)
+    assert re.search(
+        r"^ +chance +checkpoint_best +checkpoint_last$", run.stdout, re.MULTILINE
+    )
     assert "full video, DTW as published, R@1" in run.stdout
     for line in job_commands.SCORING_PHASES.values():
         output = run.stdout + run.stderr
@@ -147,7 +172,13 @@ def test_two_processes_make_the_same_updates_as_one_with_twice_the_batches(
     """
     common = [ONE_EPOCH, "fairseq.common.seed=5"]
     train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
-    train(VIDEOCLIP, corpus, tmp_path / "one", *common, "fairseq.optimization.update_freq=[2]")
+    train(
+        VIDEOCLIP,
+        corpus,
+        tmp_path / "one",
+        *common,
+        "fairseq.optimization.update_freq=[2]",
+    )
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     worst = max(float((one[name] - two[name]).abs().max()) for name in one)
     # Adam may turn the rounding error of a tiny gradient into a step of up to lr, but seldom does.
@@ -157,14 +188,20 @@ def test_two_processes_make_the_same_updates_as_one_with_twice_the_batches(
     rows = read_metrics(tmp_path / "two")
     # Only one process writes.
     assert len(rows) == len({(row["split"], row["update"]) for row in rows}) > 2
-    plans = [(tmp_path / name / "retri" / "plan_e1.json").read_text() for name in ("one", "two")]
+    plans = [
+        (tmp_path / name / "retri" / "plan_e1.json").read_text()
+        for name in ("one", "two")
+    ]
     assert json.loads(plans[0])["batches"] == json.loads(plans[1])["batches"]
 
 
 def test_a_killed_run_continues_where_it_stopped(
     corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
 ) -> None:
-    options = ["fairseq.optimization.max_epoch=2", "fairseq.checkpoint.save_interval_updates=3"]
+    options = [
+        "fairseq.optimization.max_epoch=2",
+        "fairseq.checkpoint.save_interval_updates=3",
+    ]
     command = [sys.executable, "locallaunch.py", VIDEOCLIP, "--jobtype", "local_single"]
     command += [*corpus_overrides(corpus, tmp_path), *QUICK, *options]
     run = subprocess.Popen(
@@ -180,7 +217,10 @@ def test_a_killed_run_continues_where_it_stopped(
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    assert load_checkpoint(saved)["extra_state"]["train_iterator"]["iterations_in_epoch"] == 3
+    assert (
+        load_checkpoint(saved)["extra_state"]["train_iterator"]["iterations_in_epoch"]
+        == 3
+    )
     # The process may have been killed while it copied this file.
     shutil.copy(saved, tmp_path / "checkpoint_last.pt")
     plan = tmp_path / "retri" / "plan_e1.json"
@@ -200,7 +240,9 @@ def test_a_killed_run_continues_where_it_stopped(
 
 def recorded_losses(save_dir: Path) -> list[tuple[str, int, float]]:
     """Returns split, update and loss of every row of metrics."""
-    return [(row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)]
+    return [
+        (row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)
+    ]
 
 
 def test_broken_features_in_a_loader_worker_are_one_message_and_exit_code_2(
@@ -213,4 +255,6 @@ def test_broken_features_in_a_loader_worker_are_one_message_and_exit_code_2(
     options = {"jobtype": "local_small", "exit_code": 2}
     log = train(VIDEOCLIP, damaged, tmp_path / "run", "retri_epoch=9", **options)
     assert "NaN" in log
-    assert any(name in log for name in (damaged / "how2_s3d_train.lst").read_text().split())
+    assert any(
+        name in log for name in (damaged / "how2_s3d_train.lst").read_text().split()
+    )

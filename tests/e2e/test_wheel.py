@@ -23,7 +23,12 @@ def run(*command: object, folder: Path) -> str:
     """Runs a command without the variables of this environment; returns its output."""
     env = {"PATH": os.defpath, "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*map(str, command)], cwd=folder, env=env, capture_output=True, text=True, check=False
+        [*map(str, command)],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout + done.stderr
@@ -40,10 +45,21 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     # Build from a copy, as setuptools leaves build/ and *.egg-info in the folder.
     source = top / "source"
-    shutil.copytree(ROOT / "mmpt", source / "mmpt", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "mmpt", source / "mmpt", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", source, "-w", top, folder=top)
+    run(
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        source,
+        "-w",
+        top,
+        folder=top,
+    )
 
     # A path file adds the packages of this environment. Path files among them are not read, so that
     # an editable mmpt is not found. A second path file hides what `[train]` does not install.
@@ -51,7 +67,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = top / "env" / "bin"
     (site,) = (top / "env").glob("lib/python*/site-packages")
     (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (site / "hide.pth").write_text(f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n")
+    (site / "hide.pth").write_text(
+        f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n"
+    )
     (wheel,) = top.glob("mmpt-*.whl")
     target = ("--python", programs / "python")
     run(*pip, *target, "install", "--no-deps", "--ignore-installed", wheel, folder=top)
@@ -75,7 +93,9 @@ def test_the_installed_package_is_complete(programs: Path, tmp_path: Path) -> No
 
 def files_of(package: Path) -> set[Path]:
     paths = (path for path in package.rglob("*") if path.is_file())
-    return {path.relative_to(package) for path in paths if "__pycache__" not in path.parts}
+    return {
+        path.relative_to(package) for path in paths if "__pycache__" not in path.parts
+    }
 
 
 def test_an_empty_folder_trains(programs: Path, tmp_path: Path) -> None:
@@ -89,4 +109,9 @@ def test_an_empty_folder_trains(programs: Path, tmp_path: Path) -> None:
     assert f"--user-dir {programs.parent}/lib/" in output
     assert "| valid | epoch 001 " in output
     assert (tmp_path / "runs/demo/checkpoint_best.pt").is_file()
-    assert {path.name for path in tmp_path.iterdir()} <= {"projects", "data", "runs", ".cache"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "projects",
+        "data",
+        "runs",
+        ".cache",
+    }

@@ -41,7 +41,9 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     return made
 
 
-def run(name: str, annotations: Path, features: Path, overrides: list[str], **options: bool) -> Run:
+def run(
+    name: str, annotations: Path, features: Path, overrides: list[str], **options: bool
+) -> Run:
     files = [f"dataset.test_path={annotations}", f"dataset.vfeat_dir={features}"]
     config = load_config(f"{PROJECT}/{name}.yaml", [*overrides, *files])
     return predict(config, device=torch.device("cpu"), **options)
@@ -75,7 +77,9 @@ def test_retrieval(tmp_path: Path) -> None:
     next_text_nD = np.roll(text_nD, -1, axis=0)
     video_nD = text_nD.copy()
     video_nD[::4] = 0.9 * next_text_nD[::4]
-    write_videos(tmp_path / "features", {f"video{n}": row for n, row in enumerate(video_nD)})
+    write_videos(
+        tmp_path / "features", {f"video{n}": row for n, row in enumerate(video_nD)}
+    )
     annotations = msrvtt_file(tmp_path, texts)
     result = run("test_vtt_zs", annotations, tmp_path / "features", overrides)
     numbers = result.rows[0]["metrics"]["RetrievalMetric"]
@@ -188,7 +192,9 @@ def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> 
     message = r"2 of 12 test items have no features \(2 videos: video3, video7\)"
     with pytest.raises(DataError, match=message):
         run("test_vtt_zs", path, tmp_path / "features", overrides)
-    scores = run("test_vtt_zs", path, tmp_path / "features", overrides, allow_missing=True)
+    scores = run(
+        "test_vtt_zs", path, tmp_path / "features", overrides, allow_missing=True
+    )
     assert scores.rows[0]["metrics"]["RetrievalMetric"]["R1"] == 1
     assert scores.rows[0]["num_items"] == 10
     assert scores.rows[0]["num_missing"] == 2
@@ -220,7 +226,9 @@ def random_clips(num_videos: int) -> Clips:
     return clips
 
 
-def caption_vectors(folder: Path, clips: Clips) -> tuple[list[str], dict[str, np.ndarray]]:
+def caption_vectors(
+    folder: Path, clips: Clips
+) -> tuple[list[str], dict[str, np.ndarray]]:
     """Returns the overrides of an oracle that knows all captions, and their vectors."""
     texts = []
     for listed in clips.values():
@@ -230,7 +238,9 @@ def caption_vectors(folder: Path, clips: Clips) -> tuple[list[str], dict[str, np
     return overrides, dict(zip(texts, vectors, strict=True))
 
 
-def write_features(folder: Path, clips: Clips, shown: Callable[[str, int], np.ndarray]) -> None:
+def write_features(
+    folder: Path, clips: Clips, shown: Callable[[str, int], np.ndarray]
+) -> None:
     """Write a feature per second: `shown(video, k)` during clip k, the later of two that overlap;
     noise in between.
     """
@@ -253,7 +263,9 @@ def youcook_metrics(
     return result.rows[0]["metrics"]
 
 
-def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_path: Path) -> None:
+def test_paragraphs_find_their_video_unless_another_shows_their_captions(
+    tmp_path: Path,
+) -> None:
     """The first two of every five videos show each other's captions. Nothing else shows these, and
     all others show their own.
     """
@@ -273,7 +285,11 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_pat
     write_features(tmp_path / "features", clips, shown)
     path = write_csv(tmp_path / "val.csv", clips)
     metrics: dict[str, dict[str, float]] = {}
-    for name in ("test_youcook_zs", "test_youcook_fullvideo_zs", "test_youcook_fullvideo_bg_zs"):
+    for name in (
+        "test_youcook_zs",
+        "test_youcook_fullvideo_zs",
+        "test_youcook_fullvideo_bg_zs",
+    ):
         metrics |= youcook_metrics(name, path, tmp_path / "features", overrides)
     for name in (*UNORDERED, *ORDERED):
         assert metrics[FULL][name] == metrics[BG][name] == pytest.approx(13 / 23)
@@ -283,7 +299,9 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(tmp_pat
     assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / num_clips)
 
 
-def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(tmp_path: Path) -> None:
+def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(
+    tmp_path: Path,
+) -> None:
     clips: Clips = {}
     for video, listed in random_clips(10).items():
         backwards = []

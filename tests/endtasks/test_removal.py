@@ -14,8 +14,12 @@ import pytest
 from mmpt.config.yaml_files import read_yaml
 from tests.support.paths import ROOT
 
-FOLDERS = sorted(path.parent for path in (ROOT / "mmpt" / "endtasks").glob("*/__init__.pyi"))
-YAMLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml"))
+FOLDERS = sorted(
+    path.parent for path in (ROOT / "mmpt" / "endtasks").glob("*/__init__.pyi")
+)
+YAMLS = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")
+)
 OPEN_ALL = """
 import json, sys
 import mmpt.cli.main, mmpt.reporting.report
@@ -74,5 +78,8 @@ def test_removing_its_folder_removes_a_benchmark(folder: Path, tmp_path: Path) -
         removed = public_names(folder).intersection(values)
         # Each removed class that the YAML names is one mistake, and nothing else is.
         for name in removed:
-            assert [text for text in problems if f"is called `{name}`." in text], (path, problems)
+            assert [text for text in problems if f"is called `{name}`." in text], (
+                path,
+                problems,
+            )
         assert len(problems) == len(removed), (path, problems)

@@ -66,7 +66,9 @@ def test_every_metric_is_computed_and_the_first_one_decides() -> None:
 
 
 def test_a_number_that_is_undefined_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"`metric: Undefined` must have .* nothing for R5"):
+    with pytest.raises(
+        DataError, match=r"`metric: Undefined` must have .* nothing for R5"
+    ):
         evaluator_of(Undefined())(nn.Identity(), [], torch.device("cpu"))
 
 
@@ -78,7 +80,9 @@ def row(fingerprint: str, recall: float) -> dict[str, object]:
     }
 
 
-def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(tmp_path: Path) -> None:
+def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "results" / "results.json"
     vtt = {"task": "vtt", "lens": (1, 2)}
     write_results(path, [row("aa", 0.1), row("bb", 0.2)], settings=vtt, chance=CHANCE)
@@ -108,9 +112,13 @@ def test_jobs_that_write_at_once_keep_each_others_rows(tmp_path: Path) -> None:
 def test_another_file_is_not_overwritten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"not a results file\. If it is damaged, move it away"):
+    with pytest.raises(
+        DataError, match=r"not a results file\. If it is damaged, move it away"
+    ):
         check_results(path)
-    with pytest.raises(DataError, match=r"not a results file\. If it is damaged, move it away"):
+    with pytest.raises(
+        DataError, match=r"not a results file\. If it is damaged, move it away"
+    ):
         write_results(path, [row("aa", 0.1)], settings={}, chance=CHANCE)
     assert path.read_text() == content
 
@@ -119,7 +127,9 @@ def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path: Path) 
     check_results(tmp_path / "new" / "results.json")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"no folder to write in\. Correct `eval.save_path`"):
+    with pytest.raises(
+        DataError, match=r"no folder to write in\. Correct `eval.save_path`"
+    ):
         check_results(tmp_path / "file" / "results.json")
 
 

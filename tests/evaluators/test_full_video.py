@@ -35,7 +35,9 @@ def test_caption_average_equals_a_loop(lengths: list[int]) -> None:
 @pytest.mark.parametrize("form", ["released", "corrected"])
 @pytest.mark.parametrize("kind", ["dtw", "otam"])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_alignment_scores_equal_a_loop(lengths: list[int], kind: str, form: Form) -> None:
+def test_alignment_scores_equal_a_loop(
+    lengths: list[int], kind: str, form: Form
+) -> None:
     scores = random_scores(lengths, 2)
     result = getattr(full_video, kind)(scores, Lengths.of(np.array(lengths)), form)
     assert result.dtype == np.float32
@@ -45,14 +47,20 @@ def test_alignment_scores_equal_a_loop(lengths: list[int], kind: str, form: Form
         for j, block in enumerate(row):
             distance = -block.astype(np.float64) * longest**2 / block.size
             expected[i, j] = naive_warping.score(distance, kind, form, longest, longest)
-    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 8.7e-6 of 164: float32
+    np.testing.assert_allclose(
+        result, expected, rtol=1e-6, atol=1e-5
+    )  # 8.7e-6 of 164: float32
 
 
-@pytest.mark.parametrize(("cells_per_chunk", "most_pairs"), [(1, 1), (72, 2), (1 << 18, 4)])
+@pytest.mark.parametrize(
+    ("cells_per_chunk", "most_pairs"), [(1, 1), (72, 2), (1 << 18, 4)]
+)
 def test_scores_of_pairs_do_not_depend_on_how_many_are_scored_at_a_time(
     cells_per_chunk: int, most_pairs: int
 ) -> None:
-    lengths = LENGTHS[0]  # at most two paragraphs and two videos of a length, padded to 36 cells
+    lengths = LENGTHS[
+        0
+    ]  # at most two paragraphs and two videos of a length, padded to 36 cells
     scores = random_scores(lengths, 3)
     num_pairs = []
 
@@ -60,14 +68,18 @@ def test_scores_of_pairs_do_not_depend_on_how_many_are_scored_at_a_time(
         num_pairs.append(scores_SWP.shape[2])
         return scores_SWP.max(axis=(0, 1))
 
-    result = full_video.score_pairs(scores, Lengths.of(np.array(lengths)), largest, cells_per_chunk)
+    result = full_video.score_pairs(
+        scores, Lengths.of(np.array(lengths)), largest, cells_per_chunk
+    )
     for i, row in enumerate(blocks_of(scores, lengths, lengths)):
         for j, block in enumerate(row):
             assert result[i, j] == block.max()
     assert max(num_pairs) == most_pairs
 
 
-@pytest.mark.parametrize(("scores_per_chunk", "num_chunks"), [(1, 30), (2000, 5), (1 << 24, 1)])
+@pytest.mark.parametrize(
+    ("scores_per_chunk", "num_chunks"), [(1, 30), (2000, 5), (1 << 24, 1)]
+)
 def test_ranks_do_not_depend_on_how_many_paragraphs_are_scored_at_a_time(
     scores_per_chunk: int, num_chunks: int
 ) -> None:

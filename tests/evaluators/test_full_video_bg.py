@@ -55,7 +55,9 @@ def test_alignment_scores_equal_a_loop(
     expected = []
     for row in blocks_of(scores, captions, windows):
         expected.append([loop_score(block, kind, form, *lengths.most) for block in row])
-    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)  # 3.1e-5 of 999: float32
+    np.testing.assert_allclose(
+        result, expected, rtol=1e-6, atol=1e-5
+    )  # 3.1e-5 of 999: float32
 
 
 def test_the_nearest_windows_are_kept_in_time_order() -> None:
@@ -74,5 +76,7 @@ def test_transport_reads_the_kept_windows_only() -> None:
     scores = np.array([[8.0, -50.0, 1.0, -50.0], [0.0, -50.0, 9.0, -50.0]])
     lengths = Lengths.of(np.array([2]), np.array([4]))
     with_background = full_video.optimal_transport(scores, lengths, background=True)
-    kept_only = full_video.optimal_transport(scores[:, [0, 2]], Lengths.of(np.array([2])))
+    kept_only = full_video.optimal_transport(
+        scores[:, [0, 2]], Lengths.of(np.array([2]))
+    )
     assert with_background.item() == kept_only.item() == pytest.approx(8.5, abs=0.01)

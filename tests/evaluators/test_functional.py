@@ -50,7 +50,9 @@ def test_ranks_do_not_change_with_the_scale_of_scores(
 
 
 @given(distinct_scores(), st.data())
-def test_ranks_follow_the_pairs_when_these_are_shuffled(scores: np.ndarray, data: Any) -> None:
+def test_ranks_follow_the_pairs_when_these_are_shuffled(
+    scores: np.ndarray, data: Any
+) -> None:
     order = np.array(data.draw(st.permutations(range(len(scores)))))
     shuffled = scores[order][:, order]
     ranks = ranks_from_scores(scores)
@@ -73,7 +75,9 @@ def test_the_credit_of_all_choices_is_one_and_follows_them_when_they_are_shuffle
     def credits_of(scores: np.ndarray) -> np.ndarray:
         """Returns the credit of every column as the target of all rows."""
         targets = range(len(scores))
-        return np.array([shared_credit(scores, np.full(len(scores), one)) for one in targets])
+        return np.array(
+            [shared_credit(scores, np.full(len(scores), one)) for one in targets]
+        )
 
     credit = credits_of(scores)
     np.testing.assert_allclose(credit.sum(axis=0), 1, rtol=1e-12)
@@ -105,15 +109,27 @@ def test_chance_is_the_mean_over_random_scores(num: int) -> None:
         runs.append(retrieval_metrics(ranks))
     for name, expected in chance_metrics(num).items():
         values = np.array([run[name] for run in runs])
-        error = 4 * values.std() / np.sqrt(len(values))  # four standard errors; the worst is 2.8
+        error = (
+            4 * values.std() / np.sqrt(len(values))
+        )  # four standard errors; the worst is 2.8
         assert values.mean() == pytest.approx(expected, abs=error + 1e-12), name
 
 
-def test_credit_is_shared_among_equal_choices_and_never_given_for_unknown_ones() -> None:
+def test_credit_is_shared_among_equal_choices_and_never_given_for_unknown_ones() -> (
+    None
+):
     certain = np.eye(5)[[1, 2, 3, 4]]
     assert shared_credit(certain, np.array([1, 0, 3, 0])).tolist() == [1, 0, 1, 0]
-    scores = np.array([[1, 2, 2, 0], [1, 2, 2, 0], [3, 2, 2, 0], [1.0, 2, 2, 0], [2, 2, 2, 2]])
-    assert shared_credit(scores, np.array([2, 0, 0, 7, 3])).tolist() == [0.5, 0, 1, 0, 0.25]
+    scores = np.array(
+        [[1, 2, 2, 0], [1, 2, 2, 0], [3, 2, 2, 0], [1.0, 2, 2, 0], [2, 2, 2, 2]]
+    )
+    assert shared_credit(scores, np.array([2, 0, 0, 7, 3])).tolist() == [
+        0.5,
+        0,
+        1,
+        0,
+        0.25,
+    ]
 
 
 @pytest.mark.parametrize("scores_per_chunk", [1, 23 * 5, 1 << 20])

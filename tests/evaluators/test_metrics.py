@@ -41,7 +41,8 @@ COLLAPSED_BG = BGRetrievalOutputs(
 
 
 @pytest.mark.parametrize(
-    "metric", [RetrievalMetric(), FullVideoRetrievalMetric(), FullVideoBGRetrievalMetric()]
+    "metric",
+    [RetrievalMetric(), FullVideoRetrievalMetric(), FullVideoBGRetrievalMetric()],
 )
 def test_results_and_chance_have_the_declared_names(metric: Metric) -> None:
     outputs = COLLAPSED_BG if metric.takes is BGRetrievalOutputs else youcook_like()
@@ -77,4 +78,6 @@ def test_a_collapsed_model_is_at_chance() -> None:
         (FullVideoRetrievalMetric(), collapsed),
         (FullVideoBGRetrievalMetric(), COLLAPSED_BG),
     ):
-        assert metric.compute(outputs) == pytest.approx(metric.chance(outputs), abs=1e-12)
+        assert metric.compute(outputs) == pytest.approx(
+            metric.chance(outputs), abs=1e-12
+        )

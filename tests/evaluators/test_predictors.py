@@ -24,7 +24,11 @@ class TinyTwoTower(nn.Module):
         self.num_calls = 0
 
     def forward(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         self.num_calls += 1
         text = self.words(caps).sum(dim=1)
@@ -58,7 +62,9 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     model = TinyTwoTower()
     with torch.no_grad():
         model.video.bias[0] = float("nan")
-    with pytest.raises(CheckpointError, match="3 of 3 rows of `pooled_video` are not finite"):
+    with pytest.raises(
+        CheckpointError, match="3 of 3 rows of `pooled_video` are not finite"
+    ):
         predict(model, batches(1))
 
 

@@ -34,12 +34,18 @@ def test_every_number_is_one_that_its_metric_computes(key: str) -> None:
         assert all(value is None or 1 < value < 100 for value in values)
 
 
-@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_evaluation_has_its_benchmark(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "path", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_every_evaluation_has_its_benchmark(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     benchmark = PUBLISHED[benchmark_key(path.stem)]
     assert benchmark.metric in load_config(path).metric
-    assert setting_of(path.stem) == ("zero-shot" if "_zs" in path.stem else "fine-tuned")
+    assert setting_of(path.stem) == (
+        "zero-shot" if "_zs" in path.stem else "fine-tuned"
+    )
 
 
 def test_some_numbers_from_the_papers() -> None:
@@ -63,12 +69,16 @@ def test_some_numbers_from_the_papers() -> None:
         ("mine", "mine", ""),
     ],
 )
-def test_the_name_of_a_yaml_says_benchmark_and_setting(task: str, key: str, setting: str) -> None:
+def test_the_name_of_a_yaml_says_benchmark_and_setting(
+    task: str, key: str, setting: str
+) -> None:
     assert benchmark_key(task) == key
     assert setting_of(task) == setting
 
 
-def row(data: str | None = "d" * 64, scored: int = 1000, missing: int = 0) -> dict[str, object]:
+def row(
+    data: str | None = "d" * 64, scored: int = 1000, missing: int = 0
+) -> dict[str, object]:
     return {"data_fingerprint": data, "num_items": scored, "num_missing": missing}
 
 
@@ -80,8 +90,14 @@ def test_equal_runs_have_no_notes() -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ({"a": row(), "b": row("e" * 64)}, "different data (a on dddddddddddd; b on eeeeeeeeeeee)"),
-        ({"a": row(scored=900, missing=100)}, "a was scored on 900 of 1,000 test items"),
+        (
+            {"a": row(), "b": row("e" * 64)},
+            "different data (a on dddddddddddd; b on eeeeeeeeeeee)",
+        ),
+        (
+            {"a": row(scored=900, missing=100)},
+            "a was scored on 900 of 1,000 test items",
+        ),
         ({"a": row(scored=500)}, "a was scored on 500 items, Norton's are on 1,000"),
         ({"a": {}}, "a did not record the data it was scored on"),
     ],

@@ -22,7 +22,9 @@ def loop_transport(scores: np.ndarray, epsilon: float) -> float:
 
 @pytest.mark.parametrize("epsilon", [1.0, 0.1])
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (6, 2), (4, 5), (5, 5)], ids=str)
-def test_the_scores_of_pairs_equal_a_loop(size: tuple[int, int], epsilon: float) -> None:
+def test_the_scores_of_pairs_equal_a_loop(
+    size: tuple[int, int], epsilon: float
+) -> None:
     rng = np.random.default_rng(4)
     scores_PSW = rng.normal(0.5, 2.0, size=(7, *size))
     result = transport_score(np.moveaxis(scores_PSW, 0, 2), epsilon)

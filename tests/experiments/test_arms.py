@@ -19,7 +19,9 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.getLogger("mmpt.config.loader").setLevel(logging.WARNING)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+@pytest.mark.parametrize(
+    "experiment", EXPERIMENTS, ids=lambda experiment: experiment.name
+)
 def test_every_training_command_has_a_valid_config(experiment: Experiment) -> None:
     for run in runs_of(experiment, [3], None):
         command = training_command(run)
@@ -48,7 +50,9 @@ def test_each_setting_changes_the_identity_of_a_run() -> None:
         Run.of(Arm("one", "One", {"nprobe": 1}, yaml=START.yaml), DEMO, 0),
     ]
     assert len({run.key for run in runs}) == len(runs)
-    assert len({run.arm_key for run in runs}) == len(runs) - 1  # seeds 0 and 1 are one arm
+    assert (
+        len({run.arm_key for run in runs}) == len(runs) - 1
+    )  # seeds 0 and 1 are one arm
 
 
 def test_norton_starts_from_videoclip_on_the_same_corpus_and_seed() -> None:
@@ -58,7 +62,12 @@ def test_norton_starts_from_videoclip_on_the_same_corpus_and_seed() -> None:
 
 
 def test_overrides_are_words_of_yaml() -> None:
-    overrides = {"loss.sequence_contrast": None, "a.lr": [0.001], "b": False, "c": "paper"}
+    overrides = {
+        "loss.sequence_contrast": None,
+        "a.lr": [0.001],
+        "b": False,
+        "c": "paper",
+    }
     assert override_words(overrides) == [
         "loss.sequence_contrast=null",
         "a.lr=[0.001]",

@@ -22,7 +22,9 @@ def test_statistics_of_two_videos() -> None:
         Caption(19.0, 27.0, "Fry it.", 0),  # middle 23: 3 s late
         Caption(27.0, 29.0, "Stir it.", 1),  # middle 28: 2 s early
     )
-    other = video("other", Caption(0.0, 2.0, "Hello.", None), Caption(4.0, 5.0, "Nice.", None))
+    other = video(
+        "other", Caption(0.0, 2.0, "Hello.", None), Caption(4.0, 5.0, "Nice.", None)
+    )
     found = narration_statistics([one, other])
     assert found == {
         "alignable": pytest.approx(3 / 6),
@@ -34,7 +36,12 @@ def test_statistics_of_two_videos() -> None:
 
 
 def test_statistics_without_late_captions() -> None:
-    assert narration_statistics([video("one", Caption(0.0, 2.0, "Hello.", None))])["offset_s"] == 0
+    assert (
+        narration_statistics([video("one", Caption(0.0, 2.0, "Hello.", None))])[
+            "offset_s"
+        ]
+        == 0
+    )
 
 
 def test_the_corpora_are_like_published_samples_of_howto100m() -> None:

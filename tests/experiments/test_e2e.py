@@ -28,7 +28,9 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.setattr(arms, "COMMON", {**arms.COMMON, **SMALL_RUN})
     plain = Arm("plain", "plain", {**ALL_WEIGHTS, **PLAIN_LOSS})
     pooled = Arm("C", "C", {**ALL_WEIGHTS, **LADDER["C"][1]}, against="plain")
-    return Experiment("tiny", "Does it run?", lambda corpus: [START, plain, pooled], (TINY,))
+    return Experiment(
+        "tiny", "Does it run?", lambda corpus: [START, plain, pooled], (TINY,)
+    )
 
 
 @pytest.mark.e2e

@@ -28,11 +28,15 @@ def scores(request: pytest.FixtureRequest) -> Scores:
     own_R = np.repeat(np.arange(12), captions)
     own_M = np.repeat(np.arange(12), clips)
     values += 2 * (own_R[:, None] == own_M)
-    return Scores(values.astype(np.float32), Lengths.of(captions, clips), bool(request.param))
+    return Scores(
+        values.astype(np.float32), Lengths.of(captions, clips), bool(request.param)
+    )
 
 
 def recall(scores_pn: np.ndarray) -> float:
-    return float(np.mean([row.argmax() == number for number, row in enumerate(scores_pn)]))
+    return float(
+        np.mean([row.argmax() == number for number, row in enumerate(scores_pn)])
+    )
 
 
 def test_the_release_has_the_constants_0_and_3(scores: Scores) -> None:
@@ -40,7 +44,9 @@ def test_the_release_has_the_constants_0_and_3(scores: Scores) -> None:
     by_dtw = dtw(scores.values, scores.lengths, background=background)
     by_otam = otam(scores.values, scores.lengths, background=background)
     moved = pair_scores(scores, "DTW", 3.0 if background else 0.0)
-    np.testing.assert_allclose(moved, by_dtw, rtol=1e-5, atol=1e-4)  # sums in another order
+    np.testing.assert_allclose(
+        moved, by_dtw, rtol=1e-5, atol=1e-4
+    )  # sums in another order
     np.testing.assert_array_equal(pair_scores(scores, "OTAM", 0.0), by_otam)
 
 
@@ -51,13 +57,17 @@ def test_recall_at_1_counts_rows_whose_diagonal_is_largest(scores: Scores) -> No
     assert recall_at_1(shifted) == recall(shifted) < recall(scores_pn)
 
 
-def test_a_constant_added_to_all_scores_moves_the_calibrated_constant(scores: Scores) -> None:
+def test_a_constant_added_to_all_scores_moves_the_calibrated_constant(
+    scores: Scores,
+) -> None:
     moved = Scores(scores.values + np.float32(8), scores.lengths, scores.background)
     found, moved_found = calibrated(scores), calibrated(moved)
     for way in WAYS:
         name = f"{way}-constant"
         assert moved_found[name] == pytest.approx(found[name] + 8, abs=1e-3)
-        assert moved_found[f"{way}-R1"] == pytest.approx(found[f"{way}-R1"], abs=1 / 12 + 1e-6)
+        assert moved_found[f"{way}-R1"] == pytest.approx(
+            found[f"{way}-R1"], abs=1 / 12 + 1e-6
+        )
     assert offset_curve(moved)["DTW"] != offset_curve(scores)["DTW"]
 
 
@@ -70,12 +80,16 @@ def test_the_calibration_does_not_use_the_pairing(scores: Scores) -> None:
     lengths = Lengths.of(scores.lengths.captions, clips[order])
     found = calibrated(Scores(scores.values[:, columns], lengths, scores.background))
     for way in WAYS:
-        assert found[f"{way}-constant"] == pytest.approx(calibrated(scores)[f"{way}-constant"])
+        assert found[f"{way}-constant"] == pytest.approx(
+            calibrated(scores)[f"{way}-constant"]
+        )
     assert found["DTW-R1"] < calibrated(scores)["DTW-R1"]
 
 
 def test_the_calibrated_constant_is_near_the_best_one(scores: Scores) -> None:
-    assert calibrated(scores)["DTW-R1"] >= max(offset_curve(scores)["DTW"]) - 1 / 12 - 1e-3
+    assert (
+        calibrated(scores)["DTW-R1"] >= max(offset_curve(scores)["DTW"]) - 1 / 12 - 1e-3
+    )
 
 
 def test_the_curve_has_a_value_per_constant(scores: Scores) -> None:

@@ -40,7 +40,9 @@ class FakeCommands(Commands):
 
 def step(folder: Path, key: str, *needs: str, command: str = "") -> Step:
     words = [command or key]
-    return Step(key, key, folder / key, lambda: [words], needs=list(needs), estimate_s=1.0)
+    return Step(
+        key, key, folder / key, lambda: [words], needs=list(needs), estimate_s=1.0
+    )
 
 
 def test_a_step_begins_after_those_that_it_needs(tmp_path: Path) -> None:
@@ -91,7 +93,9 @@ def test_steps_that_need_a_failed_one_are_left_out(tmp_path: Path) -> None:
     assert not steps[0].is_done
 
 
-def test_an_interrupt_stops_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_stops_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*args: object, **kwargs: object) -> None:
         time.sleep(0.5)
         raise KeyboardInterrupt
@@ -123,7 +127,11 @@ def test_runs_with_a_result_are_left_out(tmp_path: Path) -> None:
         steps = make_steps(runs, lambda run: 10.0, tmp_path, results)
         return [step.label for step in steps]
 
-    one_seed = ["corpus demo, seed 0", "videoclip on demo, seed 0", "one on demo, seed 0"]
+    one_seed = [
+        "corpus demo, seed 0",
+        "videoclip on demo, seed 0",
+        "one on demo, seed 0",
+    ]
     other_seed = [label.replace("seed 0", "seed 1") for label in one_seed]
     assert labels() == one_seed + other_seed
     append_result({"run": runs[0][1].key}, results)
@@ -139,12 +147,16 @@ def test_equal_runs_of_two_experiments_are_made_once(tmp_path: Path) -> None:
     assert steps[1].needs == [steps[0].key]
 
 
-def test_the_result_of_a_finished_run_is_recorded_again_if_it_is_lost(tmp_path: Path) -> None:
+def test_the_result_of_a_finished_run_is_recorded_again_if_it_is_lost(
+    tmp_path: Path,
+) -> None:
     run = Run.of(Arm("one", "One"), DEMO, 0)
     results = tmp_path / "results.jsonl"
     *_, last = make_steps([("name", run)], lambda run: 10.0, tmp_path, results)
     last.folder.mkdir(parents=True)
-    (last.folder / "measures.json").write_text('{"metrics": {"A": {"R1": 0.5}}, "curves": {}}')
+    (last.folder / "measures.json").write_text(
+        '{"metrics": {"A": {"R1": 0.5}}, "curves": {}}'
+    )
     done = {"key": run.key, "commands": ["python -m mmpt train"], "seconds": 60.0}
     (last.folder / "done.json").write_text(json.dumps(done))
     for _ in range(2):  # the second time it is there

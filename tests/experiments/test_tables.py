@@ -62,13 +62,19 @@ def test_results_belong_to_the_arm_and_corpus_with_their_settings() -> None:
 
 
 def test_the_tables_have_a_line_per_arm_and_a_column_per_number() -> None:
-    arms = [Arm("A", "plain"), Arm("B", "new", against="A"), Arm("C", "no results", against="A")]
+    arms = [
+        Arm("A", "plain"),
+        Arm("B", "new", against="A"),
+        Arm("C", "no results", against="A"),
+    ]
     by_arm = {"A": by_seed({0: 0.25, 1: 0.5}), "B": by_seed({0: 0.5, 1: 0.5}), "C": {}}
     text = tables(arms, by_arm)
     assert "| plain | 37.5 ± 12.5 |" in text
     assert "| new, against A | +12.5 ± 12.5 |" in text
     assert "no results" not in text
-    for table, numbers in zip(text.split("\n\n"), (*GROUPS.values(),) * 2, strict=False):
+    for table, numbers in zip(
+        text.split("\n\n"), (*GROUPS.values(),) * 2, strict=False
+    ):
         widths = {line.count("|") for line in table.splitlines()}
         assert len(widths) == 1, table
         assert numbers

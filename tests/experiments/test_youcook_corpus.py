@@ -38,7 +38,12 @@ def test_segments_are_in_time_order_and_do_not_overlap(tmp_path: Path) -> None:
 
 
 def test_sentences_with_common_rare_words_look_similar() -> None:
-    texts = ["boil the noodles", "drain the noodles", "chop the lettuce", "peel the onion"]
+    texts = [
+        "boil the noodles",
+        "drain the noodles",
+        "chop the lettuce",
+        "peel the onion",
+    ]
     world = sentence_world(CorpusSettings(), texts)
     looks = np.stack([world.prototype(number, "") for number in range(4)])
     cosines = looks @ looks.T
@@ -60,7 +65,10 @@ def test_a_narrator_says_a_part_of_a_sentence_in_its_order() -> None:
 def test_the_corpus_has_the_true_times_and_knows_all_words(tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     path = write_csv(tmp_path / "a.csv")
-    assert main(["--csv", str(path), "--out", str(out), "--num-val", "1", "--seed", "2"]) == 0
+    assert (
+        main(["--csv", str(path), "--out", str(out), "--num-val", "1", "--seed", "2"])
+        == 0
+    )
     train = (out / "how2_s3d_train.lst").read_text().split()
     (val,) = (out / "how2_s3d_val.lst").read_text().split()
     assert sorted([*train, val]) == ["a", "b", "c"]
@@ -77,7 +85,11 @@ def test_the_corpus_has_the_true_times_and_knows_all_words(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "header", "message"),
     [
-        ([], "end,start,sentence,video_id", "must have the columns video_id, start, end, text"),
+        (
+            [],
+            "end,start,sentence,video_id",
+            "must have the columns video_id, start, end, text",
+        ),
         (["--num-val", "3"], "end,start,text,video_id", "must have more than 3 videos"),
     ],
 )

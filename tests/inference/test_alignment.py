@@ -11,10 +11,13 @@ from mmpt.inference.alignment import align_sentences, monotone_peaks, span_aroun
 def test_monotone_peaks_are_the_best_of_all_orders():
     rng = np.random.default_rng(0)
     for _ in range(30):
-        plan = rng.integers(0, 5, size=(4, 6)).astype(float)  # small integers: many ties
+        plan = rng.integers(0, 5, size=(4, 6)).astype(
+            float
+        )  # small integers: many ties
         choices = itertools.combinations_with_replacement(range(6), 4)
         best = max(
-            sum(plan[row, second] for row, second in enumerate(choice)) for choice in choices
+            sum(plan[row, second] for row, second in enumerate(choice))
+            for choice in choices
         )
         peaks = monotone_peaks(plan)
         assert list(peaks) == sorted(peaks)
@@ -35,7 +38,11 @@ def test_scenes_of_a_hand_made_video_are_found():
     """
     scenes = torch.eye(4)[[0, 0, 0, 0, 1, 1, 2, 2, 2]]
     result = align_sentences(
-        3 * torch.eye(4)[[2, 0, 1, 3]], scenes, epsilon=0.3, iterations=50, monotone=False
+        3 * torch.eye(4)[[2, 0, 1, 3]],
+        scenes,
+        epsilon=0.3,
+        iterations=50,
+        monotone=False,
     )
     assert result.spans[:3] == [(6, 9), (0, 4), (4, 6)]
     np.testing.assert_allclose(result.scores[:3], 1, rtol=1e-6)

@@ -54,7 +54,9 @@ class Named(np.ndarray):
 
 LAYOUTS = {
     "negative strides": lambda array: np.flip(np.flip(array).copy()),
-    "negative stride of the last axis": lambda array: array[..., ::-1].copy()[..., ::-1],
+    "negative stride of the last axis": lambda array: array[..., ::-1].copy()[
+        ..., ::-1
+    ],
     "Fortran order": np.asfortranarray,
     "every second row": lambda array: np.repeat(array, 2, axis=0)[::2],
     "read-only": read_only,
@@ -65,7 +67,9 @@ LAYOUTS = {
     "torch, transposed": lambda array: torch.from_numpy(array.T.copy()).permute(
         *reversed(range(array.ndim))
     ),
-    "torch, expanded": lambda array: torch.from_numpy(array)[None].expand(2, *array.shape)[0],
+    "torch, expanded": lambda array: torch.from_numpy(array)[None].expand(
+        2, *array.shape
+    )[0],
 }
 
 
@@ -76,8 +80,12 @@ def test_the_layout_of_features_changes_no_result(model, layout, dtype, seconds)
     rows = features(seconds, dtype)
     given = LAYOUTS[layout](rows)
     assert torch.equal(model.encode_video(given), model.encode_video(rows))
-    assert torch.equal(model.encode_video([rows, given]), model.encode_video([rows, rows]))
-    assert torch.equal(model.similarity([given], TEXTS), model.similarity([rows], TEXTS))
+    assert torch.equal(
+        model.encode_video([rows, given]), model.encode_video([rows, rows])
+    )
+    assert torch.equal(
+        model.similarity([given], TEXTS), model.similarity([rows], TEXTS)
+    )
     alignment = model.align(given, TEXTS)
     expected = model.align(rows, TEXTS)
     np.testing.assert_array_equal(alignment.plan, expected.plan)
@@ -154,7 +162,10 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("container", [*CONTAINERS, "NumPy", "NumPy's strings"])
 def test_texts_come_in_any_sequence(model, container):
-    change = CONTAINERS | {"NumPy": np.array, "NumPy's strings": lambda v: list(np.array(v))}
+    change = CONTAINERS | {
+        "NumPy": np.array,
+        "NumPy's strings": lambda v: list(np.array(v)),
+    }
     given, expected = change[container], model.encode_text(TEXTS)
     assert torch.equal(model.encode_text(given(TEXTS)), expected)
     videos = model.encode_video(features(4))
@@ -182,7 +193,9 @@ def test_videos_come_in_any_sequence(model, container, tmp_path):
     assert torch.equal(model.encode_video(np.array(paths[:1] * 2)), expected)
     assert torch.equal(model.encode_video(np.str_(paths[0])), model.encode_video(rows))
     if container != "dict's keys":
-        assert torch.equal(model.encode_video(CONTAINERS[container]([rows, rows])), expected)
+        assert torch.equal(
+            model.encode_video(CONTAINERS[container]([rows, rows])), expected
+        )
 
 
 def test_align_takes_a_list_of_one_video(model):
@@ -220,10 +233,14 @@ class Table:
 )
 def test_all_methods_have_the_same_message_for_bad_texts(model, texts, found):
     for call in (model.encode_text, lambda t: model.similarity(features(2)[:, :64], t)):
-        with pytest.raises(DataError, match=rf"^texts must be one or more strings, but {found}\.$"):
+        with pytest.raises(
+            DataError, match=rf"^texts must be one or more strings, but {found}\.$"
+        ):
             call(texts)
     in_sentences = found.replace("texts", "sentences")
-    with pytest.raises(DataError, match=rf"^sentences must be .* strings, but {in_sentences}\.$"):
+    with pytest.raises(
+        DataError, match=rf"^sentences must be .* strings, but {in_sentences}\.$"
+    ):
         model.align(features(2), texts)
 
 
@@ -244,11 +261,23 @@ def test_all_methods_have_the_same_message_for_bad_texts(model, texts, found):
         (features(2) > 0, r"^videos: .* but is bool \[2, 512\]\.$"),
         (features(2) + 0j, r"^videos: .* but is complex64 \[2, 512\]\.$"),
         (features(2).astype(object), r"^videos: .* but is object \[2, 512\]\.$"),
-        (bgr_frames(1).astype(np.int64), r"^videos: .* but is int64 \[1, 2, 32, 32, 3\]\.$"),
-        (np.moveaxis(bgr_frames(1), -1, 2), r"^videos: .* but is uint8 \[1, 2, 3, 32, 32\]\.$"),
-        (bgr_frames(1).astype(float), r"^videos: frames must be uint8, .* divide by 255"),
+        (
+            bgr_frames(1).astype(np.int64),
+            r"^videos: .* but is int64 \[1, 2, 32, 32, 3\]\.$",
+        ),
+        (
+            np.moveaxis(bgr_frames(1), -1, 2),
+            r"^videos: .* but is uint8 \[1, 2, 3, 32, 32\]\.$",
+        ),
+        (
+            bgr_frames(1).astype(float),
+            r"^videos: frames must be uint8, .* divide by 255",
+        ),
         (np.full((2, 512), 1e300), r"^videos: features must be finite, but 2 of 2"),
-        (np.full((1, 512), 1e30), r"^videos: .* must be finite, but 1 of 1 hold NaN or infinity"),
+        (
+            np.full((1, 512), 1e30),
+            r"^videos: .* must be finite, but 1 of 1 hold NaN or infinity",
+        ),
     ],
 )
 def test_all_methods_have_the_same_message_for_bad_videos(model, videos, message):
@@ -265,7 +294,9 @@ def test_all_methods_have_the_same_message_for_bad_videos(model, videos, message
 def test_bad_vectors_are_refused(model):
     vectors = model.encode_text(TEXTS).numpy()
     message = r"must be vectors, floats \[N, D\], but is "
-    with pytest.raises(DataError, match=r"^texts must be .*, but texts\[0\] is float32\.$"):
+    with pytest.raises(
+        DataError, match=r"^texts must be .*, but texts\[0\] is float32\.$"
+    ):
         model.similarity(vectors, vectors[0])
     with pytest.raises(DataError, match=rf"^videos {message}int64 \[3, 64\]"):
         model.similarity(vectors.astype(int), vectors)
@@ -277,14 +308,20 @@ def test_bad_vectors_are_refused(model):
 
 def test_other_bad_arguments_are_refused(model):
     for batch_size in (0, 2.5, None):
-        with pytest.raises(DataError, match="`batch_size` must be a whole number of at least 1"):
+        with pytest.raises(
+            DataError, match="`batch_size` must be a whole number of at least 1"
+        ):
             model.encode_video(features(2), batch_size=batch_size)
     for change in ({"epsilon": 0}, {"iterations": 0}, {"epsilon": float("nan")}):
-        with pytest.raises(DataError, match="`epsilon` must be above 0 and `iterations` at least"):
+        with pytest.raises(
+            DataError, match="`epsilon` must be above 0 and `iterations` at least"
+        ):
             model.align(features(2), TEXTS, **change)
     with pytest.raises(DataError, match="video must be one video, but is 2"):
         model.align([features(2), features(3)], TEXTS)
-    with pytest.raises(DataError, match=r"^video_frames must be uint8.* but is None\.$"):
+    with pytest.raises(
+        DataError, match=r"^video_frames must be uint8.* but is None\.$"
+    ):
         model(None, None, None)
 
 
@@ -294,11 +331,15 @@ def test_a_damaged_file_is_named(model, tmp_path: Path):
         model.encode_video(tmp_path / "narrow.npy")
 
 
-def test_numbers_beyond_the_range_of_the_model_are_reported_instead_of_nan(tmp_path: Path):
+def test_numbers_beyond_the_range_of_the_model_are_reported_instead_of_nan(
+    tmp_path: Path,
+):
     model = MMPTModel.from_pretrained(make_run(tmp_path / "run"), dtype=torch.float16)
     with torch.no_grad():
         layer = model.fusion.text_encoder.encoder.layer[0]
         layer.intermediate.dense.bias.fill_(6e4)
         layer.output.dense.weight.fill_(6e4)
-    with pytest.raises(DataError, match=r"^texts: .* 3 of 3 hold NaN .* wider type \(`dtype`"):
+    with pytest.raises(
+        DataError, match=r"^texts: .* 3 of 3 hold NaN .* wider type \(`dtype`"
+    ):
         model.encode_text(TEXTS)

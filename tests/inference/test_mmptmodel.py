@@ -84,7 +84,9 @@ def test_a_long_video_is_the_mean_of_its_windows_weighted_by_length(model, batch
             window = rows[start : start + F]
             pooled, _ = embed_by_hand(model, window)
             total += len(window) * pooled
-        torch.testing.assert_close(vector, total / len(rows), rtol=0, atol=1e-5)  # measured 2e-6
+        torch.testing.assert_close(
+            vector, total / len(rows), rtol=0, atol=1e-5
+        )  # measured 2e-6
 
 
 def test_one_video_can_be_given_in_many_forms(model, tmp_path):
@@ -93,7 +95,14 @@ def test_one_video_can_be_given_in_many_forms(model, tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, rows)
     read_only = np.load(path, mmap_mode="r")
-    for form in (rows, torch.from_numpy(rows), rows[None], read_only, str(path), [path]):
+    for form in (
+        rows,
+        torch.from_numpy(rows),
+        rows[None],
+        read_only,
+        str(path),
+        [path],
+    ):
         assert torch.equal(model.encode_video(form), expected)
     two_videos = np.stack([rows, rows])
     assert model.encode_video(two_videos).shape == (2, 64)
@@ -123,21 +132,29 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
         window = torch.from_numpy(rows[start : start + F])
         mask = torch.ones(1, len(window), dtype=torch.bool)
         with torch.no_grad():
-            (states,) = model.fusion.forward_video(window[None], mask, caps, cmasks, True)
+            (states,) = model.fusion.forward_video(
+                window[None], mask, caps, cmasks, True
+            )
         for second, state in enumerate(states[1:-1], start):
             cosine = torch.cosine_similarity(text, state, dim=0)
             cosines[second].append(cosine.item())
     wanted = [np.mean(values) for values in cosines]
-    np.testing.assert_allclose(result.similarity[1], wanted, rtol=0, atol=1e-5)  # measured 3e-7
+    np.testing.assert_allclose(
+        result.similarity[1], wanted, rtol=0, atol=1e-5
+    )  # measured 3e-7
     for (start, end), row in zip(result.spans, result.plan, strict=True):
         assert start <= row.argmax() < end
 
 
 def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
     allowed = []
-    small_s3d.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    small_s3d.register_forward_pre_hook(
+        lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
+    )
     model = MMPTModel.from_pretrained(run, s3d=small_s3d)
-    frames = np.random.default_rng(0).integers(0, 256, size=(3, 4, 32, 32, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(
+        0, 256, size=(3, 4, 32, 32, 3), dtype=np.uint8
+    )
     scaled = torch.from_numpy(frames).float() / 255
     with torch.no_grad():
         rows = small_s3d(scaled.movedim(-1, 1))["video_embedding"]
@@ -175,7 +192,13 @@ def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
 
     yaml_file = run / "config.yaml"
     checkpoint = run / "checkpoint_best.pt"
-    for source in (yaml_file, str(run), checkpoint, str(moved), moved / "model.safetensors"):
+    for source in (
+        yaml_file,
+        str(run),
+        checkpoint,
+        str(moved),
+        moved / "model.safetensors",
+    ):
         loaded = MMPTModel.from_pretrained(source)
         assert torch.equal(loaded.encode_text(TEXTS), expected), source
     by_path = MMPTModel.from_pretrained(yaml_file, checkpoint=str(checkpoint))
@@ -192,7 +215,12 @@ def test_a_loaded_model_is_saved_to_the_same_bytes(model, tmp_path):
     for name, value in theirs.items():
         assert torch.equal(ours[name], value), name
     loaded.save_pretrained(second)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
@@ -258,16 +286,25 @@ def test_damaged_folders_are_refused(model, tmp_path):
     config = json.loads(old.read_text())
     config["mmpt"]["format"] = 99
     old.write_text(json.dumps(config))
-    reasons = {"other": "content differs", "cut": "damaged", "absent": "missing", "old": "not 1"}
+    reasons = {
+        "other": "content differs",
+        "cut": "damaged",
+        "absent": "missing",
+        "old": "not 1",
+    }
     for name, reason in reasons.items():
         with pytest.raises(CheckpointError, match=reason):
             MMPTModel.from_pretrained(tmp_path / name)
 
 
-def test_models_from_the_hub_load_but_may_not_contain_code(model, tmp_path, monkeypatch):
+def test_models_from_the_hub_load_but_may_not_contain_code(
+    model, tmp_path, monkeypatch
+):
     folder = tmp_path / "mine"
     model.save_pretrained(folder)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: str(folder))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda repo_id, **_: str(folder)
+    )
     fetched = MMPTModel.from_pretrained("me/model")
     assert torch.equal(fetched.encode_text("cut"), model.encode_text("cut"))
 
@@ -296,7 +333,9 @@ def test_invalid_sources_are_refused(run, tmp_path, monkeypatch):
     for source, message in cases.items():
         with pytest.raises(CheckpointError, match=message):
             MMPTModel.from_pretrained(source)
-    with pytest.raises(CheckpointError, match=r"checkpoint9\.pt must be in `eval\.save_path`"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint9\.pt must be in `eval\.save_path`"
+    ):
         MMPTModel.from_pretrained(run / "config.yaml", checkpoint="checkpoint9.pt")
 
 

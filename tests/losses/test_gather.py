@@ -104,7 +104,8 @@ def in_process(world: World, rows: list[int], folder: Path) -> None:
 
 @pytest.mark.spawn
 @pytest.mark.parametrize(
-    ("rows", "num_dummies"), [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)]
+    ("rows", "num_dummies"),
+    [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)],
 )
 def test_several_processes_train_on_the_loss_of_the_joined_batch(
     rows: list[int], num_dummies: int, tmp_path: Path
@@ -115,8 +116,12 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
     joined = select(0, sum(rows))
     for config, (loss, gradients) in zip(CONFIGS, results, strict=True):
         expected_loss, expected = run(config, joined)
-        torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)  # measured 0
-        torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)  # measured 1e-15
+        torch.testing.assert_close(
+            loss, expected_loss, rtol=0, atol=1e-12
+        )  # measured 0
+        torch.testing.assert_close(
+            gradients, expected, rtol=0, atol=1e-12
+        )  # measured 1e-15
         for gradient in expected:
             is_bias = gradient.dim() == 1  # which may cancel
             assert is_bias or gradient.abs().max() > 1e-4
@@ -124,7 +129,10 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
 
 def refused_in_process(world: World, folder: Path) -> None:
     """Writes the messages of the losses that have sequences."""
-    rows = [6, 10]  # 16 clips make 4 sequences, but the second would have clips of both processes
+    rows = [
+        6,
+        10,
+    ]  # 16 clips make 4 sequences, but the second would have clips of both processes
     batch = select(0, rows[world.rank])
     messages = []
     for config in CONFIGS[:2]:

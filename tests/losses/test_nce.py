@@ -46,8 +46,12 @@ def formula_batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     """
     b, v, t, d = (torch.arange(n, dtype=torch.float64) for n in (16, 6, 9, 12))
     clips = b[:, None, None]
-    video = (0.7 * clips + 1.1 * v[:, None] + 0.3 * d).sin() + 0.5 * (0.2 * clips * d).cos()
-    text = (0.5 * clips + 0.9 * t[:, None] + 0.4 * d).cos() + 0.5 * (0.3 * clips * d).sin()
+    video = (0.7 * clips + 1.1 * v[:, None] + 0.3 * d).sin() + 0.5 * (
+        0.2 * clips * d
+    ).cos()
+    text = (0.5 * clips + 0.9 * t[:, None] + 0.4 * d).cos() + 0.5 * (
+        0.3 * clips * d
+    ).sin()
     video_mask = ((v >= 1) & (v <= 1 + b[:, None] % 4)) | (v == 5)
     text_mask = (t >= 1) & (t <= 2 + b[:, None] % 6)
     batch = {"video_mask_outputs": video_mask, "text_mask_outputs": text_mask}
@@ -102,7 +106,9 @@ def test_values_equal_the_worked_example() -> None:
     assert_close_to(first_row, [0.2065690897, 0.3007566209, 0.5752745026, 0.6677689553])
     scale = torch.tensor(1 / 0.07, dtype=torch.float64)
     logits = paragraph_logits(NORTON, scale, fused)
-    assert_close_to(logits[0], [29.5377124494, 25.3647800375, 26.7316296138, 24.5905498786])
+    assert_close_to(
+        logits[0], [29.5377124494, 25.3647800375, 26.7316296138, 24.5905498786]
+    )
 
     output = MMContraLoss(NORTON)(**batch)
     assert_close_to(output.terms["clip_caption"], 6.3964446860)
@@ -117,7 +123,9 @@ def test_values_equal_the_worked_example() -> None:
         (SequenceContrastLoss, 1.0013541648, 0.8638118401),
     ],
 )
-def test_gradients_equal_the_worked_example(cls: Any, norm_video: float, norm_text: float) -> None:
+def test_gradients_equal_the_worked_example(
+    cls: Any, norm_video: float, norm_text: float
+) -> None:
     batch = formula_batch()
     cls(NORTON)(**batch).total.backward()
     assert_close_to(batch["video_outputs"].grad.norm(), norm_video)
@@ -181,7 +189,11 @@ def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [NORTON.replace(sequence_contrast=None), with_sequence(sequence_contrast_weight=None)]
+    "config",
+    [
+        NORTON.replace(sequence_contrast=None),
+        with_sequence(sequence_contrast_weight=None),
+    ],
 )
 def test_null_removes_the_sequence_term(config: MMContraLoss.Config) -> None:
     batch = formula_batch()
@@ -193,7 +205,9 @@ def test_null_removes_the_sequence_term(config: MMContraLoss.Config) -> None:
 
 def test_bucket_value_is_at_least_the_smallest_similarity() -> None:
     matrix = torch.diag(torch.tensor([0.5, 0.2, 0.9]))
-    assert bucket_value(matrix, 0.3) == 0.2  # int(0.3 * 3) = 0 in the released code, an error there
+    assert (
+        bucket_value(matrix, 0.3) == 0.2
+    )  # int(0.3 * 3) = 0 in the released code, an error there
     assert bucket_value(matrix, 0.7) == 0.5
     assert bucket_value(matrix, 1.0) == 0.9
 
@@ -264,14 +278,19 @@ def test_a_batch_that_does_not_divide_into_sequences() -> None:
     [
         (NORTON.replace(beta=None), ["loss.beta", "null"]),
         (NORTON.replace(alpha_lse=0.001), ["loss.alpha_lse", "0.02", "0.001"]),
-        (NORTON.replace(sinkhorn_iterations=None), ["loss.sinkhorn_iterations", "is null"]),
+        (
+            NORTON.replace(sinkhorn_iterations=None),
+            ["loss.sinkhorn_iterations", "is null"],
+        ),
         (
             MMContraLoss.Config(learnable_temperature=True),
             ["learnable_temperature", "MMContraLoss"],
         ),
     ],
 )
-def test_mistakes_in_the_configuration(config: MMContraLoss.Config, words: list[str]) -> None:
+def test_mistakes_in_the_configuration(
+    config: MMContraLoss.Config, words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         MMContraLoss(config)
     for word in words:
@@ -296,7 +315,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("video_mask_outputs", False, "clip without a real token"),
     ],
 )
-def test_a_loss_that_is_not_finite_stops_the_run(key: str, value: float, words: str) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(
+    key: str, value: float, words: str
+) -> None:
     loss = MMContraLoss(NORTON)
     batch = constant_batch()
     batch[key][3] = value

@@ -9,7 +9,9 @@ import torch
 from mmpt.losses.sinkhorn import bucket_transport, transport
 
 
-def scaling(kernel: np.ndarray, mu: np.ndarray, nu: np.ndarray, iterations: int) -> np.ndarray:
+def scaling(
+    kernel: np.ndarray, mu: np.ndarray, nu: np.ndarray, iterations: int
+) -> np.ndarray:
     """Returns the plan of one matrix by Sinkhorn-Knopp scaling of exp(kernel)."""
     gibbs = np.exp(kernel)
     b = np.ones(len(nu))
@@ -24,7 +26,9 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=generator)
 
 
-@pytest.mark.parametrize(("m", "n", "iterations"), [(5, 5, 50), (3, 7, 50), (6, 2, 1), (1, 1, 4)])
+@pytest.mark.parametrize(
+    ("m", "n", "iterations"), [(5, 5, 50), (3, 7, 50), (6, 2, 1), (1, 1, 4)]
+)
 def test_plain_transport_is_sinkhorn_knopp(m: int, n: int, iterations: int) -> None:
     similarity = random(2, 3, m, n)
     plans = transport(similarity, iterations, epsilon=0.1)
@@ -33,7 +37,9 @@ def test_plain_transport_is_sinkhorn_knopp(m: int, n: int, iterations: int) -> N
     for index in np.ndindex(2, 3):
         kernel = similarity[index].numpy() / 0.1
         expected = m * scaling(kernel, mu, nu, iterations)
-        np.testing.assert_allclose(plans[index], expected, rtol=1e-10)  # measured: 5e-14
+        np.testing.assert_allclose(
+            plans[index], expected, rtol=1e-10
+        )  # measured: 5e-14
 
 
 @pytest.mark.parametrize(("m", "n", "iterations"), [(8, 8, 50), (4, 6, 50), (5, 2, 1)])
@@ -53,7 +59,9 @@ def test_bucket_transport_is_sinkhorn_knopp_of_the_padded_matrix(
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 5, 6, 50])
-@pytest.mark.parametrize(("spread", "bound"), [(1.0, 1e-6), (30.0, 1e-5), (1000.0, 3e-4)])
+@pytest.mark.parametrize(
+    ("spread", "bound"), [(1.0, 1e-6), (30.0, 1e-5), (1000.0, 3e-4)]
+)
 def test_float32_equals_log_domain_updates_in_float64(
     spread: float, bound: float, iterations: int
 ) -> None:
@@ -76,12 +84,16 @@ def test_float32_equals_log_domain_updates_in_float64(
     # Measured: 5e-8, 2e-6, 6e-5: kernels are rounded.
     np.testing.assert_allclose(plan, expected, rtol=0, atol=bound)
     exact_plan = transport(similarity, iterations)
-    np.testing.assert_allclose(exact_plan, expected, rtol=0, atol=1e-11)  # measured: 1e-13
+    np.testing.assert_allclose(
+        exact_plan, expected, rtol=0, atol=1e-11
+    )  # measured: 1e-13
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    similarity = (300 * random(16, 16)).to(dtype)  # exp of it overflows every type but float64
+    similarity = (300 * random(16, 16)).to(
+        dtype
+    )  # exp of it overflows every type but float64
     plan = transport(similarity, 50)
     assert plan.dtype == torch.float32
     exact_plan = transport(similarity.double(), 50)

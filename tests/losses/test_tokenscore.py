@@ -12,7 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpt.losses.tokenscore import token_similarity
 
-SHAPES = [(1, 1, 1, 1, 3), (5, 3, 4, 6, 2), (7, 12, 9, 5, 8), (16, 16, 6, 8, 5)]  # A, B, T, V, D
+SHAPES = [
+    (1, 1, 1, 1, 3),
+    (5, 3, 4, 6, 2),
+    (7, 12, 9, 5, 8),
+    (16, 16, 6, 8, 5),
+]  # A, B, T, V, D
 
 
 class Inputs(NamedTuple):
@@ -25,7 +30,13 @@ class Inputs(NamedTuple):
 
 
 def ragged(
-    a: int, b: int, t: int, v: int, d: int, seed: int, dtype: torch.dtype = torch.float64
+    a: int,
+    b: int,
+    t: int,
+    v: int,
+    d: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
 ) -> Inputs:
     """Returns random states and masks of captions and clips.
 
@@ -75,7 +86,9 @@ def paper(
     inputs: Inputs, alpha: float = 1.0, tile_bytes: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns the similarities as in the paper."""
-    return token_similarity(*inputs, alpha=alpha, masked_outer_sum=False, tile_bytes=tile_bytes)
+    return token_similarity(
+        *inputs, alpha=alpha, masked_outer_sum=False, tile_bytes=tile_bytes
+    )
 
 
 def with_gradient(inputs: Inputs) -> Inputs:
@@ -101,9 +114,13 @@ def test_scores_and_gradients_equal_the_definition(
 ) -> None:
     inputs = ragged(*shape, seed=seed)
     ours, theirs = with_gradient(inputs), with_gradient(inputs)
-    scores = token_similarity(*ours, alpha=alpha, masked_outer_sum=released, tile_bytes=512)
+    scores = token_similarity(
+        *ours, alpha=alpha, masked_outer_sum=released, tile_bytes=512
+    )
     expected = dense(theirs, alpha, released)
-    torch.testing.assert_close(scores, expected, rtol=1e-11, atol=1e-12)  # measured: 1e-14
+    torch.testing.assert_close(
+        scores, expected, rtol=1e-11, atol=1e-12
+    )  # measured: 1e-14
 
     generator = torch.Generator().manual_seed(9)
     weights = torch.randn(2, *shape[:2], generator=generator, dtype=torch.float64)
@@ -111,12 +128,16 @@ def test_scores_and_gradients_equal_the_definition(
     (weights * torch.stack(expected)).sum().backward()
     # Measured: 1e-14.
     torch.testing.assert_close(ours.text.grad, theirs.text.grad, rtol=1e-11, atol=1e-12)
-    torch.testing.assert_close(ours.video.grad, theirs.video.grad, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        ours.video.grad, theirs.video.grad, rtol=1e-11, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("empty", [[0], [2], [3], [2, 3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("tile_bytes", [1, 1 << 20])
-def test_scores_without_a_real_token_are_not_finite(empty: list[int], tile_bytes: int) -> None:
+def test_scores_without_a_real_token_are_not_finite(
+    empty: list[int], tile_bytes: int
+) -> None:
     inputs = ragged(4, 4, 5, 6, 8, seed=6)
     no_text = inputs.text_mask.clone()
     no_video = inputs.video_mask.clone()
@@ -168,7 +189,9 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     assert scores.dtype == torch.float32
     doubles = inputs._replace(text=inputs.text.double(), video=inputs.video.double())
     exact = torch.stack(paper(doubles))
-    torch.testing.assert_close(scores, exact.float(), rtol=5e-6, atol=1e-6)  # measured: 1.2e-6
+    torch.testing.assert_close(
+        scores, exact.float(), rtol=5e-6, atol=1e-6
+    )  # measured: 1.2e-6
 
     scores.sum().backward()
     assert inputs.text.grad.dtype == dtype
@@ -181,7 +204,9 @@ class LargestTensor(TorchDispatchMode):
 
     numel = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else [out]:
             if isinstance(tensor, Tensor):

@@ -43,10 +43,14 @@ class Waits(TorchDispatchMode):
 
         return call
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         name = func.overloadpacket.__name__
         indices = args[1] if name in INDEXING else ()
-        by_mask = any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices)
+        by_mask = any(
+            isinstance(index, Tensor) and index.dtype == torch.bool for index in indices
+        )
         if name in WAITING or by_mask:
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
@@ -57,8 +61,12 @@ def norton_batch(num: int = 16) -> dict[str, Tensor]:
     batch = {}
     for tower in ("video", "text"):
         lengths = torch.randint(1, 6, (num, 1), generator=generator)
-        batch[f"pooled_{tower}"] = torch.randn(num, 6, generator=generator).requires_grad_()
-        batch[f"{tower}_outputs"] = torch.randn(num, 5, 6, generator=generator).requires_grad_()
+        batch[f"pooled_{tower}"] = torch.randn(
+            num, 6, generator=generator
+        ).requires_grad_()
+        batch[f"{tower}_outputs"] = torch.randn(
+            num, 5, 6, generator=generator
+        ).requires_grad_()
         batch[f"{tower}_mask_outputs"] = torch.arange(5) < lengths
     return batch
 
@@ -76,7 +84,9 @@ def test_norton_loss_waits_for_the_device_twice(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))
-    loss(**norton_batch()).total.backward()  # without what happens only in the first call
+    loss(
+        **norton_batch()
+    ).total.backward()  # without what happens only in the first call
     with Waits(monkeypatch) as waits:
         loss(**norton_batch()).total.backward()
     # Once for the numbers of tokens, once for the check that the loss is finite.

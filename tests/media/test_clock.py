@@ -18,11 +18,18 @@ from tests.support.videos import TIME_BASE, Clip, regular_times, truncate, write
 GROUP = 10  # frames with the same grey level
 SEGMENT = 60  # frames of a segment: 2 s
 HOUR = 3600
-WRAP_S = Fraction(2**33, 90_000)  # the 33-bit clock of MPEG-TS, in units of 1/90,000 s, wraps here
+WRAP_S = Fraction(
+    2**33, 90_000
+)  # the 33-bit clock of MPEG-TS, in units of 1/90,000 s, wraps here
 
 
 def write_segment(
-    path: Path, start_s: Fraction | float, first: int, *, count: int = SEGMENT, sound_s: float = 0
+    path: Path,
+    start_s: Fraction | float,
+    first: int,
+    *,
+    count: int = SEGMENT,
+    sound_s: float = 0,
 ) -> bytes:
     """Encodes the frames `first`, `first + 1` ... with timestamps from `start_s` on.
 
@@ -38,7 +45,9 @@ def write_segment(
         for number in range(count):
             grey = 20 + 8 * ((first + number) // GROUP)
             pixels = np.full((64, 64, 3), grey, np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(
+                format="yuv420p"
+            )
             time_s = Fraction(start_s) + Fraction(number, 30)
             frame.pts = round(time_s / TIME_BASE)
             frame.time_base = TIME_BASE
@@ -134,7 +143,9 @@ def test_a_jump_ahead_is_an_error_in_formats_with_one_clock(tmp_path):
     first = write_segment(path, 0, 0)
     second = write_segment(path, 2 * HOUR, 0)
     path.write_bytes(first + second)
-    with pytest.raises(VideoError, match="timestamps are broken: they jump by more than 3600 s"):
+    with pytest.raises(
+        VideoError, match="timestamps are broken: they jump by more than 3600 s"
+    ):
         groups(path)
 
 
@@ -178,10 +189,22 @@ B = list(range(100, 200))
     [
         (A + A + A, range(300), [10, 20]),
         (A + list(range(5000, 5100)), range(200), [10]),  # 490 s ahead
-        (A + list(range(3000, 3100)), A + list(range(3000, 3100)), []),  # a gap of 290 s
-        (A + list(range(50, 150)), A + list(range(50, 150)), []),  # half the segment overlaps
+        (
+            A + list(range(3000, 3100)),
+            A + list(range(3000, 3100)),
+            [],
+        ),  # a gap of 290 s
+        (
+            A + list(range(50, 150)),
+            A + list(range(50, 150)),
+            [],
+        ),  # half the segment overlaps
         (A + list(range(49, 149)), range(200), [10]),
-        (A + B + list(range(99, 199)), range(300), [20]),  # more than 10 s is not an overlap
+        (
+            A + B + list(range(99, 199)),
+            range(300),
+            [20],
+        ),  # more than 10 s is not an overlap
         # One frame with a wrong timestamp, a run of them, and an inserted segment.
         ([*A, 3, *B[1:]], range(200), []),
         ([*A, 9000, *B[1:]], range(200), []),

@@ -47,7 +47,9 @@ def test_the_text_tower_is_left_out_without_the_dictionary(released):
 
 
 def test_the_error_for_missing_files_names_the_download_command(tmp_path):
-    with pytest.raises(CheckpointError, match=r"s3d_howto100m\.pth: .* `mmpt download s3d`"):
+    with pytest.raises(
+        CheckpointError, match=r"s3d_howto100m\.pth: .* `mmpt download s3d`"
+    ):
         load_s3d(tmp_path / "s3d_howto100m.pth")
     with pytest.raises(DataError, match=r"s3d_dict\.npy: .* `mmpt download s3d`"):
         read_words(tmp_path / "s3d_dict.npy")
@@ -55,7 +57,12 @@ def test_the_error_for_missing_files_names_the_download_command(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"fc.bias": None}, {"fc.scale": torch.ones(1)}, {"fc.bias": torch.zeros(513)}, {"model": {}}],
+    [
+        {"fc.bias": None},
+        {"fc.scale": torch.ones(1)},
+        {"fc.bias": torch.zeros(513)},
+        {"model": {}},
+    ],
 )
 def test_weights_with_other_keys_or_shapes_are_rejected(change, released, tmp_path):
     state = released[0].state_dict() | change

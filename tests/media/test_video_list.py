@@ -20,7 +20,15 @@ def ids_of(videos):
 
 
 def test_a_folder_is_searched_one_level_deep(tmp_path):
-    touch(tmp_path, "b.mp4", "a.WEBM", "sub/c.d.mkv", "sub/deep/no.mp4", "a.vtt", ".no.mp4")
+    touch(
+        tmp_path,
+        "b.mp4",
+        "a.WEBM",
+        "sub/c.d.mkv",
+        "sub/deep/no.mp4",
+        "a.vtt",
+        ".no.mp4",
+    )
     videos = find_videos([tmp_path], "f")
     assert ids_of(videos) == ["a", "b", "c.d"]
     nested = videos.jobs[2]
@@ -40,7 +48,11 @@ def test_paths_of_a_list_may_be_relative_to_its_folder(tmp_path, monkeypatch):
     lines = tmp_path / "there" / "videos.lst"
     lines.write_text(f"{tmp_path}/here/a.mp4\n\nb.mp4\nmissing.mp4\n")
     videos = find_videos([lines], "f")
-    assert ids_of(videos) == ["a", "b", "missing"]  # a missing file is reported when it is opened
+    assert ids_of(videos) == [
+        "a",
+        "b",
+        "missing",
+    ]  # a missing file is reported when it is opened
     assert [job.video.exists() for job in videos.jobs] == [True, True, False]
     monkeypatch.chdir(tmp_path / "here")
     lines.write_text("a.mp4\n")
@@ -77,19 +89,33 @@ def test_videos_whose_names_cannot_be_ids_are_left_out_of_folders(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "path\na.mp4\n", "columns video_path"),
-        ("a.csv", "id,video_path\nx/y,a.mp4\n", "line 2: the video id 'x/y' holds a slash"),
+        (
+            "a.csv",
+            "id,video_path\nx/y,a.mp4\n",
+            "line 2: the video id 'x/y' holds a slash",
+        ),
         ("a.csv", "id,video_path\n..,a.mp4\n", "begins with a dot"),
         ("a.csv", 'id,video_path\n"x\ty",a.mp4\n', "control character"),
         ("a.csv", f"id,video_path\n{'x' * 237},a.mp4\n", "longer than 236 bytes"),
         ("a.csv", "id,video_path\nx,\n", "line 2: `video_path` must not be empty"),
-        ("a.csv", "video_path,feature_path\na.mp4,../a.npy\n", "`feature_path` must end in .npy"),
-        ("a.csv", "id,video_path,feature_path\na,a.mp4,x.npy\nb,b.mp4,x.npy\n", "a and b have the"),
+        (
+            "a.csv",
+            "video_path,feature_path\na.mp4,../a.npy\n",
+            "`feature_path` must end in .npy",
+        ),
+        (
+            "a.csv",
+            "id,video_path,feature_path\na,a.mp4,x.npy\nb,b.mp4,x.npy\n",
+            "a and b have the",
+        ),
         ("notes.md", "", "must be a folder"),
         ("binary.lst", "\udcff\udcfe", "not text in UTF-8"),
         ("missing", None, "no such folder"),
     ],
 )
-def test_a_bad_source_is_an_error_that_names_the_problem(tmp_path, name, content, message):
+def test_a_bad_source_is_an_error_that_names_the_problem(
+    tmp_path, name, content, message
+):
     if content is not None:
         (tmp_path / name).write_text(content, errors="surrogateescape")
     with pytest.raises(DataError, match=message):

@@ -56,7 +56,10 @@ VIDEOS = {
     "h264_ntsc.mkv": (regular_times(2, NTSC), Clip()),
     "h264_60fps.mp4": (regular_times(1, 60), Clip()),
     "h264_12fps.mp4": (regular_times(2, 12), Clip()),
-    "h264_444_odd.mkv": (regular_times(1), Clip(width=241, height=321, pix_fmt="yuv444p")),
+    "h264_444_odd.mkv": (
+        regular_times(1),
+        Clip(width=241, height=321, pix_fmt="yuv444p"),
+    ),
     "h264_odd_target.mp4": (regular_times(1), Clip(width=426, height=240)),
     "h264_full_range.mp4": (regular_times(1), Clip(pix_fmt="yuvj420p")),
     "h264_10bit.mkv": (regular_times(1), Clip(pix_fmt="yuv420p10le")),
@@ -177,7 +180,11 @@ def test_frames_show_what_was_drawn_at_their_times(videos, name):
     # An output frame shows the last decoded frame that has begun by then.
     first_numbers = [round(time * 30 + Fraction(1, 10**9)) for time in times]
     for number in range(0, len(frames), 5):
-        begun = [time for time, first in zip(times, first_numbers, strict=True) if first <= number]
+        begun = [
+            time
+            for time, first in zip(times, first_numbers, strict=True)
+            if first <= number
+        ]
         time = float(begun[-1])
         got = frames[number]
         wanted = expected(draw(time, clip.width, clip.height))
@@ -219,7 +226,9 @@ def test_frames_are_rotated_by_any_angle(tmp_path):
 def test_the_first_frame_is_repeated_if_the_audio_begins_earlier(tmp_path):
     """As in a player, half a second of the first frame comes before the others."""
     late = [Fraction(1, 2) + time for time in regular_times(1)]
-    frames = read_frames(write_video(tmp_path / "late.mkv", late, Clip(with_audio=True)))
+    frames = read_frames(
+        write_video(tmp_path / "late.mkv", late, Clip(with_audio=True))
+    )
     assert len(frames) == 45
     assert (frames[:16] == frames[0]).all()
     assert (frames[16] != frames[0]).any()
@@ -230,7 +239,9 @@ def test_the_frame_size_may_change_within_a_stream(tmp_path):
     parts = []
     for width, height in ((320, 240), (180, 320)):
         path = tmp_path / f"{width}.h264"
-        write_video(path, regular_times(1), Clip(width=width, height=height, num_b_frames=0))
+        write_video(
+            path, regular_times(1), Clip(width=width, height=height, num_b_frames=0)
+        )
         parts.append(path.read_bytes())
     both = tmp_path / "both.mp4"
     both.write_bytes(b"".join(parts))
@@ -263,7 +274,9 @@ def test_clips_are_one_second_and_the_last_is_filled_with_black_frames(tmp_path)
 
 def test_only_the_requested_clips_are_decoded(tmp_path):
     """Therefore a long video takes no more memory than a short one."""
-    path = write_video(tmp_path / "long.mp4", regular_times(20), Clip(width=64, height=48))
+    path = write_video(
+        tmp_path / "long.mp4", regular_times(20), Clip(width=64, height=48)
+    )
     video = VideoFile(path)
     assert len(list(islice(video.clips(), 2))) == 2
     assert video.num_frames == 60
@@ -306,7 +319,9 @@ def test_a_truncated_video_is_read_to_its_end(tmp_path):
 
 
 def test_a_damaged_video_is_read_with_a_note(tmp_path):
-    content = bytearray(write_video(tmp_path / "whole.mkv", regular_times(4)).read_bytes())
+    content = bytearray(
+        write_video(tmp_path / "whole.mkv", regular_times(4)).read_bytes()
+    )
     rng = random.Random(0)
     for _ in range(40):
         content[rng.randrange(2000, len(content))] ^= 0xFF

@@ -39,9 +39,16 @@ def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
 
 def saved(path, model, **more):
     """Writes a checkpoint as fairseq does: weights with a prefix, settings and other entries."""
-    state = OrderedDict((f"mmmodel.{name}", value) for name, value in model.state_dict().items())
+    state = OrderedDict(
+        (f"mmmodel.{name}", value) for name, value in model.state_dict().items()
+    )
     torch.save(
-        {"args": None, "cfg": {"model": argparse.Namespace(arch="mmarch")}, "model": state, **more},
+        {
+            "args": None,
+            "cfg": {"model": argparse.Namespace(arch="mmarch")},
+            "model": state,
+            **more,
+        },
         path,
     )
     return path
@@ -49,11 +56,14 @@ def saved(path, model, **more):
 
 def equal(a, b) -> bool:
     theirs = b.state_dict()
-    return all(torch.equal(value, theirs[name]) for name, value in a.state_dict().items())
+    return all(
+        torch.equal(value, theirs[name]) for name, value in a.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {"model": s}}]
+    "wrap",
+    [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {"model": s}}],
 )
 @pytest.mark.parametrize("prefix", ["", "mmmodel."])
 def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix, caplog):
@@ -96,7 +106,9 @@ def test_position_ids_and_old_layernorm_names_are_accepted(caplog):
 
 
 CLASSIFIER = ["video_encoder.classifier.bias", "video_encoder.classifier.weight"]
-CLASSIFIER_REPORT = f"{', '.join(CLASSIFIER)} (the step classifier, which only COIN models have)"
+CLASSIFIER_REPORT = (
+    f"{', '.join(CLASSIFIER)} (the step classifier, which only COIN models have)"
+)
 
 
 def coin() -> MMFusionSeparate:
@@ -115,9 +127,13 @@ def test_a_new_training_may_add_or_drop_the_step_classifier(caplog):
     assert {value.dtype for value in state.values()} == {torch.float32}
     # Neither the checkpoint nor the model is changed.
     assert all(name.startswith("mmmodel.") for name in given)
-    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in target.state_dict().items()
+    )
     target.load_state_dict(state)
-    assert all(torch.equal(target.state_dict()[name], before[name]) for name in CLASSIFIER)
+    assert all(
+        torch.equal(target.state_dict()[name], before[name]) for name in CLASSIFIER
+    )
     assert equal(plain.float(), target)
     adapt_state(target.state_dict(), plain, use=Use.START)
     assert f", ignored {CLASSIFIER_REPORT}" in caplog.text
@@ -163,7 +179,8 @@ def test_another_depth_is_refused_and_the_model_is_unchanged():
     target = fusion(layers=1)
     before = weights_fingerprint(target)
     with pytest.raises(
-        CheckpointError, match=r"16 in the file only:(.*\n)*.*and 8 more\n.*num_hidden_video_layers"
+        CheckpointError,
+        match=r"16 in the file only:(.*\n)*.*and 8 more\n.*num_hidden_video_layers",
     ):
         load_weights(target, fusion(1, layers=2).state_dict())
     assert weights_fingerprint(target) == before
@@ -190,7 +207,9 @@ def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped, read):
 def test_a_truncated_file_is_refused(tmp_path, share, read):
     content = saved(tmp_path / "c.pt", fusion()).read_bytes()
     (tmp_path / "c.pt").write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CheckpointError, match=r"c\.pt: damaged, cut short or not a checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"c\.pt: damaged, cut short or not a checkpoint"
+    ):
         read(tmp_path / "c.pt")
 
 
@@ -253,13 +272,20 @@ def optimizer_state(path, sizes):
             "must be that of the 1 tensors that are trained now, but is that of 2",
         ),
         ([5], [2, 3], True, None),
-        ([5], [2], True, "must be that of the 2 numbers that are trained now, but is that of 5"),
+        (
+            [5],
+            [2],
+            True,
+            "must be that of the 2 numbers that are trained now, but is that of 5",
+        ),
         # The saved run had half precision, the present one has not.
         ([5], [2, 3], False, "of the 2 tensors that are trained now, but is that of 1"),
         (None, [2], False, None),
     ],
 )
-def test_resuming_requires_the_same_trained_parameters(tmp_path, saved_sizes, sizes, flat, words):
+def test_resuming_requires_the_same_trained_parameters(
+    tmp_path, saved_sizes, sizes, flat, words
+):
     path = optimizer_state(tmp_path / "a.pt", saved_sizes)
     trained = [torch.ones(size) for size in sizes]
     if words is None:
@@ -278,7 +304,10 @@ def test_fingerprint_changes_with_any_trained_number_and_nothing_else():
         != weights_fingerprint(fusion(2))
     )
     freeze_all_but_layernorm(model)
-    before, whole = weights_fingerprint(model), weights_fingerprint(model, trainable_only=False)
+    before, whole = (
+        weights_fingerprint(model),
+        weights_fingerprint(model, trainable_only=False),
+    )
     with torch.no_grad():
         model.text_encoder.pooler.dense.bias[0] += 1
     assert weights_fingerprint(model) == before

@@ -40,13 +40,19 @@ def zero(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zero])
-def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(damage, tmp_path, caplog):
+def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(
+    damage, tmp_path, caplog
+):
     last = tmp_path / "checkpoint_last.pt"
     write(last, 9)
     write(tmp_path / "checkpoint_previous.pt", 8)
     write(tmp_path / "checkpoint1.pt", 5)
-    write(tmp_path / "checkpoint_1_8.pt", 10, value=float("nan"))  # whole, but of no use
-    os.utime(tmp_path / "checkpoint_previous.pt", (0, 0))  # times of a copy mean nothing
+    write(
+        tmp_path / "checkpoint_1_8.pt", 10, value=float("nan")
+    )  # whole, but of no use
+    os.utime(
+        tmp_path / "checkpoint_previous.pt", (0, 0)
+    )  # times of a copy mean nothing
     damage(last)
     bad = last.read_bytes()
     repair_last(last)
@@ -71,7 +77,9 @@ def test_a_run_without_a_whole_checkpoint_is_one_error(tmp_path):
     for path in (last, tmp_path / "checkpoint1.pt"):
         write(path, 1)
         cut(path)
-    with pytest.raises(CheckpointError, match="No other checkpoint of this run is whole"):
+    with pytest.raises(
+        CheckpointError, match="No other checkpoint of this run is whole"
+    ):
         repair_last(last)
     assert last.exists()
 
@@ -92,7 +100,10 @@ def refuse(*_: object) -> None:
 def test_the_previous_checkpoint_is_kept(has_links, tmp_path, monkeypatch):
     if not has_links:
         monkeypatch.setattr(os, "link", refuse)
-    last, previous = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_previous.pt"
+    last, previous = (
+        tmp_path / "checkpoint_last.pt",
+        tmp_path / "checkpoint_previous.pt",
+    )
     keep_previous(last)  # there is none yet
     assert not previous.exists()
     for number in (1, 2, 3):
@@ -101,4 +112,8 @@ def test_the_previous_checkpoint_is_kept(has_links, tmp_path, monkeypatch):
         (tmp_path / "new").write_text(str(number))
         copy_whole(tmp_path / "new", last)
     assert (previous.read_text(), last.read_text()) == ("2", "3")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [last.name, previous.name, "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        last.name,
+        previous.name,
+        "new",
+    ]

@@ -23,7 +23,9 @@ pytestmark = pytest.mark.spawn  # the compiler works in processes
 CPU = torch.device("cpu")
 
 
-def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[torch.Tensor]]:
+def updates(
+    model: MMFusionSeparate, seeds: range
+) -> tuple[list[float], list[torch.Tensor]]:
     """Trains on one batch for each seed. The batches have different sizes.
 
     Returns:
@@ -38,11 +40,15 @@ def updates(model: MMFusionSeparate, seeds: range) -> tuple[list[float], list[to
         total.backward()
         optimizer.step()
         losses.append(total.item())
-    return losses, [each.grad.clone() for each in model.parameters() if each.grad is not None]
+    return losses, [
+        each.grad.clone() for each in model.parameters() if each.grad is not None
+    ]
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool) -> None:
+def test_compiled_training_equals_eager_training_and_compiles_once(
+    packed: bool,
+) -> None:
     # The sizes of the heads must differ from all numbers of positions. Otherwise torch would assume
     # that the two are always the same.
     eager = towers(packed=packed, num_attention_heads=2).double()
@@ -60,7 +66,9 @@ def test_compiled_training_equals_eager_training_and_compiles_once(packed: bool)
         rest, gradients = updates(compiled, range(1, 6))
     assert counters["stats"]["unique_graphs"] == graphs
     assert first + rest == pytest.approx(wanted, rel=1e-12)  # measured 1e-15
-    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-9, atol=1e-12)  # measured
+    torch.testing.assert_close(
+        gradients, wanted_gradients, rtol=1e-9, atol=1e-12
+    )  # measured
     eager.load_state_dict(compiled.state_dict())
 
 
@@ -89,11 +97,14 @@ def test_a_missing_compiler_is_reported() -> None:
     torch.compiler.reset()  # forgets earlier compilations
     begin = r"`model.compile: true` needs a C\+\+ compiler [^\n]*, but torch cannot compile here: "
     with pytest.raises(
-        ConfigError, match=begin + r"[^\n]*no-such-compiler[^\n]* leave the key out[^\n]*$"
+        ConfigError,
+        match=begin + r"[^\n]*no-such-compiler[^\n]* leave the key out[^\n]*$",
     ):
         compile_layers(towers(), CPU)
 
 
 def test_a_model_without_bert_is_refused() -> None:
-    with pytest.raises(ConfigError, match="needs a model of BERT layers, but Linear has none"):
+    with pytest.raises(
+        ConfigError, match="needs a model of BERT layers, but Linear has none"
+    ):
         compile_layers(torch.nn.Linear(2, 2), CPU)

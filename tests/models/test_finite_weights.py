@@ -94,7 +94,10 @@ def embed_texts(run: Path, tmp_path: Path) -> None:
 
 
 ENTRIES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
-    "yaml": (lambda run, _: MMPTModel.from_pretrained(run / "config.yaml"), "checkpoint_best.pt"),
+    "yaml": (
+        lambda run, _: MMPTModel.from_pretrained(run / "config.yaml"),
+        "checkpoint_best.pt",
+    ),
     "run": (lambda run, _: MMPTModel.from_pretrained(run), "checkpoint_best.pt"),
     "file": (
         lambda run, _: MMPTModel.from_pretrained(run / "checkpoint_best.pt"),
@@ -102,14 +105,20 @@ ENTRIES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "saved folder": (from_saved_folder, "model.safetensors"),
     "embed": (embed_texts, "checkpoint_best.pt"),
-    "predict": (lambda run, _: command(predict.main, run / "config.yaml"), "checkpoint_best.pt"),
+    "predict": (
+        lambda run, _: command(predict.main, run / "config.yaml"),
+        "checkpoint_best.pt",
+    ),
     "training starts": (
         lambda run, tmp_path: start(
             restore_file=str(run / "checkpoint_best.pt"), save_dir=str(tmp_path)
         ),
         "checkpoint_best.pt",
     ),
-    "training continues": (lambda run, _: start(save_dir=str(run)), "checkpoint_last.pt"),
+    "training continues": (
+        lambda run, _: start(save_dir=str(run)),
+        "checkpoint_last.pt",
+    ),
     "fairseq": (load_in_fairseq, "checkpoint_last.pt"),
     "BERT": (from_bert_folder, "model.safetensors"),
     "S3D": (from_s3d_file, "s3d.pth"),
@@ -140,7 +149,9 @@ def test_a_state_dict_in_memory_is_checked_too(diverged, tmp_path):
         load_weights(fusion, state)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+)
 def test_each_type_is_checked_as_it_is_stored(dtype):
     largest = torch.finfo(dtype).max
     good = torch.tensor([largest, -largest, 0.0], dtype=dtype)
@@ -157,7 +168,11 @@ def test_each_type_is_checked_as_it_is_stored(dtype):
 
 
 def test_training_refuses_an_optimizer_or_temperature_that_is_not_finite(tmp_path):
-    entries = {"model": {"a": torch.ones(2)}, "optimizer_history": [], "extra_state": {}}
+    entries = {
+        "model": {"a": torch.ones(2)},
+        "optimizer_history": [],
+        "extra_state": {},
+    }
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([parameter])
     parameter.grad = torch.tensor([1.0, torch.inf])
@@ -171,6 +186,10 @@ def test_training_refuses_an_optimizer_or_temperature_that_is_not_finite(tmp_pat
     shutil.copy(other, last)
     with pytest.raises(CheckpointError, match=message):
         start(restore_file=str(other), save_dir=str(tmp_path), reset_optimizer=True)
-    torch.save(entries | {"criterion": {"loss.temperature": torch.tensor(torch.nan)}}, last)
-    with pytest.raises(CheckpointError, match=r"the loss's weights .* `loss\.temperature`"):
+    torch.save(
+        entries | {"criterion": {"loss.temperature": torch.tensor(torch.nan)}}, last
+    )
+    with pytest.raises(
+        CheckpointError, match=r"the loss's weights .* `loss\.temperature`"
+    ):
         start(save_dir=str(tmp_path))

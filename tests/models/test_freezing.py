@@ -12,7 +12,9 @@ from mmpt.models.freezing import freeze_all_but_layernorm
 
 def test_norton_trains_78_tensors_of_59904_numbers():
     with torch.device("meta"):
-        model = MMFusionSeparate(BertConfig(), num_hidden_video_layers=6, max_video_len=16)
+        model = MMFusionSeparate(
+            BertConfig(), num_hidden_video_layers=6, max_video_len=16
+        )
     names = freeze_all_but_layernorm(model)
     parameters = dict(model.named_parameters())
     assert len(names) == 78
@@ -22,7 +24,11 @@ def test_norton_trains_78_tensors_of_59904_numbers():
 
 def test_the_name_decides_not_the_class():
     model = nn.ModuleDict(
-        {"norm": nn.LayerNorm(2), "LayerNorm": nn.Linear(2, 2), "LayerNorm2": nn.LayerNorm(2)}
+        {
+            "norm": nn.LayerNorm(2),
+            "LayerNorm": nn.Linear(2, 2),
+            "LayerNorm2": nn.LayerNorm(2),
+        }
     )
     assert freeze_all_but_layernorm(model) == ["LayerNorm.weight", "LayerNorm.bias"]
 

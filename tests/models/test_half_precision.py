@@ -23,7 +23,9 @@ def loss_and_gradients(
     loss = MMContraLoss(norton_loss(threshold=4, sinkhorn_iterations=10))
     total = loss(**batch | output).total
     total.backward()
-    gradients = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]
+    gradients = [
+        p.grad.flatten().float() for p in model.parameters() if p.grad is not None
+    ]
     return total.detach(), torch.cat(gradients)
 
 

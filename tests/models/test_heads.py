@@ -37,7 +37,12 @@ TOWERS = [
 
 def head(cls: type[MMFusionSeparate]) -> MMFusionSeparate:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes = {
+        "vocab_size": 20,
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
     config = BertConfig(**sizes, num_hidden_layers=1, max_position_embeddings=16)
     return cls(config, num_hidden_video_layers=1, max_video_len=4).eval()
 
@@ -78,7 +83,9 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
     classifier = head(MMFusionSeparateActionSegmentation).video_encoder.classifier
     assert isinstance(classifier, nn.Linear)
     assert classifier.weight.shape == (779, 8)
-    assert float(classifier.weight.detach().std()) == pytest.approx(0.02, rel=0.05)  # 6232 draws
+    assert float(classifier.weight.detach().std()) == pytest.approx(
+        0.02, rel=0.05
+    )  # 6232 draws
     assert not classifier.bias.detach().any()
 
 
@@ -103,14 +110,19 @@ def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -
     masks = torch.tensor([[False, True, False, True]] * 3)
     expected, _, _ = model.forward_video(vfeats, vmasks, coin_text, masks)
     assert torch.equal(found, expected)
-    unmasked, _, _ = model.forward_video(vfeats, vmasks, coin_text, torch.ones_like(masks))
+    unmasked, _, _ = model.forward_video(
+        vfeats, vmasks, coin_text, torch.ones_like(masks)
+    )
     assert not torch.allclose(found, unmasked)  # [CLS] is masked
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("cls", "num_logits"),
-    [(MMFusionSeparateActionSegmentation, 779), (MMFusionSeparateActionLocalization, 3)],
+    [
+        (MMFusionSeparateActionSegmentation, 779),
+        (MMFusionSeparateActionLocalization, 3),
+    ],
 )
 def test_padded_seconds_do_not_change_real_ones(cls: Any, num_logits: int) -> None:
     model = head(cls)
@@ -127,13 +139,17 @@ def test_padded_seconds_do_not_change_real_ones(cls: Any, num_logits: int) -> No
     torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("reset_optimizer", "use"), [(True, Use.START), (False, Use.RESUME)])
+@pytest.mark.parametrize(
+    ("reset_optimizer", "use"), [(True, Use.START), (False, Use.RESUME)]
+)
 def test_a_run_with_a_new_optimizer_starts_and_any_other_one_resumes(
     reset_optimizer: bool, use: Use, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "a.pt")
     model = nn.Linear(1, 1)
-    args = SimpleNamespace(restore_file=path, reset_optimizer=reset_optimizer, fp16=False)
+    args = SimpleNamespace(
+        restore_file=path, reset_optimizer=reset_optimizer, fp16=False
+    )
     inner: Any = SimpleNamespace(build_model=lambda *, pretrained: model)
     task: Any = SimpleNamespace(args=args, inner=inner, loss=nn.Module(), world=World())
     torch.save({"model": {}}, path)
@@ -152,5 +168,7 @@ def test_fairseq_accepts_a_missing_classifier_only_at_the_start() -> None:
 
     resume = FairseqMMModel(coin, "a.pt", Use.RESUME)
     state = dict(pretrained)
-    with pytest.raises(CheckpointError, match=r"a\.pt: .*\n.*2 in the model only:\n.*classifier"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.pt: .*\n.*2 in the model only:\n.*classifier"
+    ):
         resume.upgrade_state_dict_named(state, "")

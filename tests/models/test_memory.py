@@ -43,10 +43,15 @@ def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> 
     model, clips = towers(std=0.3, intermediate_size=4 * WIDTH), draw(16)
     if layernorm_only:
         freeze_all_but_layernorm(model)
-    mask = torch.ones_like(clips["cmasks"])  # no padding, because it would be stored too
+    mask = torch.ones_like(
+        clips["cmasks"]
+    )  # no padding, because it would be stored too
     positions = torch.arange(SLOTS).expand_as(mask)
     found = saved_bytes(
-        model, lambda: run_packed(model.text_encoder, mask, positions, input_ids=clips["caps"])
+        model,
+        lambda: run_packed(
+            model.text_encoder, mask, positions, input_ids=clips["caps"]
+        ),
     )
     tokens = int(mask.sum())
     # The log-sum-exp of each head, and mean and deviation of the norms.

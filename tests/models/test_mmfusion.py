@@ -43,7 +43,9 @@ def test_a_masked_mean_is_that_of_the_real_positions() -> None:
     for rows, real in zip(hidden, mask, strict=True):
         naive.append(rows[real].sum(0) / int(real.sum()))
     # Measured 2.3e-16.
-    torch.testing.assert_close(masked_mean(hidden, mask), torch.stack(naive), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        masked_mean(hidden, mask), torch.stack(naive), rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -61,7 +63,9 @@ def test_operations_of_a_step_equal_torchs_count(frozen: bool) -> None:
     if frozen:
         freeze_all_but_layernorm(model)
     for tower in (model.video_encoder.bert, model.text_encoder):
-        tower.set_attn_implementation("eager")  # torch counts plain matrix products on any device
+        tower.set_attn_implementation(
+            "eager"
+        )  # torch counts plain matrix products on any device
     batch = draw(6)
     cmasks = torch.ones_like(batch["cmasks"])
     vmasks = torch.ones_like(batch["vmasks"])
@@ -100,7 +104,9 @@ def test_hidden_states_equal_the_outputs_without_packing(packed):
         clips["vfeats"], clips["vmasks"], clips["caps"], clips["cmasks"], True
     )
     assert torch.equal(states, out["video_outputs"])
-    states = model.forward_text(clips["caps"], clips["cmasks"], output_hidden_states=True)
+    states = model.forward_text(
+        clips["caps"], clips["cmasks"], output_hidden_states=True
+    )
     assert torch.equal(states, out["text_outputs"])
 
 
@@ -109,7 +115,9 @@ def test_clip_without_video_is_pooled_from_sep_alone():
     model, clips = fusion(), draw(2)
     clips["vmasks"][1] = False
     out = model(**clips)
-    torch.testing.assert_close(out["pooled_video"][1], out["video_outputs"][1, -1], rtol=0, atol=0)
+    torch.testing.assert_close(
+        out["pooled_video"][1], out["video_outputs"][1, -1], rtol=0, atol=0
+    )
 
 
 def test_all_but_the_poolers_get_a_gradient():
@@ -142,17 +150,22 @@ def bert_folder(tmp_path):
 
 def from_config(folder, *, pretrained=True, model=None, **dataset) -> MMFusionSeparate:
     return MMFusionSeparate.from_config(
-        DatasetConfig(**{"bert_name": str(folder), "max_video_len": 6, "max_len": 20, **dataset}),
+        DatasetConfig(
+            **{"bert_name": str(folder), "max_video_len": 6, "max_len": 20, **dataset}
+        ),
         ModelConfig(**{**MODEL, "num_hidden_video_layers": 2, **(model or {})}),
         pretrained=pretrained,
     )
 
 
-def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(bert_folder):
+def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(
+    bert_folder,
+):
     model = from_config(bert_folder)
     bert = BertModel.from_pretrained(bert_folder).state_dict()
     assert all(
-        torch.equal(value, bert[name]) for name, value in model.text_encoder.state_dict().items()
+        torch.equal(value, bert[name])
+        for name, value in model.text_encoder.state_dict().items()
     )
     tower = model.video_encoder.bert.state_dict()
     assert all(torch.equal(value, bert[name]) for name, value in tower.items())
@@ -165,14 +178,19 @@ def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(b
 
 def test_evaluation_reads_no_bert_weights(bert_folder):
     (bert_folder / "model.safetensors").unlink()
-    assert from_config(bert_folder, pretrained=False).text_encoder.config.num_hidden_layers == 3
+    assert (
+        from_config(bert_folder, pretrained=False).text_encoder.config.num_hidden_layers
+        == 3
+    )
 
 
 def test_folder_without_weights_needs_random_init(bert_folder, caplog):
     (bert_folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has none; .*`model.random_init: true`"):
         from_config(bert_folder)
-    assert isinstance(from_config(bert_folder, model={"random_init": True}), MMFusionSeparate)
+    assert isinstance(
+        from_config(bert_folder, model={"random_init": True}), MMFusionSeparate
+    )
     assert "start from random ones" in caplog.text
 
 
@@ -192,8 +210,14 @@ def test_incomplete_or_foreign_berts_are_refused(bert_folder):
     for change, message in (
         ({"model_type": "roberta"}, "is a `roberta` model"),
         ({"layer_norm_eps": "x"}, r"config.json of .* is not BERT's: .*layer_norm_eps"),
-        ({"hidden_size": "16"}, r"is not BERT's: .*'hidden_size' expected int, got str"),
-        ({"hidden_size": 17}, r"is not BERT's: .*`num_attention_heads` \(2\), but is 17"),
+        (
+            {"hidden_size": "16"},
+            r"is not BERT's: .*'hidden_size' expected int, got str",
+        ),
+        (
+            {"hidden_size": 17},
+            r"is not BERT's: .*`num_attention_heads` \(2\), but is 17",
+        ),
     ):
         (deeper / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ConfigError, match=message):
@@ -209,7 +233,8 @@ def test_damaged_weights_are_named(bert_folder, name, content):
     (bert_folder / "model.safetensors").unlink()
     (bert_folder / name).write_bytes(content)
     with pytest.raises(
-        CheckpointError, match=rf"^{bert_folder}/{name}: damaged \(.+\); download it again"
+        CheckpointError,
+        match=rf"^{bert_folder}/{name}: damaged \(.+\); download it again",
     ):
         from_config(bert_folder)
 
@@ -217,7 +242,8 @@ def test_damaged_weights_are_named(bert_folder, name, content):
 def test_an_unreachable_name_gives_the_remedy(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        CheckpointError, match=r"is not a folder, .*\n?.*huggingface-cli download nobody/no-bert"
+        CheckpointError,
+        match=r"is not a folder, .*\n?.*huggingface-cli download nobody/no-bert",
     ):
         from_config("nobody/no-bert")
 
@@ -230,8 +256,16 @@ def test_an_unreachable_name_gives_the_remedy(monkeypatch):
             {},
             "`model.text_encoder_cls` must be `BertModel`, but is `T5`",
         ),
-        ({"mm_encoder_cls": "MMBertForJoint"}, {}, "single-encoder .* not part of this framework"),
-        ({"num_hidden_video_layers": None}, {}, "`model.num_hidden_video_layers` must be set"),
+        (
+            {"mm_encoder_cls": "MMBertForJoint"},
+            {},
+            "single-encoder .* not part of this framework",
+        ),
+        (
+            {"num_hidden_video_layers": None},
+            {},
+            "`model.num_hidden_video_layers` must be set",
+        ),
         ({"num_hidden_video_layers": 4}, {}, "at most the 3 layers of .*, but is 4"),
         (
             {},
@@ -247,7 +281,9 @@ def test_mistakes_in_the_config_are_reported(bert_folder, model, dataset, messag
 
 
 @pytest.mark.parametrize("hide_cls", [False, True])
-def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool) -> None:
+def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(
+    hide_cls: bool,
+) -> None:
     clips = draw(11, dtype=torch.float64)
     clips["vmasks"][3] = False  # without a second
     clips["cmasks"][:, 0] = not hide_cls
@@ -260,4 +296,6 @@ def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(hide_cls: bool
 
 def test_models_from_a_yaml_are_packed_by_default(bert_folder):
     assert from_config(bert_folder, pretrained=False).packed
-    assert not from_config(bert_folder, pretrained=False, model={"packed": False}).packed
+    assert not from_config(
+        bert_folder, pretrained=False, model={"packed": False}
+    ).packed

@@ -35,7 +35,9 @@ class Tower(torch.nn.Module):
 
     def forward(self, values_NPD: torch.Tensor, scale_N: torch.Tensor) -> torch.Tensor:
         self.rows.append(len(values_NPD))
-        return self.dropout(torch.tanh(self.linear(values_NPD)) * scale_N[:, None, None])
+        return self.dropout(
+            torch.tanh(self.linear(values_NPD)) * scale_N[:, None, None]
+        )
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,14 +56,20 @@ def results(tower: Tower, states: torch.Tensor) -> list[torch.Tensor]:
     return [states.detach(), *gradients]
 
 
-@pytest.mark.parametrize(("size", "calls"), [(8, [7]), (7, [7]), (3, [3, 3, 1, 1, 3, 3])])
-def test_chunks_give_the_values_and_gradients_of_one_pass(size: int, calls: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "calls"), [(8, [7]), (7, [7]), (3, [3, 3, 1, 1, 3, 3])]
+)
+def test_chunks_give_the_values_and_gradients_of_one_pass(
+    size: int, calls: list[int]
+) -> None:
     tower = Tower()
     expected = results(tower, tower(*inputs()))
     tower.rows = []
     found = results(tower, run_chunks(tower, size, *inputs()))
     assert tower.rows == calls  # backward computes chunks again, the last one first
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)  # measured 2e-14
+    torch.testing.assert_close(
+        found, expected, rtol=1e-13, atol=1e-13
+    )  # measured 2e-14
 
 
 def test_recomputation_repeats_the_dropout_masks() -> None:
@@ -76,7 +84,8 @@ def test_recomputation_repeats_the_dropout_masks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "on_gpu", "on_cpu"), [("auto", 512, 256), (100, 100, 100), (False, 5000, 5000)]
+    ("setting", "on_gpu", "on_cpu"),
+    [("auto", 512, 256), (100, 100, 100), (False, 5000, 5000)],
 )
 def test_initial_chunk_size(setting: int | str, on_gpu: int, on_cpu: int) -> None:
     chunk = ChunkSize("key", setting, start=512)
@@ -95,7 +104,9 @@ class Memory:
     def run(self, num_rows: int) -> str:
         self.tried.append(self.chunk.size(num_rows, GPU))
         if self.tried[-1] > self.rows:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has.")
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has."
+            )
         return "done"
 
 
@@ -104,7 +115,10 @@ def test_auto_halves_the_size_and_keeps_it(caplog: pytest.LogCaptureFixture) -> 
     memory, undone = Memory(chunk, 60), []
     with caplog.at_level(logging.WARNING):
         for num_rows in (300, 1000):
-            assert chunk.retry(lambda n=num_rows: memory.run(n), lambda: undone.append(1)) == "done"
+            assert (
+                chunk.retry(lambda n=num_rows: memory.run(n), lambda: undone.append(1))
+                == "done"
+            )
         memory.rows = 20  # other processes have taken the rest
         assert chunk.retry(lambda: memory.run(25)) == "done"
     assert memory.tried == [300, 150, 75, 37, 37, 25, 12]
@@ -118,12 +132,20 @@ def test_auto_halves_the_size_and_keeps_it(caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("auto", r"with `model.key: auto`, even with one clip at a time \(.*\)\. Make the batch "),
-        (4, r"with `model.key: 4` \(CUDA .* Tried to allocate 2 GiB\)\. Set it to `auto`\.$"),
+        (
+            "auto",
+            r"with `model.key: auto`, even with one clip at a time \(.*\)\. Make the batch ",
+        ),
+        (
+            4,
+            r"with `model.key: 4` \(CUDA .* Tried to allocate 2 GiB\)\. Set it to `auto`\.$",
+        ),
         (False, r"with `model.key: false` \(CUDA .*\)\. Set it to `auto`\.$"),
     ],
 )
-def test_the_error_names_the_key_if_no_size_fits(setting: int | str, message: str) -> None:
+def test_the_error_names_the_key_if_no_size_fits(
+    setting: int | str, message: str
+) -> None:
     chunk = ChunkSize("model.key", setting)
     memory = Memory(chunk, 0)
     with pytest.raises(DeviceMemoryError, match=message):
@@ -172,7 +194,9 @@ class SmallDevice:
         self.calls_before = calls_before
         """Calls that have memory enough."""
 
-    def __call__(self, _module: nn.Module, _args: Any, inputs: dict[str, Any], output: Any) -> None:
+    def __call__(
+        self, _module: nn.Module, _args: Any, inputs: dict[str, Any], output: Any
+    ) -> None:
         self.calls_before -= 1
         if len(inputs["input_ids"]) <= FITS or self.calls_before >= 0:
             return
@@ -198,7 +222,9 @@ def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[
 
     torch.manual_seed(7)
     chunk = model.chunk_in_training
-    losses = [step_in_memory(partial(step, seed), chunk, parameters, CPU) for seed in seeds]
+    losses = [
+        step_in_memory(partial(step, seed), chunk, parameters, CPU) for seed in seeds
+    ]
     return losses, [parameter.grad for parameter in parameters]
 
 
@@ -213,7 +239,9 @@ def test_loss_and_gradients_are_those_of_the_smaller_chunk(
     found = train(model, seeds)
     assert model.chunk_in_training.size(NUM, CPU) == FITS  # after 24 and 12
     torch.testing.assert_close(found, train(own_towers(FITS), seeds), rtol=0, atol=0)
-    assert any(gradient is None for gradient in found[1])  # of BERT's poolers, as without retries
+    assert any(
+        gradient is None for gradient in found[1]
+    )  # of BERT's poolers, as without retries
 
 
 @pytest.mark.parametrize("in_backward", [False, True])
@@ -240,12 +268,16 @@ def test_a_gpu_that_is_full_is_given_less() -> None:
 
     def peak() -> int:
         torch.cuda.reset_peak_memory_stats()
-        step_in_memory(step, model.chunk_in_training, [*model.parameters()], torch.device("cuda"))
+        step_in_memory(
+            step, model.chunk_in_training, [*model.parameters()], torch.device("cuda")
+        )
         return torch.cuda.max_memory_reserved()
 
     whole = peak()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(0.6 * whole / torch.cuda.mem_get_info()[1])
+    torch.cuda.set_per_process_memory_fraction(
+        0.6 * whole / torch.cuda.mem_get_info()[1]
+    )
     try:
         assert peak() < 0.6 * whole
     finally:

@@ -14,14 +14,22 @@ from mmpt.modules import PACKED, packing, run_packed
 from mmpt.modules.packing import choose_group_lengths, plan_packing
 
 MASK = torch.tensor(
-    [[1, 1, 1, 0, 0], [1, 0, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    [
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 1, 1],
+        [1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1],
+    ]
 ).bool()
 
 
 def bert(num_layers: int = 1, dropout: float = 0.0, **settings: Any) -> BertModel:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
-    dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
+    dropouts = dict.fromkeys(
+        ("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout
+    )
     config = BertConfig(
         vocab_size=50,
         num_hidden_layers=num_layers,
@@ -32,7 +40,11 @@ def bert(num_layers: int = 1, dropout: float = 0.0, **settings: Any) -> BertMode
 
 
 def run(
-    tower: BertModel, mask: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor, padding: int
+    tower: BertModel,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    ids: torch.Tensor,
+    padding: int,
 ) -> torch.Tensor:
     """Does the same as `run_packed`, with at most `padding` padded tokens in a group."""
     packing = plan_packing(mask, padding)
@@ -46,7 +58,9 @@ def run(
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("padding", [0, 2, 100])
-def test_packed_states_equal_those_of_single_sequences(training: bool, padding: int) -> None:
+def test_packed_states_equal_those_of_single_sequences(
+    training: bool, padding: int
+) -> None:
     tower = bert(num_layers=2).double().train(training)
     mask = MASK
     ids = torch.randint(0, 50, mask.shape)
@@ -59,7 +73,9 @@ def test_packed_states_equal_those_of_single_sequences(training: bool, padding: 
         own_positions = positions[row, real]
         output = tower(input_ids=own_ids[None], position_ids=own_positions[None])
         alone = output.last_hidden_state[0]
-        torch.testing.assert_close(states[row, real], alone, rtol=0, atol=1e-13)  # measured 9e-16
+        torch.testing.assert_close(
+            states[row, real], alone, rtol=0, atol=1e-13
+        )  # measured 9e-16
         assert not states[row, ~real].any()
 
 
@@ -78,7 +94,10 @@ def test_padding_has_no_influence_and_no_gradient() -> None:
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
-@given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=12), max_padding=st.integers(0, 60))
+@given(
+    counts=st.lists(st.integers(0, 20), min_size=1, max_size=12),
+    max_padding=st.integers(0, 60),
+)
 def test_groups_are_as_large_as_the_padding_limit_allows(
     counts: list[int], max_padding: int
 ) -> None:
@@ -100,7 +119,9 @@ def test_groups_are_as_large_as_the_padding_limit_allows(
             assert padding > max_padding
 
 
-def test_cudnn_attention_is_disabled_for_packed_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_attention_is_disabled_for_packed_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """cuDNN would build a plan for every new number of sequences."""
     allowed = []
 
@@ -123,7 +144,10 @@ def test_dropout_has_the_same_distribution_with_and_without_packing() -> None:
     """
     copies = 2000
     tower = bert(
-        num_layers=2, dropout=0.1, attention_probs_dropout_prob=0.5, initializer_range=0.5
+        num_layers=2,
+        dropout=0.1,
+        attention_probs_dropout_prob=0.5,
+        initializer_range=0.5,
     ).train()
     mask = MASK[[0, 1, 2, 4]]
     masks = mask.repeat(copies, 1)
@@ -142,14 +166,18 @@ def test_dropout_has_the_same_distribution_with_and_without_packing() -> None:
     expected_variance = (our_variance + their_variance) / copies
     apart = difference.pow(2) / expected_variance
     assert 0.8 < float(apart.mean()) < 1.25  # 1 if they differ only by chance
-    torch.testing.assert_close(our_variance.mean(1), their_variance.mean(1), rtol=0.1, atol=0)
+    torch.testing.assert_close(
+        our_variance.mean(1), their_variance.mean(1), rtol=0.1, atol=0
+    )
 
 
 def test_packing_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs on the meta device, where every operation fails that needs data on the host."""
     read = []
     monkeypatch.setattr(
-        torch.Tensor, "tolist", lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1]
+        torch.Tensor,
+        "tolist",
+        lambda counts: read.append(counts.shape) or [1, 1, 0, 2, 0, 1],
     )
     with torch.device("meta"):
         ids = torch.ones(5, 5, dtype=torch.long)

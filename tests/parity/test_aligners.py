@@ -12,7 +12,12 @@ import pytest
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.config import DatasetConfig
 from mmpt.endtasks.coin.data import COINActionSegmentationAligner, Step
-from mmpt.endtasks.crosstask.data import CrossTaskAligner, Steps, TaskVideo, read_segments
+from mmpt.endtasks.crosstask.data import (
+    CrossTaskAligner,
+    Steps,
+    TaskVideo,
+    read_segments,
+)
 from mmpt.endtasks.msrvtt_qa.data import MSRVTTQAAligner
 from mmpt.endtasks.youcook.data import YoucookFullVideoBGAligner
 from mmpt.processors import ALIGNERS
@@ -21,7 +26,12 @@ from tests.support.tiny_bert import tiny_bert
 
 TREES = {"norton": None, "mmpt": False}
 """The value of `sort_clips` for each code base. VideoCLIP does not sort the sampled clips."""
-ONE_VIDEO = ["FixedLenAligner", "VariedLenAligner", "StartClipAligner", "OverlappedAligner"]
+ONE_VIDEO = [
+    "FixedLenAligner",
+    "VariedLenAligner",
+    "StartClipAligner",
+    "OverlappedAligner",
+]
 MANY_VIDEOS = ["VideoRetriAligner", "VideoRetriOverlappedAligner"]
 SPANS = ("video_start", "video_end", "text_start", "text_end")
 every_tree = pytest.mark.parametrize("tree", TREES)
@@ -61,7 +71,11 @@ def test_pre_training(tree, name, seed, bert):
     if name in ONE_VIDEO:
         arguments = ShardKey("vidA", 3, 0, 5), video, captions
     else:
-        keys = [ShardKey("vidA", -1, 0, 5), ShardKey("vidB", -1, 0, 6), ShardKey("vidC", -1, 1, 0)]
+        keys = [
+            ShardKey("vidA", -1, 0, 5),
+            ShardKey("vidB", -1, 0, 6),
+            ShardKey("vidC", -1, 1, 0),
+        ]
         features = [video, video[:20][::-1], video[10:15]]
         shorter = captions_of(golden, 6, 20.0)
         shortest = captions_of(golden, 3, 6.5)
@@ -106,7 +120,11 @@ def test_whole_videos(bert):
     golden = arrays("aligners_norton")
     texts = [[110, 111], [112], [113, 114, 115]]
     config = YoucookFullVideoBGAligner.Config(
-        bert_name=bert, max_video_len=8, max_len=32, sliding_window=4, sliding_window_size=8
+        bert_name=bert,
+        max_video_len=8,
+        max_len=32,
+        sliding_window=4,
+        sliding_window_size=8,
     )
     aligner = YoucookFullVideoBGAligner(config, Split.TEST)
     item = aligner("vidA", golden["in_video_feature"][:22], texts, random.Random(0))

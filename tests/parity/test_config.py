@@ -34,7 +34,9 @@ def dry_run(monkeypatch, capsys, name, job_type, gpus):
 @pytest.fixture
 def clean_root(tmp_path, monkeypatch):
     """A working directory like the project's root without runs, in an activated environment."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv(
+        "PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     for name in ("projects", "mmpt"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -72,15 +74,21 @@ def test_training_line(clean_root, monkeypatch, capsys, name, job_type, gpus):
     line = dry_run(monkeypatch, capsys, name, job_type, gpus)
     processes = TRAINING_PROCESSES[job_type]
     if processes > 1:
-        before, _, after = line.partition(f" --nproc-per-node {processes} -m mmpt.train ")
+        before, _, after = line.partition(
+            f" --nproc-per-node {processes} -m mmpt.train "
+        )
         assert before.startswith("launching ")
         line = "launching " + after
     assert line == golden_line(f"{name} --jobtype {job_type}")
     assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
-def test_one_process_on_many_gpus_differs_only_in_the_world_size(clean_root, monkeypatch, capsys):
-    words = shlex.split(dry_run(monkeypatch, capsys, "how2_pretrain", "local_single", 8))
+def test_one_process_on_many_gpus_differs_only_in_the_world_size(
+    clean_root, monkeypatch, capsys
+):
+    words = shlex.split(
+        dry_run(monkeypatch, capsys, "how2_pretrain", "local_single", 8)
+    )
     at = words.index("--distributed-world-size")
     assert words[at + 1] == "1"
     del words[at : at + 2]

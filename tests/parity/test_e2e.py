@@ -13,11 +13,21 @@ import torch
 from mmpt.cli.scoring import predict
 from mmpt.config.yaml_files import read_yaml
 from mmpt.evaluators import METRICS
-from tests.support.e2e_data import E2E, e2e_config, make_e2e_files, recorded, write_hash_checkpoint
+from tests.support.e2e_data import (
+    E2E,
+    e2e_config,
+    make_e2e_files,
+    recorded,
+    write_hash_checkpoint,
+)
 from tests.support.paths import ROOT
 
 VTT, QA = "test_vtt_zs", "test_vttqa_zs"
-YOUCOOK, FULL, BG = "test_youcook_zs", "test_youcook_fullvideo_zs", "test_youcook_fullvideo_bg_zs"
+YOUCOOK, FULL, BG = (
+    "test_youcook_zs",
+    "test_youcook_fullvideo_zs",
+    "test_youcook_fullvideo_bg_zs",
+)
 COIN, COIN_FT = "test_coin_zs", "test_coin_ft"
 CPU = torch.device("cpu")
 TITLES = {"Caption Average:": "", "DTW:": "DTW-", "OTAM": "OTAM-"}
@@ -33,7 +43,9 @@ def _in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # some YAMLs include others
 
 
-def score(task: str, files: Path, *more: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def score(
+    task: str, files: Path, *more: str
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Scores the recorded weights, and returns the saved predictions and the metrics."""
     config = e2e_config(task, files, *more)
     write_hash_checkpoint(config)
@@ -61,7 +73,9 @@ def recalls(numbers: dict[str, float], prefix: str = "") -> str:
 def test_retrieval(task: str, files: Path) -> None:
     arrays, numbers = score(task, files)
     # Measured 1.4e-5 and 2.1e-5 of 26.
-    np.testing.assert_allclose(arrays["scores"], recorded(task)["merged"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        arrays["scores"], recorded(task)["merged"], rtol=0, atol=1e-4
+    )
 
     line = f"{recalls(numbers)} - Median R: {numbers['MR']:.1f}"
     metric = METRICS.get("RetrievalMetric", "metric")()
@@ -143,5 +157,7 @@ def test_the_shipped_yaml_has_the_recorded_settings(task: str) -> None:
     was["model"]["num_hidden_video_layers"] = 6
     del was["fairseq"]["common_eval"], was["eval"]
     if task in (VTT, QA):  # an empty section has no effect
-        ours["fairseq"] = {key: value for key, value in ours["fairseq"].items() if value}
+        ours["fairseq"] = {
+            key: value for key, value in ours["fairseq"].items() if value
+        }
     assert ours == was

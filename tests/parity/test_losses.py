@@ -71,7 +71,9 @@ def test_norton_terms_and_gradients_in_float64(case: str) -> None:
         # measured: at most 4.3e-9 where the gradients reach 0.26
         gradient = batch[key].grad
         expected = golden[f"grad_{key}"]
-        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-8, err_msg=key)
+        np.testing.assert_allclose(
+            gradient, expected, rtol=1e-5, atol=1e-8, err_msg=key
+        )
 
 
 @by_case
@@ -106,7 +108,9 @@ def test_intermediate_values(case: str) -> None:
     np.testing.assert_allclose(blocks, golden["fused_clip_logit_blocks"], rtol=1e-6)
     scale = torch.tensor(LOG_SCALE, dtype=torch.float64).exp()
     logits = paragraph_logits(config, scale, fused)
-    np.testing.assert_allclose(logits, golden["sequence_logits"], rtol=1e-7)  # measured: 9.5e-9
+    np.testing.assert_allclose(
+        logits, golden["sequence_logits"], rtol=1e-7
+    )  # measured: 9.5e-9
 
 
 @by_case
@@ -127,9 +131,13 @@ def test_norton_terms_in_float32(case: str) -> None:
         (V2TContraLoss, "loss_t2v_v2t", "v2t", "v2t_grad_"),
     ],
 )
-def test_contrastive_losses_of_videoclip(cls: Any, file: str, value: str, gradient: str) -> None:
+def test_contrastive_losses_of_videoclip(
+    cls: Any, file: str, value: str, gradient: str
+) -> None:
     golden = arrays(file)
-    video = torch.tensor(golden["pooled_video"], dtype=torch.float64, requires_grad=True)
+    video = torch.tensor(
+        golden["pooled_video"], dtype=torch.float64, requires_grad=True
+    )
     text = torch.tensor(golden["pooled_text"], dtype=torch.float64, requires_grad=True)
     loss = cls(cls.Config())
     total = loss(pooled_video=video, pooled_text=text).total

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.endtasks.crosstask.evaluation import CrossTaskMetric, LocalisationOutputs, PlacedVideo
+from mmpt.endtasks.crosstask.evaluation import (
+    CrossTaskMetric,
+    LocalisationOutputs,
+    PlacedVideo,
+)
 from mmpt.endtasks.didemo import moments
 from mmpt.endtasks.msrvtt_qa.evaluation import answer_scores
 from mmpt.evaluators import (
@@ -34,7 +38,9 @@ FULL_VIDEO_CASES = {
 
 
 def outputs_of(scores: np.ndarray, video_ids: list[str]) -> RetrievalOutputs:
-    rows = scores.astype(np.float32)  # the product with the identity gives exactly these scores
+    rows = scores.astype(
+        np.float32
+    )  # the product with the identity gives exactly these scores
     clips = [ClipId(video_id) for video_id in video_ids]
     return RetrievalOutputs(
         pooled_text=rows, pooled_video=np.eye(len(rows), dtype=np.float32), clips=clips
@@ -42,12 +48,16 @@ def outputs_of(scores: np.ndarray, video_ids: list[str]) -> RetrievalOutputs:
 
 
 def assert_same_numbers(result: dict[str, float], expected: dict[str, float]) -> None:
-    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: result[name] for name in expected} == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_retrieval_metric() -> None:
     scores = ARRAYS["retrieval_scores"]
-    result = RetrievalMetric().compute(outputs_of(scores, [str(n) for n in range(len(scores))]))
+    result = RetrievalMetric().compute(
+        outputs_of(scores, [str(n) for n in range(len(scores))])
+    )
     assert_same_numbers(result, RESULTS["RetrievalMetric"])
 
 
@@ -56,7 +66,9 @@ def test_retrieval_metric() -> None:
     [("qa", "QAMetric", "acc"), ("coin", "COINActionSegmentationMetric", "frame_acc")],
 )
 def test_accuracies(kind: str, metric: str, number: str) -> None:
-    scores = np.eye(1000)[ARRAYS[f"{kind}_outputs"]]  # the recorded prediction has the best score
+    scores = np.eye(1000)[
+        ARRAYS[f"{kind}_outputs"]
+    ]  # the recorded prediction has the best score
     accuracy = shared_credit(scores, ARRAYS[f"{kind}_targets"]).mean()
     assert accuracy == pytest.approx(RESULTS[metric][number], abs=1e-12)
 
@@ -86,7 +98,10 @@ def test_full_video_metric(case: str) -> None:
 
 
 def test_full_video_metric_with_background() -> None:
-    scores, num_captions = ARRAYS["bg_scores"].astype(np.float32), ARRAYS["bg_text_lengths"]
+    scores, num_captions = (
+        ARRAYS["bg_scores"].astype(np.float32),
+        ARRAYS["bg_text_lengths"],
+    )
     outputs = BGRetrievalOutputs(
         pooled_text=scores,
         pooled_video=np.eye(scores.shape[1], dtype=np.float32),
@@ -106,7 +121,9 @@ def test_padding_and_recursion(kind: str, size: tuple[int, int]) -> None:
         padded = warping.pad(block, size)
         total = warping.cumulate_dtw(padded)
     else:
-        padded = warping.pad(np.pad(block, ((0, 0), (1, 1), (0, 0))), (size[0], size[1] + 2))
+        padded = warping.pad(
+            np.pad(block, ((0, 0), (1, 1), (0, 0))), (size[0], size[1] + 2)
+        )
         total = warping.cumulate_otam(padded, first_sign=-1)
     suffix = f"{size[0]}x{size[1]}"
     np.testing.assert_array_equal(padded[:, :, 0], ARRAYS[f"{kind}_pad_{suffix}"][0, 0])
@@ -130,25 +147,36 @@ def test_ranking_of_moments() -> None:
     golden = arrays("downstream")
     states, text = golden["didemo_hidden_video"][:, 1:31], golden["didemo_pooled_text"]
     num_seconds = golden["didemo_vmasks"].sum(axis=1)
-    scores = moments.moment_scores(np.einsum("nsd,nd->ns", states, text), num_seconds, "released")
+    scores = moments.moment_scores(
+        np.einsum("nsd,nd->ns", states, text), num_seconds, "released"
+    )
     ranking = moments.rank_moments(scores, num_seconds, "released")
     expected = record("downstream")["didemo_ranked_segments"]
-    assert [[list(moments.MOMENTS[m]) for m in row if m >= 0] for row in ranking] == expected
+    assert [
+        [list(moments.MOMENTS[m]) for m in row if m >= 0] for row in ranking
+    ] == expected
 
 
 def test_moment_metric() -> None:
-    outputs, targets = RECORD["didemo_inputs"]["outputs"], RECORD["didemo_inputs"]["targets"]
+    outputs, targets = (
+        RECORD["didemo_inputs"]["outputs"],
+        RECORD["didemo_inputs"]["targets"],
+    )
     ranking = np.full((len(outputs), len(moments.MOMENTS)), -1)
     for row, found in zip(ranking, outputs, strict=True):
         row[: len(found)] = [moments.NUMBER_PP[first, last] for first, last in found]
-    numbers = moments.moment_metrics(ranking, np.array([target["times"] for target in targets]))
+    numbers = moments.moment_metrics(
+        ranking, np.array([target["times"] for target in targets])
+    )
     assert_same_numbers(numbers, RESULTS["DiDeMoMetric"])
 
 
 def test_merged_windows() -> None:
     golden = arrays("downstream")
     ours = average_windows(golden["coin_window_logits"], window_spans(37, 8, 16))
-    np.testing.assert_allclose(ours, golden["coin_merged_logits"], rtol=1e-6)  # measured 0
+    np.testing.assert_allclose(
+        ours, golden["coin_merged_logits"], rtol=1e-6
+    )  # measured 0
 
 
 def test_crosstask_recall() -> None:
@@ -156,7 +184,9 @@ def test_crosstask_recall() -> None:
     assert len(names) == 6
     videos = [
         PlacedVideo(
-            *name.split("/")[1:], done=ARRAYS[name], placed=ARRAYS[name.replace("_true/", "_pred/")]
+            *name.split("/")[1:],
+            done=ARRAYS[name],
+            placed=ARRAYS[name.replace("_true/", "_pred/")],
         )
         for name in names
     ]

@@ -42,14 +42,18 @@ def frames(dtype: torch.dtype) -> torch.Tensor:
 @torch.no_grad()
 def test_the_documented_call_gives_the_recorded_score(model, golden):
     model, tokenizer, aligner = model
-    caps, cmasks = aligner._build_text_seq(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
+    caps, cmasks = aligner._build_text_seq(
+        tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    )
     caps, cmasks = caps[None], cmasks[None]
     np.testing.assert_array_equal(caps, golden["caps"])
     np.testing.assert_array_equal(cmasks, golden["cmasks"])
     out = model(frames(torch.float32), caps, cmasks)
     for name in ("pooled_video", "pooled_text"):
         # Measured 6e-4.
-        np.testing.assert_allclose(out[name], golden[name], rtol=0, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(
+            out[name], golden[name], rtol=0, atol=2e-3, err_msg=name
+        )
     score = model(frames(torch.float32), caps, cmasks, return_score=True)["score"]
     assert score.shape == (1,)
     np.testing.assert_allclose(score, golden["score"], rtol=1e-3)  # measured 1.5e-4
@@ -57,14 +61,18 @@ def test_the_documented_call_gives_the_recorded_score(model, golden):
 
 @torch.no_grad()
 def test_in_float64_and_for_any_batch_size(model, golden):
-    caps, cmasks = (torch.from_numpy(golden[name]).expand(3, -1) for name in ("caps", "cmasks"))
+    caps, cmasks = (
+        torch.from_numpy(golden[name]).expand(3, -1) for name in ("caps", "cmasks")
+    )
     video = frames(torch.float64)
     videos = torch.cat([video, 1 - video, video])
     model.double()
     try:
         scores = model(videos, caps, cmasks, return_score=True)["score"]
         # Measured 3e-16.
-        np.testing.assert_allclose(scores[[0, 2]], golden["score_f64"].repeat(2), rtol=1e-5)
+        np.testing.assert_allclose(
+            scores[[0, 2]], golden["score_f64"].repeat(2), rtol=1e-5
+        )
         assert abs(scores[1] - scores[0]) > 0.01, "another video, another score"
     finally:
         model.float()

@@ -60,9 +60,13 @@ def test_windows_and_captions_of_a_whole_video_equal_the_release(kind):
 @torch.no_grad()
 def test_step_logits_of_every_second_equal_the_release(kind):
     golden = arrays("model_actionseg")
-    logits = tiny_towers(8, kind, MMFusionSeparateActionSegmentation)(**inputs(golden))["logits"]
+    logits = tiny_towers(8, kind, MMFusionSeparateActionSegmentation)(**inputs(golden))[
+        "logits"
+    ]
     assert logits.shape == (3, 8, 779)
-    assert_near({"logits_first40": logits[..., :40]}, golden, ["logits_first40"], f"{kind}_")
+    assert_near(
+        {"logits_first40": logits[..., :40]}, golden, ["logits_first40"], f"{kind}_"
+    )
     np.testing.assert_array_equal(logits.argmax(-1), golden[f"{kind}_argmax"])
 
 
@@ -93,7 +97,9 @@ def test_a_checkpoint_of_the_release_loads_and_gives_its_outputs(caplog):
     ignored = ", ".join(f"{name}.position_ids" for name in embeddings)
     (report,) = caplog.messages
     assert report.startswith(f"{path}: 116 tensors loaded, 118 renamed (as mmmodel.")
-    assert report.endswith(f", ignored {ignored} (a constant that newer transformers do not store)")
+    assert report.endswith(
+        f", ignored {ignored} (a constant that newer transformers do not store)"
+    )
     golden = arrays("checkpoint_norton_tiny")
     out = model(**inputs(golden))
     assert_near(out, golden, out)
@@ -128,7 +134,9 @@ def test_state_dicts_have_the_released_names_shapes_and_order(name, cls, max_vid
 )
 def test_heads_without_weights_of_their_own_have_the_keys_of_the_two_towers(cls):
     assert MODELS.get(cls.__name__, "model.model_cls") is cls
-    assert list(tiny_towers(8, cls=cls).state_dict()) == list(tiny_towers(8).state_dict())
+    assert list(tiny_towers(8, cls=cls).state_dict()) == list(
+        tiny_towers(8).state_dict()
+    )
 
 
 def test_parameters_and_trainable_set_come_in_the_released_order():
@@ -160,8 +168,14 @@ SPEC_NUMBERS = {
 
 def spec_model() -> MMFusionSeparate:
     sizes = {"vocab_size": 200, "hidden_size": 24, "intermediate_size": 48}
-    sizes |= {"num_hidden_layers": 4, "num_attention_heads": 3, "max_position_embeddings": 64}
-    model = MMFusionSeparate(BertConfig(**sizes), num_hidden_video_layers=2, max_video_len=6)
+    sizes |= {
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 64,
+    }
+    model = MMFusionSeparate(
+        BertConfig(**sizes), num_hidden_video_layers=2, max_video_len=6
+    )
     model = model.double().eval()
     parameters = dict(model.named_parameters())
     assert len(parameters) == 116
@@ -176,24 +190,35 @@ def spec_model() -> MMFusionSeparate:
 
 @torch.no_grad()
 def test_float64_outputs_equal_the_release_to_ten_digits():
-    caps = torch.tensor([[101, 102, 5, 6, 7, 102, 0, 0], [101, 102, 9, 102, 0, 0, 0, 0]])
+    caps = torch.tensor(
+        [[101, 102, 5, 6, 7, 102, 0, 0], [101, 102, 9, 102, 0, 0, 0, 0]]
+    )
     vmasks = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
     n, f, d = torch.meshgrid(
-        *(torch.arange(size, dtype=torch.float64) for size in (2, 6, 512)), indexing="ij"
+        *(torch.arange(size, dtype=torch.float64) for size in (2, 6, 512)),
+        indexing="ij",
     )
     vfeats = torch.sin(0.3 * n + 0.7 * f + 0.05 * d) * vmasks[..., None]
     model = spec_model()
-    out = model(caps=caps, cmasks=caps != 0, vfeats=vfeats, vmasks=vmasks, video_id=["a", "b"])
+    out = model(
+        caps=caps, cmasks=caps != 0, vfeats=vfeats, vmasks=vmasks, video_id=["a", "b"]
+    )
     dummy_caps = torch.tensor([[101, 102, 0, 102]]).repeat(2, 1)
-    dummy_masks = torch.tensor([[False, True, False, True]]).repeat(2, 1)  # the [CLS] key is masked
+    dummy_masks = torch.tensor([[False, True, False, True]]).repeat(
+        2, 1
+    )  # the [CLS] key is masked
     ours = {
         "pooled_video": out["pooled_video"][:, :3],
         "pooled_text": out["pooled_text"][:, :3],
         "video_outputs": out["video_outputs"][0, 1, :3],
         "text_outputs": out["text_outputs"][1, 2, :3],
         "scores": out["pooled_text"] @ out["pooled_video"].T,
-        "dummy_text": model.forward_video(vfeats, vmasks, dummy_caps, dummy_masks)[0][:, :3],
+        "dummy_text": model.forward_video(vfeats, vmasks, dummy_caps, dummy_masks)[0][
+            :, :3
+        ],
     }
     for name, expected in SPEC_NUMBERS.items():
         # Measured 5e-11.
-        np.testing.assert_allclose(ours[name], expected, rtol=0, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(
+            ours[name], expected, rtol=0, atol=1e-9, err_msg=name
+        )

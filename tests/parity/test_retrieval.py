@@ -87,7 +87,10 @@ def test_neighbours_by_inner_product(golden):
     retriever.finalize_training()
     found, scores = retriever.search(golden["vectors"][golden["query_index"]], 10)
     for query, row, expected in zip(
-        golden["query_index"], found, golden["innerproduct_exhaustive_top10"], strict=True
+        golden["query_index"],
+        found,
+        golden["innerproduct_exhaustive_top10"],
+        strict=True,
     ):
         # The original lists the query first, though another vector may have a larger product with
         # it than it has with itself.
@@ -109,12 +112,16 @@ def test_batches(golden, epoch, nprobe, key):
 
 @pytest.mark.parametrize("pool_cls", [VideoVectorPool, DistributedVideoVectorPool])
 def test_video_vectors(golden, pool_cls, tmp_path):
-    video, text = (torch.from_numpy(golden[f"pool_pooled_{tower}"]) for tower in ("video", "text"))
+    video, text = (
+        torch.from_numpy(golden[f"pool_pooled_{tower}"]) for tower in ("video", "text")
+    )
     expected = golden["pool_average"]
     pool = pool_cls(np.array([3, 4, 0, 1, 2]), 64, tmp_path, "key")
     for begin, end in ((3, 5), (0, 3)):
         clips = slice(begin * CLIPS, end * CLIPS)
         vectors = video_vectors(video[clips], text[clips], CLIPS)
-        np.testing.assert_allclose(vectors, expected[begin:end], rtol=1e-6)  # measured: 0
+        np.testing.assert_allclose(
+            vectors, expected[begin:end], rtol=1e-6
+        )  # measured: 0
         pool.add(vectors)
     assert np.array_equal(pool.gather(World()), expected.astype(np.float16))

@@ -61,7 +61,9 @@ def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
     hooks = []
     for stage in STAGES:
         module = network.get_submodule(stage)
-        keep = partial(lambda stage, _module, _args, output: seen.update({stage: output}), stage)
+        keep = partial(
+            lambda stage, _module, _args, output: seen.update({stage: output}), stage
+        )
         hooks.append(module.register_forward_hook(keep))
     out = network(clips(kind, name))
     for hook in hooks:
@@ -83,13 +85,17 @@ def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
 
 @by_kind
 @torch.no_grad()
-def test_in_float64_the_embedding_equals_the_release_to_rounding(kind, networks, golden):
+def test_in_float64_the_embedding_equals_the_release_to_rounding(
+    kind, networks, golden
+):
     network = networks[kind].double()
     try:
         for name in SHAPES:
             out = network(clips(kind, name).double())["video_embedding"]
             # Measured 6e-14.
-            np.testing.assert_allclose(out, golden[f"{kind}_{name}_video_embedding_f64"], rtol=1e-6)
+            np.testing.assert_allclose(
+                out, golden[f"{kind}_{name}_video_embedding_f64"], rtol=1e-6
+            )
     finally:
         network.float()
 
@@ -98,7 +104,9 @@ def test_in_float64_the_embedding_equals_the_release_to_rounding(kind, networks,
 @torch.no_grad()
 def test_text_tower_equals_the_release(kind, networks, golden):
     sentences = golden["sentences"].tolist()
-    np.testing.assert_array_equal(networks[kind].tokenise(sentences), golden["token_ids"])
+    np.testing.assert_array_equal(
+        networks[kind].tokenise(sentences), golden["token_ids"]
+    )
     out = networks[kind].forward_text(sentences)["text_embedding"]
     # Measured 1.4e-6.
     np.testing.assert_allclose(out, golden[f"{kind}_text_embedding"], rtol=0, atol=1e-5)

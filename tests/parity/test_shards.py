@@ -26,7 +26,10 @@ from tests.support.tiny_bert import tiny_bert
 
 RECORDED = record("dedup")
 RAW = RECORDED["raw"]
-SHARDS = {Split.TRAIN: [["vidA", "vidB", "vidC"], ["vidD", "vidE"]], Split.VALID: [["vidF"]]}
+SHARDS = {
+    Split.TRAIN: [["vidA", "vidB", "vidC"], ["vidD", "vidE"]],
+    Split.VALID: [["vidF"]],
+}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -74,7 +77,9 @@ def test_caption_shards(tmp_path, suffix, use_fast):
     bert = tiny_bert(tmp_path / "tinybert")
     target = tmp_path / "shards"
     write_corpus(tmp_path, suffix)
-    prefix = tokenise_captions(tmp_path / "cap.pkl", target, f"{bert}/", use_fast=use_fast)
+    prefix = tokenise_captions(
+        tmp_path / "cap.pkl", target, f"{bert}/", use_fast=use_fast
+    )
     assert prefix == f"{target}/cap.tinybert."
     recorded = arrays("pretokenized")
     assert len(recorded) == 12
@@ -96,8 +101,12 @@ def test_recorded_caption_shards_read_back(tmp_path):
             for row, name in enumerate(names):
                 found = read(ShardKey(name, row, shard, row))
                 assert found["cap"] == [pieces[:32] for pieces in ids[name]]
-                np.testing.assert_array_equal(found["start"], np.float32(RAW[name]["start"]))
-                np.testing.assert_array_equal(found["end"], np.float32(RAW[name]["end"]))
+                np.testing.assert_array_equal(
+                    found["start"], np.float32(RAW[name]["start"])
+                )
+                np.testing.assert_array_equal(
+                    found["end"], np.float32(RAW[name]["end"])
+                )
 
 
 def test_files_of_a_ragged_tensor_equal_the_recorded_ones_and_read_back(tmp_path):

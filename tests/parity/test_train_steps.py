@@ -39,7 +39,9 @@ def train(
         FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=BASE_LR, tpu=False), parameters
     )
     schedule = PolynomialDecayLRSchedule(
-        PolynomialDecayLRScheduleConfig(warmup_updates=2, total_num_update=10, lr=BASE_LR),
+        PolynomialDecayLRScheduleConfig(
+            warmup_updates=2, total_num_update=10, lr=BASE_LR
+        ),
         optimizer,
     )
     for step in range(STEPS):
@@ -69,25 +71,36 @@ def test_steps_equal_the_release(tag, kind, loss_rtol):
     rows = []
     for row in train(model, batch):
         if not rows:
-            assert [p.grad is None for p in trained] == golden[f"{case}_grad0_is_none"].tolist()
+            assert [p.grad is None for p in trained] == golden[
+                f"{case}_grad0_is_none"
+            ].tolist()
             first = [p.grad.norm().item() for p in trained if p.grad is not None]
-            recorded = golden[f"{case}_grad0_norm_per_param"][~golden[f"{case}_grad0_is_none"]]
-            np.testing.assert_allclose(first, recorded, rtol=1e-3, atol=1e-6)  # measured 2e-6
+            recorded = golden[f"{case}_grad0_norm_per_param"][
+                ~golden[f"{case}_grad0_is_none"]
+            ]
+            np.testing.assert_allclose(
+                first, recorded, rtol=1e-3, atol=1e-6
+            )  # measured 2e-6
         rows.append(row)
     losses, norms, rates = np.array(rows).T
     # Measured 3e-7, 1.3e-5.
     np.testing.assert_allclose(losses, golden[f"{case}_loss"], rtol=loss_rtol)
-    np.testing.assert_allclose(norms, golden[f"{case}_gnorm"], rtol=1e-3)  # measured 4e-6, 5.4e-4
+    np.testing.assert_allclose(
+        norms, golden[f"{case}_gnorm"], rtol=1e-3
+    )  # measured 4e-6, 5.4e-4
     np.testing.assert_allclose(rates, golden[f"{case}_lr"], rtol=1e-12)
     if tag == "ln":
         after = torch.cat([p.detach().flatten() for p in trained])
         # Measured 8e-6.
-        np.testing.assert_allclose(after, golden[f"{case}_params_after5_flat"], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            after, golden[f"{case}_params_after5_flat"], rtol=0, atol=1e-4
+        )
     else:
         # In exact arithmetic the gradient of a key's bias is zero. Adam therefore changes it by
         # rounding errors only, and it is not compared.
         real = [
-            not name.endswith("attention.self.key.bias") for name, _ in model.named_parameters()
+            not name.endswith("attention.self.key.bias")
+            for name, _ in model.named_parameters()
         ]
         after = np.array([p.norm().item() for p in trained])
         # Measured 1.2e-4.

@@ -22,7 +22,9 @@ def run_extract(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     from mmpt.cli import extract
     from tests.support.extract_jobs import Pooling
 
-    monkeypatch.setattr(extract, "open_network", lambda *_, **__: (Pooling(), "pooling"))
+    monkeypatch.setattr(
+        extract, "open_network", lambda *_, **__: (Pooling(), "pooling")
+    )
     common = ["--device", "cpu"]
     return lambda source, out, *more: extract.main(
         ["--vdir", str(source), "--fdir", str(out), *common, *more]

@@ -45,7 +45,9 @@ def chosen(ids: str, files: str, wanted: str = "en", **inside: str) -> dict[str,
 
 
 def test_caption_files_are_matched_with_videos_by_name():
-    names = "a.vtt a.json b.en.vtt b.en-US.srt c.d.srt c.d.en.vtt f.SRT e.info.json c.vtt"
+    names = (
+        "a.vtt a.json b.en.vtt b.en-US.srt c.d.srt c.d.en.vtt f.SRT e.info.json c.vtt"
+    )
     used = {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.en.vtt"}
     assert chosen("f a b c.d g", names) == used
 
@@ -80,7 +82,10 @@ def test_the_file_in_the_preferred_language_is_used(files, wanted, used):
 
 
 def test_a_part_of_the_id_of_a_known_video_is_not_a_language():
-    assert chosen("my my.it", "my.it.vtt my.en.vtt") == {"my": "my.en.vtt", "my.it": "my.it.vtt"}
+    assert chosen("my my.it", "my.it.vtt my.en.vtt") == {
+        "my": "my.en.vtt",
+        "my.it": "my.it.vtt",
+    }
     assert chosen("my.it", "my.it.vtt my.it.a.en.vtt") == {"my.it": "my.it.vtt"}
     assert chosen("a.b.en", "a.b.en.vtt a.b.en.de.vtt") == {"a.b.en": "a.b.en.vtt"}
     assert chosen("tea tea.a", "tea.a.en.vtt") == {"tea.a": "tea.a.en.vtt"}
@@ -89,9 +94,9 @@ def test_a_part_of_the_id_of_a_known_video_is_not_a_language():
 
 def test_the_language_in_the_content_counts_if_the_name_has_none():
     assert chosen("tea", "tea.srt tea.vtt", tea="de") == {}
-    assert chosen("tea pie", "tea.en.vtt tea.srt pie.json", "de", tea="de", pie="fr") == {
-        "tea": "tea.srt"
-    }
+    assert chosen(
+        "tea pie", "tea.en.vtt tea.srt pie.json", "de", tea="de", pie="fr"
+    ) == {"tea": "tea.srt"}
 
 
 @pytest.mark.parametrize("recipe", ["norton", "videoclip"])

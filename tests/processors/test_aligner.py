@@ -9,7 +9,12 @@ import pytest
 
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.errors import ConfigError, DataError
-from mmpt.processors import FixedLenAligner, OverlappedAligner, StartClipAligner, VariedLenAligner
+from mmpt.processors import (
+    FixedLenAligner,
+    OverlappedAligner,
+    StartClipAligner,
+    VariedLenAligner,
+)
 from tests.support.paths import GOLDEN
 from tests.support.shard_data import make_video
 from tests.support.tiny_bert import tiny_bert
@@ -163,7 +168,9 @@ def test_a_short_video_is_padded(config):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("cls", [VariedLenAligner, OverlappedAligner])
 def test_times_that_cannot_be_right_are_clamped(cls, seed, config):
-    captions = Captions(start=[30.0, 90.0, -5.0], end=[20.0, 95.0, -1.0], cap=[[1], [2], [3]])
+    captions = Captions(
+        start=[30.0, 90.0, -5.0], end=[20.0, 95.0, -1.0], cap=[[1], [2], [3]]
+    )
     aligner = cls(config, Split.TRAIN)
     batch = aligner("odd", VIDEO, captions, random.Random(seed))
     start = batch["video_start"]
@@ -186,9 +193,17 @@ NONE = Captions(start=[], end=[], cap=[])
 @pytest.mark.parametrize(
     ("video", "captions", "message"),
     [
-        (broken(slice(None), np.nan), CAPTIONS, "features must be finite, .* NaN or infinite"),
+        (
+            broken(slice(None), np.nan),
+            CAPTIONS,
+            "features must be finite, .* NaN or infinite",
+        ),
         (broken(slice(None), -np.inf), CAPTIONS, "features must be finite"),
-        (broken(slice(None), np.inf).astype(np.float32), CAPTIONS, "features must be finite"),
+        (
+            broken(slice(None), np.inf).astype(np.float32),
+            CAPTIONS,
+            "features must be finite",
+        ),
         (VIDEO.tolist(), CAPTIONS, "features must be a float array .* but are list"),
         (VIDEO.astype(np.int32), CAPTIONS, r"but are int32 of shape \[37, 8\]"),
         (VIDEO[:0], CAPTIONS, "has no feature rows"),
@@ -204,15 +219,28 @@ def test_bad_items_are_named(video, captions, message, config):
 
 def test_a_packed_video_is_named_with_its_place(config):
     aligner = OverlappedAligner(config, Split.TRAIN)
-    with pytest.raises(DataError, match=r"video odd \(row 3 of shard 1\): features must be finite"):
-        aligner(ShardKey("odd", 0, 1, 3), broken(slice(None), np.nan), CAPTIONS, random.Random(0))
+    with pytest.raises(
+        DataError, match=r"video odd \(row 3 of shard 1\): features must be finite"
+    ):
+        aligner(
+            ShardKey("odd", 0, 1, 3),
+            broken(slice(None), np.nan),
+            CAPTIONS,
+            random.Random(0),
+        )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"clip_per_video": None}, "`dataset.subsampling` must be at least 1 .* is not set"),
-        ({"sampled_max_len": 7}, "`dataset.sampled_max_len` must be at least 8 .* is 7"),
+        (
+            {"clip_per_video": None},
+            "`dataset.subsampling` must be at least 1 .* is not set",
+        ),
+        (
+            {"sampled_max_len": 7},
+            "`dataset.sampled_max_len` must be at least 8 .* is 7",
+        ),
         ({"max_len": 19}, "`dataset.max_len` must be at least 20 .* is 19"),
         ({"bert_name": None}, "`dataset.bert_name` must be set"),
     ],

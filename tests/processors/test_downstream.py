@@ -7,7 +7,12 @@ import torch
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.processors.downstream import DSAligner, TextProcessor, VideoProcessor, keep_with_features
+from mmpt.processors.downstream import (
+    DSAligner,
+    TextProcessor,
+    VideoProcessor,
+    keep_with_features,
+)
 from tests.support.tiny_bert import tiny_bert
 
 
@@ -95,7 +100,9 @@ def test_of_several_captions_one_is_drawn(config):
 def test_several_captions_of_a_test_item_are_refused(config):
     aligner = DSAligner(config, Split.TEST)
     video = np.ones((3, 512), np.float16)
-    with pytest.raises(ConfigError, match=r"takes one text per test item, but .* makes 2\."):
+    with pytest.raises(
+        ConfigError, match=r"takes one text per test item, but .* makes 2\."
+    ):
         aligner("a", video, [[110], [120]], random.Random(0))
 
 
@@ -118,7 +125,9 @@ def test_items_without_features_are_left_out_with_one_warning(tmp_path, caplog, 
     kept = keep_with_features(ITEMS, video_of, config, split)
     assert kept == [("a", 1), ("c", 3), ("a", 4)]
     (warning,) = caplog.messages
-    assert f"1 of the 3 videos of the {split.value} split have no features (b)" in warning
+    assert (
+        f"1 of the 3 videos of the {split.value} split have no features (b)" in warning
+    )
 
 
 def test_a_test_split_keeps_all_items(tmp_path, caplog):
@@ -129,7 +138,9 @@ def test_a_test_split_keeps_all_items(tmp_path, caplog):
 
 def test_too_many_items_without_features(tmp_path):
     config = with_features(tmp_path, "a", max_missing=0.25)
-    message = r"2 of the 3 videos of the train split have no features \(b, c\).*at most 25%"
+    message = (
+        r"2 of the 3 videos of the train split have no features \(b, c\).*at most 25%"
+    )
     with pytest.raises(DataError, match=message):
         keep_with_features(["a", "b", "c"], str, config, Split.TRAIN)
     config = with_features(tmp_path, "a", max_missing=1.0)

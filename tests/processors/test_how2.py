@@ -79,7 +79,9 @@ def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
     want = [meta_of(config)[i] for i in range(20)]
     shards = read_shard_meta(config.vfeat_dir, Split.TRAIN)
     (tmp_path / f"{META}.json").unlink()
-    (tmp_path / f"{META}.pkl").write_bytes(pickle.dumps(shards, protocol=pickle.HIGHEST_PROTOCOL))
+    (tmp_path / f"{META}.pkl").write_bytes(
+        pickle.dumps(shards, protocol=pickle.HIGHEST_PROTOCOL)
+    )
     assert [meta_of(config)[i] for i in range(20)] == want
     (tmp_path / f"{META}.pkl").write_bytes(pickle.dumps({0: Path("code")}))
     with pytest.raises(DataError, match="only pickles of plain values"):
@@ -91,7 +93,8 @@ def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ['{"format": 2}', "[]", '{"format": 1, "shards": [[1]]}', '{"format": 1}', "{"]
+    "content",
+    ['{"format": 2}', "[]", '{"format": 1, "shards": [[1]]}', '{"format": 1}', "{"],
 )
 def test_a_meta_file_of_another_layout(config, tmp_path, content):
     (tmp_path / f"{META}.json").write_text(content)
@@ -100,7 +103,9 @@ def test_a_meta_file_of_another_layout(config, tmp_path, content):
 
 
 def test_list_files_are_cleaned(config, tmp_path, caplog):
-    (tmp_path / "train.lst").write_text("video0003\n\n  video0001  \nvideo0003\r\n\nvideo0002")
+    (tmp_path / "train.lst").write_text(
+        "video0003\n\n  video0001  \nvideo0003\r\n\nvideo0002"
+    )
     with caplog.at_level(logging.WARNING):
         assert meta_of(config).video_ids == ["video0003", "video0001", "video0002"]
         plain = How2MetaProcessor(config, Split.TRAIN)
@@ -111,7 +116,10 @@ def test_list_files_are_cleaned(config, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b" \n\n", "holds none"), (b"\xff\xfe\x00", "not a list of one video id per line")],
+    [
+        (b" \n\n", "holds none"),
+        (b"\xff\xfe\x00", "not a list of one video id per line"),
+    ],
 )
 def test_bad_list_files(config, tmp_path, content, message):
     (tmp_path / "train.lst").write_bytes(content)
@@ -120,7 +128,9 @@ def test_bad_list_files(config, tmp_path, content, message):
 
 
 def test_no_list(config):
-    with pytest.raises(DataError, match=r"nowhere\.lst: no such file\. .* correct the path"):
+    with pytest.raises(
+        DataError, match=r"nowhere\.lst: no such file\. .* correct the path"
+    ):
         meta_of(config.replace(train_path="nowhere.lst"))
     with pytest.raises(DataError, match=r"feat: cannot be read: Is a directory"):
         meta_of(config.replace(train_path=config.vfeat_dir))
@@ -140,7 +150,11 @@ def test_missing_videos_are_dropped_up_to_the_bound(config, tmp_path, caplog):
     )
     with caplog.at_level(logging.WARNING):
         assert len(meta_of(config.replace(max_missing=0.1))) == 20
-    assert caplog.text.count("2 of 22 videos") == caplog.text.count("they are dropped") == 1
+    assert (
+        caplog.text.count("2 of 22 videos")
+        == caplog.text.count("they are dropped")
+        == 1
+    )
 
 
 def test_empty_videos_are_left_out(tmp_path, caplog):
@@ -153,7 +167,12 @@ def test_empty_videos_are_left_out(tmp_path, caplog):
     write_shards(config.vfeat_dir, config.tfeat_dir, Split.TRAIN, videos, 4)
     (tmp_path / "train.lst").write_text("\n".join(name for name, _, _ in videos))
     with caplog.at_level(logging.WARNING):
-        assert meta_of(config).video_ids == ["video0000", "video0002", "video0003", "video0005"]
+        assert meta_of(config).video_ids == [
+            "video0000",
+            "video0002",
+            "video0003",
+            "video0005",
+        ]
     left_out = "2 videos have no feature row or no caption and are left out (first: video0001, vi"
     assert left_out in caplog.text
     assert len(meta_of(config.replace(tfeat_dir=None))) == 5
@@ -210,15 +229,25 @@ def floats(rows):
     [
         ("feat/train_0", narrow, r"floats of shape \[seconds, 512\].*500\]"),
         ("feat/train_0", whole_numbers, "but holds int16"),
-        ("feat/train_0", one_less, r"train_0: must have one row per .*_meta\.json, 8, but has 7"),
+        (
+            "feat/train_0",
+            one_less,
+            r"train_0: must have one row per .*_meta\.json, 8, but has 7",
+        ),
         (TIMES, one_less, r"train_0\.startends: must have one row per video"),
         (IDS, one_less, r"train_0\.caps_ids: must have one row per video"),
-        (IDS, one_caption_less, r"video video0002 \(row 2\) must have one row per time"),
+        (
+            IDS,
+            one_caption_less,
+            r"video video0002 \(row 2\) must have one row per time",
+        ),
         (TIMES, starts_only, r"floats of shape \[captions, 2\]"),
         (IDS, floats, "must hold signed integers .* but holds float32"),
     ],
 )
-def test_shards_that_do_not_fit_are_found_at_the_start(config, tmp_path, stem, change, message):
+def test_shards_that_do_not_fit_are_found_at_the_start(
+    config, tmp_path, stem, change, message
+):
     resave(tmp_path, stem, change)
     with pytest.raises(DataError, match=message):
         meta_of(config)
@@ -226,7 +255,9 @@ def test_shards_that_do_not_fit_are_found_at_the_start(config, tmp_path, stem, c
 
 def test_a_missing_shard_is_found_at_the_start(config, tmp_path):
     (tmp_path / "feat" / "train_1_data.npy").unlink()
-    message = r"train_1_data\.npy: no such file\. Pack this shard again.*correct the path"
+    message = (
+        r"train_1_data\.npy: no such file\. Pack this shard again.*correct the path"
+    )
     with pytest.raises(DataError, match=message):
         meta_of(config)
 
@@ -248,7 +279,9 @@ def test_only_the_first_captions_of_a_shard_are_checked(config, tmp_path):
     """A single wrong id after them is found when it is drawn."""
     resave(tmp_path, IDS, spoil(30521))
     shards = read_shard_meta(config.vfeat_dir, Split.TRAIN)
-    check = partial(check_shard, config.vfeat_dir, config.tfeat_dir, Split.TRAIN, 0, shards, 383)
+    check = partial(
+        check_shard, config.vfeat_dir, config.tfeat_dir, Split.TRAIN, 0, shards, 383
+    )
     with pytest.raises(DataError, match="but has 30521"):
         check()
     assert len(check(num_sampled=1).seconds) == len(shards[0])
@@ -297,5 +330,7 @@ def test_meta_is_written_last(tmp_path):
     with pytest.raises(RuntimeError):
         write_shards(tmp_path, f"{tmp_path}/c.", Split.TRAIN, videos())
     assert not (tmp_path / "train_meta.json").exists()
-    assert write_shard_meta(tmp_path, Split.VALID, [["a"], ["b"]]).name == "val_meta.json"
+    assert (
+        write_shard_meta(tmp_path, Split.VALID, [["a"], ["b"]]).name == "val_meta.json"
+    )
     assert read_shard_meta(tmp_path, Split.TEST) == {0: ["a"], 1: ["b"]}

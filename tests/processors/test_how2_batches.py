@@ -10,7 +10,9 @@ from tests.support.shard_data import MANY, make_data, make_video
 
 
 def build(tmp_path, num_videos, videos_per_batch):
-    config = make_data(tmp_path, num_videos=num_videos, num_video_per_batch=videos_per_batch)
+    config = make_data(
+        tmp_path, num_videos=num_videos, num_video_per_batch=videos_per_batch
+    )
     return ShardedHow2VideoRetriMetaProcessor(config, Split.TRAIN)
 
 

@@ -78,7 +78,13 @@ def caption_lists(draw: st.DrawFn) -> tuple[list[int], list[float], list[float]]
     return sizes, starts, ends
 
 
-@given(caption_lists(), st.data(), st.integers(1, 40), st.sampled_from([1.0, 0.5]), st.integers())
+@given(
+    caption_lists(),
+    st.data(),
+    st.integers(1, 40),
+    st.sampled_from([1.0, 0.5]),
+    st.integers(),
+)
 def test_a_text_span_contains_its_centre_and_grows_caption_by_caption(
     captions: tuple[list[int], list[float], list[float]],
     data: Any,

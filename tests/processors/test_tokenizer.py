@@ -16,15 +16,22 @@ def test_a_local_folder_gives_the_recorded_ids(tmp_path, use_fast):
     recorded = json.loads((GOLDEN / "pretokenized.json").read_text())
     raw = json.loads((GOLDEN / "dedup.json").read_text())["raw"]
     for name, ids in recorded[f"token_ids_use_fast_{use_fast}"].items():
-        texts = [text[:96] if isinstance(text, str) else "" for text in raw[name]["text"]]
+        texts = [
+            text[:96] if isinstance(text, str) else "" for text in raw[name]["text"]
+        ]
         assert tokenizer(texts, add_special_tokens=False)["input_ids"] == ids
-    assert special_tokens(folder, use_fast) == SpecialTokens(101, 102, 0, vocab_size=383)
+    assert special_tokens(folder, use_fast) == SpecialTokens(
+        101, 102, 0, vocab_size=383
+    )
     assert load_tokenizer(folder, use_fast) is tokenizer
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("vocab.txt", "must hold vocab.txt, but does not"), ("config.json", "no such file")],
+    [
+        ("vocab.txt", "must hold vocab.txt, but does not"),
+        ("config.json", "no such file"),
+    ],
 )
 def test_an_incomplete_folder_is_named(tmp_path, name, message):
     folder = tiny_bert(tmp_path)
@@ -41,7 +48,8 @@ def test_an_unreachable_hub_is_the_users_to_fix(monkeypatch):
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
     with pytest.raises(
-        DataError, match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*name a folder"
+        DataError,
+        match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*name a folder",
     ):
         load_tokenizer("no-such/bert")
 
@@ -63,10 +71,20 @@ def test_the_local_cache_is_asked_before_the_hub(monkeypatch):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("config.json", '": 383', '": 380', "`vocab_size` must be at least the 383 word pieces"),
+        (
+            "config.json",
+            '": 383',
+            '": 380',
+            "`vocab_size` must be at least the 383 word pieces",
+        ),
         ("config.json", '": 383', '": "383"', "`vocab_size` must be a whole .*'383'"),
         ("config.json", "}", "", "not valid JSON"),
-        ("config.json", "1e-12", '"x"', "holds no tokenizer that can be read: .*'layer_norm_eps'"),
+        (
+            "config.json",
+            "1e-12",
+            '"x"',
+            "holds no tokenizer that can be read: .*'layer_norm_eps'",
+        ),
         ("vocab.txt", "[CLS]", "zz", r"must hold .*\[CLS\]"),
         ("vocab.txt", "[SEP]", "zz", r"must hold .*\[SEP\]"),
         ("vocab.txt", "[PAD]", "zz", r"must hold .*\[PAD\]"),

@@ -58,9 +58,13 @@ def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
         features = run.dataset.video((video, 0, truth[-1][1]))
         aligned = model.align(np.array(features), words, monotone=True)
         overlaps = [overlap(*pair) for pair in zip(truth, aligned.spans, strict=True)]
-        assert title.startswith(f"{video}: {len(words)} sentences, {len(features)} s, mean")
+        assert title.startswith(
+            f"{video}: {len(words)} sentences, {len(features)} s, mean"
+        )
         *_, shown = title.split()
-        assert float(shown) == pytest.approx(np.mean(overlaps), abs=0.006)  # two decimals
+        assert float(shown) == pytest.approx(
+            np.mean(overlaps), abs=0.006
+        )  # two decimals
         assert words[0][:20] in svg
 
 
@@ -69,10 +73,14 @@ def test_only_the_part_of_the_video_with_sentences_is_shown(run: Run) -> None:
     video_key, _ = run.item(0)
     rows = np.resize(run.dataset.video(video_key), (60, 512))
     dataset = SimpleNamespace(meta=made.dataset.meta, video=lambda _: rows)
-    scored = dataclasses.replace(made, dataset=dataset, model=run.model, config=run.config)
+    scored = dataclasses.replace(
+        made, dataset=dataset, model=run.model, config=run.config
+    )
     alignments, _ = pictures(made.outputs, scored)
     first, second = alignments.data["figures"]
-    assert first.startswith("one: 4 sentences, 51 s, mean overlap")  # the last one ends at 50 s
+    assert first.startswith(
+        "one: 4 sentences, 51 s, mean overlap"
+    )  # the last one ends at 50 s
     assert second.startswith("two: 4 sentences, 51 s, mean overlap")
 
 
@@ -82,7 +90,10 @@ def test_a_model_without_two_towers_has_no_figure(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num", "most", "wanted"), [(0, 3, []), (2, 3, [0, 1]), (9, 3, [0, 4, 8]), (9, 1, [0])]
+    ("num", "most", "wanted"),
+    [(0, 3, []), (2, 3, [0, 1]), (9, 3, [0, 4, 8]), (9, 1, [0])],
 )
-def test_spread_returns_items_at_even_distances(num: int, most: int, wanted: list[int]) -> None:
+def test_spread_returns_items_at_even_distances(
+    num: int, most: int, wanted: list[int]
+) -> None:
     assert spread(range(num), most) == wanted

@@ -17,7 +17,13 @@ import pytest
 from mmpt.reporting import write_report
 from tests.support.sample_runs import NASTY, every_kind, retrieval, write_training
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+)
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.browser,
@@ -26,7 +32,11 @@ pytestmark = [
 
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-    *("--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1280,1600"),
+    *(
+        "--allow-file-access-from-files",
+        "--enable-logging=stderr",
+        "--window-size=1280,1600",
+    ),
     *("--virtual-time-budget=5000", "--dump-dom"),
 )
 LOOKING_PAGE = """<iframe src="report.html" style="width:1240px;height:1500px"></iframe><pre></pre>
@@ -56,7 +66,9 @@ def look(folder: Path) -> dict[str, Any]:
     (folder / "look.html").write_text(LOOKING_PAGE)
     page = (folder / "look.html").as_uri()
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={folder}/profile", page]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    )
     (printed,) = re.findall("<pre>(.*?)</pre>", done.stdout, re.DOTALL)
     errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return json.loads(html.unescape(printed)) | {"errors": errors}

@@ -37,7 +37,9 @@ def images(svg: str) -> list[np.ndarray]:
     """Returns the pixels of every image, uint8 [height, width, 4]."""
     found = []
     for image in ElementTree.fromstring(svg).iter(f"{SVG}image"):
-        _, _, encoded = image.attrib["{http://www.w3.org/1999/xlink}href"].partition(",")
+        _, _, encoded = image.attrib["{http://www.w3.org/1999/xlink}href"].partition(
+            ","
+        )
         file = io.BytesIO(base64.b64decode(encoded))
         found.append(np.array(Image.open(file).convert("RGBA")))
     return found
@@ -64,7 +66,12 @@ def test_a_straight_line_is_drawn_straight_and_upwards() -> None:
     slopes = rises / runs
     np.testing.assert_allclose(slopes, slopes[0], rtol=1e-4)  # measured 1e-6
     assert slopes[0] < 0  # y increases downwards in SVG
-    assert titles(svg) == ["a<b: 0 at 0", "a<b: 10 at 1", "a<b: 20 at 2", "a<b: 40 at 4"]
+    assert titles(svg) == [
+        "a<b: 0 at 0",
+        "a<b: 10 at 1",
+        "a<b: 20 at 2",
+        "a<b: 40 at 4",
+    ]
     assert {"steps", "a<b"} <= set(texts(svg))
     assert ElementTree.fromstring(svg).attrib["aria-label"] == "t & t"
 
@@ -81,7 +88,10 @@ def test_long_curves_are_simplified_and_keep_their_extremes() -> None:
 
 def aligned(values: np.ndarray, spans: list[tuple[int, int]]) -> Alignment:
     return Alignment(
-        plan=np.zeros_like(values), spans=spans, scores=np.zeros(len(values)), similarity=values
+        plan=np.zeros_like(values),
+        spans=spans,
+        scores=np.zeros(len(values)),
+        similarity=values,
     )
 
 
@@ -89,7 +99,9 @@ def test_a_heat_map_shows_all_values_and_marks_the_times() -> None:
     values = np.array([[0.0, 0.5, 1.0], [0.2, 1.0, 0.0]])
     found = aligned(values, [(0, 1), (2, 3)])
     svg = heat_maps(["one", "two"], found, title="t", truth=[(1, 3), None])
-    pixels, _ = [picture for picture in images(svg) if picture.shape[:2] == values.shape]
+    pixels, _ = [
+        picture for picture in images(svg) if picture.shape[:2] == values.shape
+    ]
     expected = 255 * colormaps["viridis"](values)
     np.testing.assert_allclose(pixels, expected, atol=1)
     outline, *_ = paths(svg, "stroke: #ffffff")
@@ -103,7 +115,11 @@ def test_a_heat_map_shows_all_values_and_marks_the_times() -> None:
 
 
 def test_the_lengths_of_bars_are_proportional_to_their_durations() -> None:
-    row = [Bar(0, 10, "#aaaaaa", "x"), Bar(10, 40, "#bbbbbb", "<y>"), Bar(40, 40, "#cccccc", "z")]
+    row = [
+        Bar(0, 10, "#aaaaaa", "x"),
+        Bar(10, 40, "#bbbbbb", "<y>"),
+        Bar(40, 40, "#cccccc", "z"),
+    ]
     svg = bars("t", [("a", row)], 100)
     drawn = []
     for bar in row:
@@ -122,7 +138,9 @@ def test_special_characters_are_shown_as_text_on_one_line() -> None:
     rows = [(text, [Bar(0, 1, "#aaaaaa", text)]) for text in HOSTILE]
     for svg in (maps, bars(HOSTILE[1], rows, 2)):
         assert "<script" not in svg
-        assert {HOSTILE[0], HOSTILE[1], "?? half ?", "二つの 文", "two lines"} <= set(texts(svg))
+        assert {HOSTILE[0], HOSTILE[1], "?? half ?", "二つの 文", "two lines"} <= set(
+            texts(svg)
+        )
 
 
 def test_long_names_are_cut_and_have_tooltips() -> None:

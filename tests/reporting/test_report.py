@@ -43,7 +43,9 @@ def read(run: Run, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", list(every_kind()))
-def test_every_kind_of_report_is_one_small_valid_file(tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_report_is_one_small_valid_file(
+    tmp_path: Path, kind: str
+) -> None:
     html, words = read(every_kind()[kind], tmp_path)
     assert 3_000 < len(html) < 100_000
     assert "Numbers" in words
@@ -58,7 +60,9 @@ def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None
     assert f"“{NASTY}” right clip at rank 12" in failures
     assert "video1, 10 to 18 s" in failures
     assert NASTY not in html  # only escaped
-    assert "clip, text to video, R@1 8.3 82.5 91.7" in words  # chance 1/12, and the two checkpoints
+    assert (
+        "clip, text to video, R@1 8.3 82.5 91.7" in words
+    )  # chance 1/12, and the two checkpoints
 
 
 def test_only_the_first_queries_of_a_large_test_set_are_ranked() -> None:
@@ -78,15 +82,24 @@ def test_a_clip_with_the_same_caption_is_marked(tmp_path: Path) -> None:
 
 def test_a_lone_surrogate_in_a_caption_is_replaced(tmp_path: Path) -> None:
     run = retrieval()
-    items = [(key, "broken \ud83d caption") for key, _ in run.test_items()]  # as JSON may hold it
+    items = [
+        (key, "broken \ud83d caption") for key, _ in run.test_items()
+    ]  # as JSON may hold it
     _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
     assert "broken ? caption" in words
 
 
-def test_training_curves_are_read_from_the_folder_of_the_checkpoint(tmp_path: Path) -> None:
+def test_training_curves_are_read_from_the_folder_of_the_checkpoint(
+    tmp_path: Path,
+) -> None:
     write_training(tmp_path / "runs" / "new")
     _, words = read(retrieval(str(tmp_path / "runs")), tmp_path)
-    for name in ("clip-caption", "video-paragraph", "retrieval hardness", "No training logs in"):
+    for name in (
+        "clip-caption",
+        "video-paragraph",
+        "retrieval hardness",
+        "No training logs in",
+    ):
         assert name in words
 
 
@@ -112,7 +125,9 @@ def test_moments_without_overlap_are_shown(tmp_path: Path) -> None:
     assert "the cat jumps" not in words
 
 
-def test_the_worst_videos_of_segmentation_and_step_localisation_are_shown(tmp_path: Path) -> None:
+def test_the_worst_videos_of_segmentation_and_step_localisation_are_shown(
+    tmp_path: Path,
+) -> None:
     _, words = read(segments(), tmp_path)
     worse = words.index("halfright: 50.0 % of its seconds are right")
     better = words.index("allright: 100.0 %")
@@ -131,7 +146,9 @@ def test_sentences_far_from_their_times_are_shown(tmp_path: Path) -> None:
 
 def test_published_numbers_are_shown_next_to_ours(tmp_path: Path) -> None:
     run = retrieval()
-    scored = make_run(run.outputs, run.test_items(), "RetrievalMetric", task="test_vtt_zs")
+    scored = make_run(
+        run.outputs, run.test_items(), "RetrievalMetric", task="test_vtt_zs"
+    )
     _, words = read(scored, tmp_path)
     assert "VideoCLIP (paper) TempCLR (paper) Norton (paper)" in words
     assert "82.5 91.7 10.4 10.1 10.7" in words

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.reporting.training import hardness_charts, loss_charts, read_curves, read_hardness
+from mmpt.reporting.training import (
+    hardness_charts,
+    loss_charts,
+    read_curves,
+    read_hardness,
+)
 from mmpt.utils.metrics_log import MetricsLog
 from tests.support.sample_runs import STEPS, term, write_training
 
@@ -15,7 +20,11 @@ def test_curves_are_read_as_they_were_logged(tmp_path: Path) -> None:
     assert set(curves) == {"clip_caption", "video_paragraph", "loss", "temperature"}
     assert curves["clip_caption"] == {step: term(step) for step in STEPS}
     assert list(read_curves(tmp_path, "valid")["loss"]) == [50, 100]
-    assert read_curves(tmp_path, "nothing") == read_curves(tmp_path / "elsewhere", "train") == {}
+    assert (
+        read_curves(tmp_path, "nothing")
+        == read_curves(tmp_path / "elsewhere", "train")
+        == {}
+    )
 
 
 def test_values_that_are_not_finite_are_left_out_of_curves(tmp_path: Path) -> None:

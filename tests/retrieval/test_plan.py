@@ -26,7 +26,11 @@ from mmpt.utils.stopwatch import Stopwatch
 
 IDS = ["a", "b", "ü", "d"]
 PLAN = Plan(
-    epoch=3, fingerprint="abc", list_fingerprint="list", num_videos=4, batches=((0, 2), (1, 3, 0))
+    epoch=3,
+    fingerprint="abc",
+    list_fingerprint="list",
+    num_videos=4,
+    batches=((0, 2), (1, 3, 0)),
 )
 
 
@@ -76,13 +80,17 @@ def test_the_hardness_of_a_plan_that_is_made_again_is_logged_once(tmp_path):
     """As after a kill, and after a return to an earlier checkpoint."""
     for epoch in (1, 2, 2, 3, 2):
         replace(PLAN, epoch=epoch, hardness={"coverage": epoch / 4}).save(tmp_path, IDS)
-    lines = [json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / HARDNESS_LOG).read_text().splitlines()
+    ]
     assert lines == [{"epoch": 1, "coverage": 0.25}, {"epoch": 2, "coverage": 0.5}]
 
 
 def test_a_foreign_or_renamed_plan_is_refused(tmp_path):
     path = PLAN.save(tmp_path, IDS)
-    with pytest.raises(DataError, match=r"plan_e3\.json: must be the plan .* fingerprint xyz"):
+    with pytest.raises(
+        DataError, match=r"plan_e3\.json: must be the plan .* fingerprint xyz"
+    ):
         Plan.load(tmp_path, 3, "xyz", "list")
     with pytest.raises(DataError, match="made from something else"):
         Plan.load(tmp_path, 3, "abc", "another list")
@@ -159,7 +167,9 @@ def neighbourhoods(draw):
     """Returns neighbours int64 [m, k] with -1 for none at the end of a row, and m centres."""
     num_videos = draw(st.integers(2, 30))
     k = draw(st.integers(1, num_videos))
-    centres = draw(st.lists(st.integers(0, num_videos - 1), min_size=1, max_size=8, unique=True))
+    centres = draw(
+        st.lists(st.integers(0, num_videos - 1), min_size=1, max_size=8, unique=True)
+    )
     neighbours = np.full((len(centres), k), -1)
     for row in neighbours:
         order = draw(st.permutations(range(num_videos)))
@@ -169,7 +179,9 @@ def neighbourhoods(draw):
 
 
 @given(neighbourhoods(), st.integers(1, 10), st.integers())
-def test_every_batch_has_different_candidates_and_the_right_size(searched, per_batch, seed):
+def test_every_batch_has_different_candidates_and_the_right_size(
+    searched, per_batch, seed
+):
     neighbours, centres = searched
     batches = plan_batches(neighbours, centres, per_batch, random.Random(seed))
     assert len(batches) == len(centres)
@@ -190,7 +202,9 @@ def test_hardness_equals_the_mean_over_pairs():
         cosines = [unit[a] @ unit[b] for a, b in itertools.permutations(batch, 2)]
         means.append(np.mean(cosines))
     hardness = plan_hardness(vectors, batches, random.Random(0))
-    assert hardness["mean_cosine"] == pytest.approx(np.mean(means), abs=1e-6)  # measured: 0
+    assert hardness["mean_cosine"] == pytest.approx(
+        np.mean(means), abs=1e-6
+    )  # measured: 0
     assert hardness["coverage"] == 8 / 30
 
 

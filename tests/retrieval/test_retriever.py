@@ -33,9 +33,13 @@ def test_all_lists_and_all_pairs_equal_brute_force(settings, dtype):
     queries = vectors[::7]
     retriever = build(vectors, **settings)
     positions, scores = retriever.search(queries, 40)
-    expected, expected_scores = brute_force(vectors, queries, 40, settings.get("db_type"))
+    expected, expected_scores = brute_force(
+        vectors, queries, 40, settings.get("db_type")
+    )
     assert np.array_equal(positions, expected)
-    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)  # measured: 3e-7
+    np.testing.assert_allclose(
+        scores, expected_scores, rtol=1e-5, atol=1e-6
+    )  # measured: 3e-7
 
 
 @pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
@@ -51,7 +55,9 @@ def test_few_probes_find_the_nearest_vectors_of_their_lists(db_type, nprobe):
     for row, lists in enumerate(nearest_lists):
         is_member = np.isin(list_of[:, 0], lists)
         members = np.flatnonzero(is_member)
-        best, best_scores = brute_force(vectors[members], queries[row : row + 1], 300, db_type)
+        best, best_scores = brute_force(
+            vectors[members], queries[row : row + 1], 300, db_type
+        )
         num_found = best.shape[1]
         found = positions[row, :num_found]
         is_same = found == members[best[0]]
@@ -137,7 +143,9 @@ def searched(request, threads):
 
 
 @pytest.mark.parametrize("num_threads", [2, 5])
-def test_neighbours_do_not_depend_on_the_number_of_threads(searched, threads, num_threads):
+def test_neighbours_do_not_depend_on_the_number_of_threads(
+    searched, threads, num_threads
+):
     vectors, settings, expected = searched
     threads(num_threads)
     positions, scores = build(vectors, **settings).search(vectors[:200], 50)
@@ -212,7 +220,9 @@ def test_few_vectors_make_fewer_lists_and_nothing_is_printed(caplog, capfd):
     assert retriever.num_lists == 200 // 39
     positions, _ = retriever.search(vectors, 20)
     assert (positions >= 0).all()
-    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    (warning,) = (
+        record for record in caplog.records if record.levelno == logging.WARNING
+    )
     assert "200 vectors are too few to train 64 lists" in warning.message
     assert capfd.readouterr() == ("", "")  # faiss prints warnings and progress
 
@@ -228,7 +238,9 @@ def test_pq_finds_most_neighbours(capfd):
 
 
 def test_impossible_settings_and_data_are_refused():
-    with pytest.raises(ConfigError, match=r"divisible by 32, but it is 100; use `flatl2`"):
+    with pytest.raises(
+        ConfigError, match=r"divisible by 32, but it is 100; use `flatl2`"
+    ):
         VectorRetriever(100, 8, db_type="pq")
     with pytest.raises(DataError, match="at least 256 vectors, but on 96"):
         build(clustered(100), db_type="pq")

@@ -39,8 +39,12 @@ def test_vectors_come_back_in_the_order_of_the_training_list(tmp_path):
     assert np.array_equal(vectors[POSITIONS], ROWS.half())
 
 
-@pytest.mark.parametrize(("per_piece", "num_bytes", "kept"), [(2, 24, 4), (2, 23, 2), (1, 23, 3)])
-def test_a_pool_continues_after_the_last_complete_piece(tmp_path, per_piece, num_bytes, kept):
+@pytest.mark.parametrize(
+    ("per_piece", "num_bytes", "kept"), [(2, 24, 4), (2, 23, 2), (1, 23, 3)]
+)
+def test_a_pool_continues_after_the_last_complete_piece(
+    tmp_path, per_piece, num_bytes, kept
+):
     killed = open_pool(tmp_path)
     killed.add(ROWS)
     (path,) = tmp_path.iterdir()
@@ -89,7 +93,9 @@ def test_broken_vectors_are_counted(tmp_path):
     with pytest.raises(DataError, match=message):
         pool.add(rows)
     too_large = torch.tensor([[0, 65505.0, 0]])  # float16 would round it to 65504
-    with pytest.raises(DataError, match=r"1 of 1 video vectors are .*list position 4\)"):
+    with pytest.raises(
+        DataError, match=r"1 of 1 video vectors are .*list position 4\)"
+    ):
         pool.add(too_large)
     pool.add(rows[[0, 3]])
     assert len(pool) == 2
@@ -98,7 +104,9 @@ def test_broken_vectors_are_counted(tmp_path):
 def test_a_full_disk_is_an_error_with_the_remedy(tmp_path):
     pool = open_pool(tmp_path)
     pool._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
-    with pytest.raises(DataError, match=r"vectors_.*r0\.f16: cannot be written: the disk is full"):
+    with pytest.raises(
+        DataError, match=r"vectors_.*r0\.f16: cannot be written: the disk is full"
+    ):
         pool.add(ROWS)
 
 

@@ -63,7 +63,13 @@ class Setting:
     def __str__(self) -> str:
         dropout = "dropout" if self.dropout else "no dropout"
         processes = "1 process" if self.size == 1 else f"{self.size} processes"
-        parts = [self.recipe, processes, f"{self.num_workers} workers", dropout, *self.more]
+        parts = [
+            self.recipe,
+            processes,
+            f"{self.num_workers} workers",
+            dropout,
+            *self.more,
+        ]
         return ", ".join(parts)
 
 
@@ -115,14 +121,22 @@ class Laboratory:
         if setting.recipe == "fine-tuning":
             overrides += self._fine_tuning()
         else:
-            corpus = with_dropout(self.corpus, self.folder) if setting.dropout else self.corpus
+            corpus = (
+                with_dropout(self.corpus, self.folder)
+                if setting.dropout
+                else self.corpus
+            )
             own = corpus_overrides(corpus, save_dir)
             overrides += [text for text in own if "save_dir" not in text]
         if setting.recipe == "norton":
             start, _ = self.whole(Setting(dropout=setting.dropout))
-            overrides.append(f"fairseq.checkpoint.restore_file={start}/checkpoint_best.pt")
+            overrides.append(
+                f"fairseq.checkpoint.restore_file={start}/checkpoint_best.pt"
+            )
         count = partial(count_updates, counter(save_dir))
-        return Training(RECIPES[setting.recipe], overrides, save_dir, setting.size, count)
+        return Training(
+            RECIPES[setting.recipe], overrides, save_dir, setting.size, count
+        )
 
     def _fine_tuning(self) -> list[str]:
         files = self.folder / "files"
@@ -159,7 +173,9 @@ class Laboratory:
             self._whole[key] = training.save_dir, time.monotonic() - begin
         return self._whole[key]
 
-    def interrupt(self, kind: str, setting: Setting, name: str, rng: random.Random) -> Outcome:
+    def interrupt(
+        self, kind: str, setting: Setting, name: str, rng: random.Random
+    ) -> Outcome:
         """Runs a training that is interrupted at a random moment, and then to its end.
 
         If the training ends before the moment, another one is tried.
@@ -171,7 +187,9 @@ class Laboratory:
             for path in self.folder.glob(f"{name}*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             save_dir = self.folder / name
-            training = self.training(setting, save_dir, *(more if "hangs" in kind else []))
+            training = self.training(
+                setting, save_dir, *(more if "hangs" in kind else [])
+            )
             training.start()
             moment_s = 0.0 if "hangs" in kind else rng.uniform(*MOMENTS) * took_s
             time.sleep(moment_s)
@@ -181,7 +199,11 @@ class Laboratory:
         training.start()
         recovery_s = wait_for_update(training, begin)
         last = training.wait()
-        different = [] if not any(last) else [f"exit codes {last}", training.log.read_text()[-900:]]
+        different = (
+            []
+            if not any(last)
+            else [f"exit codes {last}", training.log.read_text()[-900:]]
+        )
         different += differences(whole, training.save_dir)
         lost = max(before - saved, 0)
         return Outcome(kind, str(setting), moment_s, codes, different, lost, recovery_s)
@@ -223,7 +245,9 @@ def count_updates(path: Path, rank: int) -> None:
     """Makes this training process write the number of each update to a file."""
     original = FairseqMMTask.optimizer_step
 
-    def optimizer_step(task: FairseqMMTask, *args: Any, update_num: int, **kwargs: Any) -> None:
+    def optimizer_step(
+        task: FairseqMMTask, *args: Any, update_num: int, **kwargs: Any
+    ) -> None:
         original(task, *args, update_num=update_num, **kwargs)
         if rank == 0:
             path.write_text(str(update_num + 1))
@@ -241,7 +265,9 @@ def saved_updates(save_dir: Path) -> int:
     """Returns the number of updates after which a run was saved."""
     for name in ("checkpoint_last.pt", "checkpoint_previous.pt"):
         try:
-            return int(load_checkpoint(save_dir / name)["optimizer_history"][-1]["num_updates"])
+            return int(
+                load_checkpoint(save_dir / name)["optimizer_history"][-1]["num_updates"]
+            )
         except ValueError:
             continue
     return 0
@@ -382,13 +408,17 @@ def main() -> int:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kinds", default="SIGKILL", help=", ".join(KINDS))
-    parser.add_argument("--moments", type=int, default=10, help="for each kind and setting")
+    parser.add_argument(
+        "--moments", type=int, default=10, help="for each kind and setting"
+    )
     parser.add_argument("--recipes", default="videoclip", help=", ".join(RECIPES))
     parser.add_argument("--sizes", default="1", help="numbers of processes")
     parser.add_argument("--workers", default="0", help="numbers of loader workers")
     parser.add_argument("--dropout", default="yes", help="yes, no or both")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="one moment of each common kind")
+    parser.add_argument(
+        "--quick", action="store_true", help="one moment of each common kind"
+    )
     parser.add_argument("--json", type=Path, help="file for the outcomes")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -404,7 +434,11 @@ def main() -> int:
             name = f"run-{len(outcomes)}"
             outcome = laboratory.interrupt(kind, setting, name, rng)
             outcomes.append(outcome)
-            state = "differs: " + "; ".join(outcome.different) if outcome.different else "identical"
+            state = (
+                "differs: " + "; ".join(outcome.different)
+                if outcome.different
+                else "identical"
+            )
             print(
                 f"{name}: {kind} after {outcome.moment_s:.2f} s, exit codes {outcome.codes}, "
                 f"{outcome.lost_updates} updates lost: {state}",

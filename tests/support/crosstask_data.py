@@ -23,7 +23,9 @@ def task_block(task: str) -> str:
     return f"{task}\nTask {task}\nhttps://x\n{len(STEPS[task])}\n{','.join(STEPS[task])}\n\n"
 
 
-def write_crosstask(folder: Path, held_out: tuple[str, ...] = ("v101-03",)) -> dict[str, str]:
+def write_crosstask(
+    folder: Path, held_out: tuple[str, ...] = ("v101-03",)
+) -> dict[str, str]:
     """Write all files and features under `folder`; return the `dataset` settings that name them.
 
     In every annotated video, seconds 4s+2 to 4s+5 belong to step s (from 1). Step s is strong in
@@ -31,12 +33,16 @@ def write_crosstask(folder: Path, held_out: tuple[str, ...] = ("v101-03",)) -> d
     """
     listed = [(task, video) for task in STEPS for video in video_ids(task)]
     texts = {
-        "train_csv_path": "".join(f"{task},{video},https://{video}\n" for task, video in listed),
+        "train_csv_path": "".join(
+            f"{task},{video},https://{video}\n" for task, video in listed
+        ),
         "val_csv_path": "".join(f"{v[1:4]},{v},https://{v}\n" for v in held_out),
         "primary_path": task_block("101") + task_block("205"),
         "related_path": task_block("900"),
     }
-    settings = {name: str(folder / name) for name in (*texts, "annotation_path", "vfeat_dir")}
+    settings = {
+        name: str(folder / name) for name in (*texts, "annotation_path", "vfeat_dir")
+    }
     for name in ("annotation_path", "vfeat_dir"):
         (folder / name).mkdir(parents=True)
     for name, text in texts.items():

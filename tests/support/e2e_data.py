@@ -75,7 +75,9 @@ def e2e_config(task: str, folder: Path, *more: str) -> RunConfig:
 
 def write_hash_checkpoint(config: RunConfig) -> Path:
     """Writes the checkpoint that `config` names, with `hash` weights, and returns its path."""
-    model = fill_by_formula(Task.from_config(config).build_model(pretrained=False), "hash")
+    model = fill_by_formula(
+        Task.from_config(config).build_model(pretrained=False), "hash"
+    )
     path = Path(config.checkpoint_paths[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
@@ -85,7 +87,11 @@ def write_hash_checkpoint(config: RunConfig) -> Path:
 def recorded(task: str) -> dict[str, np.ndarray]:
     """Returns the arrays that the original saved for `task`, such as `merged` or `Y_pred`."""
     golden = arrays("e2e_predict")
-    return {name.partition("/")[2]: golden[name] for name in golden if name.startswith(f"{task}/")}
+    return {
+        name.partition("/")[2]: golden[name]
+        for name in golden
+        if name.startswith(f"{task}/")
+    }
 
 
 def _seconds(least: int, spread: int, number: int, stream: int) -> int:

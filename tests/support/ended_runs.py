@@ -49,7 +49,9 @@ def leave_out(updates: tuple[int, ...], rank: int) -> None:
     """Leaves the optimizer's step of some updates out."""
     original = FairseqMMTask.optimizer_step
 
-    def optimizer_step(task: FairseqMMTask, *args: Any, update_num: int, **kwargs: Any) -> None:
+    def optimizer_step(
+        task: FairseqMMTask, *args: Any, update_num: int, **kwargs: Any
+    ) -> None:
         if update_num + 1 not in updates:
             original(task, *args, update_num=update_num, **kwargs)
 
@@ -61,7 +63,9 @@ def interrupt_after(update: int, in_child: InChild, rank: int) -> None:
     in_child(rank)
     original = FairseqMMTask.optimizer_step
 
-    def optimizer_step(task: FairseqMMTask, *args: Any, update_num: int, **kwargs: Any) -> None:
+    def optimizer_step(
+        task: FairseqMMTask, *args: Any, update_num: int, **kwargs: Any
+    ) -> None:
         original(task, *args, update_num=update_num, **kwargs)
         if update_num + 1 == update:
             os._exit(9)
@@ -78,7 +82,9 @@ def main(corpus: Path, folder: Path) -> None:
     different: dict[str, list[str]] = {}
 
     def run(name: str, in_child: InChild, *more: str, size: int = 1) -> None:
-        overrides = [text for text in corpus_overrides(corpus, folder) if "save_dir" not in text]
+        overrides = [
+            text for text in corpus_overrides(corpus, folder) if "save_dir" not in text
+        ]
         overrides += [*COMMON, *more]
         training = Training(VIDEOCLIP, overrides, folder / name, size, in_child)
         training.start()
@@ -86,7 +92,13 @@ def main(corpus: Path, folder: Path) -> None:
 
     run("stop", partial(break_batches, (3,), 1), size=2)
     run("skip", partial(break_batches, (3,), 1), SKIP, size=2)
-    run("gathered", partial(break_batches, (3,), 1), SKIP, "loss.gather_negatives=true", size=2)
+    run(
+        "gathered",
+        partial(break_batches, (3,), 1),
+        SKIP,
+        "loss.gather_negatives=true",
+        size=2,
+    )
     run("left out", partial(leave_out, (3,)), size=2)
     broken = partial(break_batches, (2, 4), 0)
     run("bounded", broken, SKIP, "loss.max_skipped=1")

@@ -59,9 +59,19 @@ def process(
     raw: Path, out: Path, *more: str, delay: float = 0.0, limit_bytes: int = -1
 ) -> subprocess.Popen[str]:
     code = DRIVER.format(root=ROOT, delay=delay, limit=limit_bytes)
-    command = [sys.executable, "-c", code, f"--vdir={raw}", f"--fdir={out}", "--device=cpu", *more]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        f"--vdir={raw}",
+        f"--fdir={out}",
+        "--device=cpu",
+        *more,
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+    return subprocess.Popen(
+        command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes
+    )
 
 
 def contents(out: Path) -> dict[str, bytes]:

@@ -13,7 +13,9 @@ def hash01(i: np.ndarray, k: int) -> np.ndarray:
     """Returns hash values as float64 in [0, 1), for positions `i` (uint64) and stream `k`."""
     low = np.uint64(0xFFFFFFFF)
     h = (
-        i * np.uint64(2654435761) + np.uint64(k) * np.uint64(2246822519) + np.uint64(374761393)
+        i * np.uint64(2654435761)
+        + np.uint64(k) * np.uint64(2246822519)
+        + np.uint64(374761393)
     ) & low
     h ^= h >> np.uint64(15)
     h = (h * np.uint64(2246822519)) & low
@@ -43,7 +45,9 @@ def formula_order(model: nn.Module) -> list[str]:
 
     The position of a tensor in this list is its number.
     """
-    return sorted(name for name, value in model.state_dict().items() if value.is_floating_point())
+    return sorted(
+        name for name, value in model.state_dict().items() if value.is_floating_point()
+    )
 
 
 def fill_by_formula(model: nn.Module, kind: str) -> nn.Module:
@@ -64,10 +68,12 @@ def formula_features(q: int, seconds: int) -> np.ndarray:
         float16 [seconds, 512].
     """
     base = (
-        np.floor(8 * hash01(np.arange(seconds * 512, dtype=np.uint64), 5000 + q)).reshape(
-            seconds, 512
-        )
+        np.floor(
+            8 * hash01(np.arange(seconds * 512, dtype=np.uint64), 5000 + q)
+        ).reshape(seconds, 512)
         / 8
     )
     t, c = np.arange(seconds)[:, None], np.arange(512)[None]
-    return (base * np.where((c // 32) == (t // 5 + q) % 16, 2.0, 0.25)).astype(np.float16)
+    return (base * np.where((c // 32) == (t // 5 + q) % 16, 2.0, 0.25)).astype(
+        np.float16
+    )

@@ -30,7 +30,16 @@ from mmpt.utils.metrics_log import read_metrics
 from tests.support.paths import ROOT
 
 WALL_CLOCK = {
-    *("time", "wps", "ups", "train_wall", "wall", "clips_per_s", "videos_per_s", "tflops"),
+    *(
+        "time",
+        "wps",
+        "ups",
+        "train_wall",
+        "wall",
+        "clips_per_s",
+        "videos_per_s",
+        "tflops",
+    ),
     *("share_of_peak", "data_wait", "memory_gb", "minutes_left"),
 }
 """Metrics that measure time and memory. They differ from run to run."""
@@ -85,7 +94,11 @@ class Training:
         command += fairseq_flags(config, without=() if is_new else RESETS.split())
         command += [] if "--cpu" in command else ["--cpu"]
         if self.size > 1:
-            command += ["--distributed-world-size", str(self.size), "--distributed-no-spawn"]
+            command += [
+                "--distributed-world-size",
+                str(self.size),
+                "--distributed-no-spawn",
+            ]
             command += ["--distributed-backend", "gloo", "--ddp-backend", "no_c10d"]
         return command
 
@@ -156,7 +169,9 @@ class Training:
 def train(command: list[str]) -> None:
     """Runs fairseq's program in this process, as the launcher does."""
     sys.argv = command
-    logging.basicConfig(format=FORMAT, level=logging.INFO, stream=sys.stdout, force=True)
+    logging.basicConfig(
+        format=FORMAT, level=logging.INFO, stream=sys.stdout, force=True
+    )
     try:
         fairseq_cli.train.cli_main()
     except Exception:
@@ -185,8 +200,15 @@ def differences(whole: Path, other: Path) -> list[str]:
 
 def files(folder: Path) -> set[str]:
     """Returns the files of a run that must not differ."""
-    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    own = ("config.yaml", ".lock", "checkpoint_previous.pt", "checkpoint_last.pt.damaged")
+    names = {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    }
+    own = (
+        "config.yaml",
+        ".lock",
+        "checkpoint_previous.pt",
+        "checkpoint_last.pt.damaged",
+    )
     return {name for name in names if name not in own and not name.startswith("run_")}
 
 

@@ -33,7 +33,9 @@ def corpus_overrides(corpus: Path, save_dir: Path) -> list[str]:
     ]
 
 
-def evaluation(yaml: str, corpus: Path, truth: str, checkpoint: str, folder: str) -> RunConfig:
+def evaluation(
+    yaml: str, corpus: Path, truth: str, checkpoint: str, folder: str
+) -> RunConfig:
     """Returns an evaluation of the demo on the corpus; `truth` is its key of `dataset`."""
     overrides = [
         f"dataset.bert_name={corpus}/bert",

@@ -25,7 +25,20 @@ from tests.support.tiny_bert import tiny_bert
 from tests.support.videos import regular_times, truncate, write_video
 
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
-WORDS = ["take", "the", "pan", "now", "and", "heat", "it", "slowly", "over", "fire", "until", "oil"]
+WORDS = [
+    "take",
+    "the",
+    "pan",
+    "now",
+    "and",
+    "heat",
+    "it",
+    "slowly",
+    "over",
+    "fire",
+    "until",
+    "oil",
+]
 SECONDS = {"a": 1, "b": 0.5, "c": 2, "d": 0.2}
 Command = Callable[[], int]
 
@@ -47,7 +60,11 @@ def make_inputs(folder: Path) -> None:
     for name in [*SECONDS, "part", "broken", *(f"x{number}" for number in range(1000))]:
         start = sorted(round(rng.uniform(0, 0.6), 2) for _ in range(rng.randint(1, 9)))
         text = [" ".join(rng.choices(WORDS, k=rng.randint(1, 9))) for _ in start]
-        corpus[name] = {"start": start, "end": [time + 0.4 for time in start], "text": text}
+        corpus[name] = {
+            "start": start,
+            "end": [time + 0.4 for time in start],
+            "text": text,
+        }
         if not name.startswith("x"):
             (folder / "captions" / f"{name}.json").write_text(json.dumps(corpus[name]))
     (folder / "raw_caption.json").write_text(json.dumps(corpus))
@@ -61,12 +78,23 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
     captions, bert, shards = out / "captions.jsonl", inputs / "bert", out / "shards"
     lists = f"--train-list {inputs}/train.lst --val-list {inputs}/val.lst"
     keys = f"dataset.bert_name={bert} dataset.caption_pkl_path={captions}"
-    mine = f"--out {out}/mine --yaml {out}/mine.yaml --bert-name {bert} --random-weights"
+    mine = (
+        f"--out {out}/mine --yaml {out}/mine.yaml --bert-name {bert} --random-weights"
+    )
     lines = {
         "extract": (extract, f"--vdir {inputs}/raw --fdir {out}/feat --device=cpu"),
-        "dedup": (dedup, f"--input {inputs}/raw_caption.json --output {captions} --dedup"),
-        "pack": (pack, f"--features {out}/feat --target {shards} --shard-size 2 {lists}"),
-        "tokenise": (tokenize, f"{CONFIG} {keys} dataset.target_dir={shards} --workers 2"),
+        "dedup": (
+            dedup,
+            f"--input {inputs}/raw_caption.json --output {captions} --dedup",
+        ),
+        "pack": (
+            pack,
+            f"--features {out}/feat --target {shards} --shard-size 2 {lists}",
+        ),
+        "tokenise": (
+            tokenize,
+            f"{CONFIG} {keys} dataset.target_dir={shards} --workers 2",
+        ),
         "prepare": (
             prepare,
             f"--videos {inputs}/raw --captions {inputs}/captions {mine} --shard-size 2",
@@ -125,7 +153,9 @@ def main(folder: Path, num_kills: int, seed: int = 0) -> int:
         took_s[name] = time.monotonic() - begin
     rng = random.Random(seed)
     for name, command in commands(folder / "in", folder / "killed").items():
-        for number in rng.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=num_kills):
+        for number in rng.choices(
+            [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=num_kills
+        ):
             process = start(command, folder / "killed.log")
             time.sleep(rng.uniform(0, took_s[name]))
             os.kill(process, number)

@@ -87,10 +87,14 @@ def running_site() -> Iterator[Site]:
         thread.join()
 
 
-def part_of(handler: Handler, data: bytes, sent: int | None = None, etag: str = ETAG) -> None:
+def part_of(
+    handler: Handler, data: bytes, sent: int | None = None, etag: str = ETAG
+) -> None:
     """The whole file or the wanted rest, of which only `sent` bytes really go out."""
     match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-    start = int(match[1]) if match and handler.headers.get("If-Range", etag) == etag else 0
+    start = (
+        int(match[1]) if match and handler.headers.get("If-Range", etag) == etag else 0
+    )
     headers: dict[str, str | int] = {"Content_Length": len(data) - start, "ETag": etag}
     if start:
         headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"

@@ -22,7 +22,9 @@ def naive_metrics(
         for a, b in itertools.combinations_with_replacement(range(6), 2):
             if 5 * (b if corrected else a) < seconds:
                 end = min(5 * b + 5, seconds) if corrected else 5 * b + 5
-                scored.append((float(np.mean(scores[5 * a : end], dtype=np.float64)), [a, b]))
+                scored.append(
+                    (float(np.mean(scores[5 * a : end], dtype=np.float64)), [a, b])
+                )
         order = [moment for _, moment in sorted(scored, reverse=True)]
         moments = [list(moment) for moment in chosen]
         found = sorted(order.index(moment) + 1 for moment in moments if moment in order)

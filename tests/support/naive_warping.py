@@ -3,7 +3,9 @@
 import numpy as np
 
 
-def blocks_of(scores: np.ndarray, rows: list[int], cols: list[int]) -> list[list[np.ndarray]]:
+def blocks_of(
+    scores: np.ndarray, rows: list[int], cols: list[int]
+) -> list[list[np.ndarray]]:
     """The block of every paragraph and video."""
     parts = np.split(scores, np.cumsum(rows)[:-1])
     return [np.split(part, np.cumsum(cols)[:-1], axis=1) for part in parts]
@@ -25,7 +27,9 @@ def dtw(d: np.ndarray) -> float:
     total = np.full((d.shape[0] + 1, d.shape[1] + 1), np.inf)
     total[0, 0] = 0
     for r, c in np.ndindex(d.shape):
-        total[r + 1, c + 1] = d[r, c] + min(total[r, c], total[r, c + 1], total[r + 1, c])
+        total[r + 1, c + 1] = d[r, c] + min(
+            total[r, c], total[r, c + 1], total[r + 1, c]
+        )
     return float(total[-1, -1])
 
 
@@ -44,7 +48,11 @@ def otam(d: np.ndarray, sign: int) -> float:
 def score(d: np.ndarray, kind: str, form: str, num_rows: int, num_cols: int) -> float:
     """The score of a block of distances; `num_rows` and `num_cols` are what the release pads to."""
     if kind == "dtw":
-        return -dtw(pad(d, num_rows, num_cols, border=False) if form == "released" else d)
+        return -dtw(
+            pad(d, num_rows, num_cols, border=False) if form == "released" else d
+        )
     if form == "released":
-        return -sum(otam(pad(side, num_rows, num_cols, border=True), -1) for side in (d, d.T))
+        return -sum(
+            otam(pad(side, num_rows, num_cols, border=True), -1) for side in (d, d.T)
+        )
     return -sum(otam(np.pad(side, ((0, 0), (1, 1))), 1) for side in (d, d.T))

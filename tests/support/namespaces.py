@@ -10,7 +10,9 @@ ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=60)
+    subprocess.run(
+        ["ip", *words], check=True, capture_output=True, text=True, timeout=60
+    )
 
 
 @contextmanager
@@ -35,8 +37,12 @@ def two_hosts() -> Iterator[list[list[str]]]:
                 for device in (end, "lo"):
                     _ip("-n", name, "link", "set", device, "up")
         except subprocess.CalledProcessError as err:
-            raise OSError(f"network namespaces cannot be made: {err.stderr.strip()}") from err
+            raise OSError(
+                f"network namespaces cannot be made: {err.stderr.strip()}"
+            ) from err
         yield [["ip", "netns", "exec", name] for name in names]
     finally:
         for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+            subprocess.run(
+                ["ip", "netns", "del", name], capture_output=True, check=False
+            )

@@ -41,14 +41,20 @@ class OracleTowers(nn.Module):
     ) -> OracleTowers:
         """Build it for the vocabulary of `dataset.bert_name`."""
         words = (
-            (Path(str(dataset.bert_name)) / "vocab.txt").read_text(encoding="utf-8").splitlines()
+            (Path(str(dataset.bert_name)) / "vocab.txt")
+            .read_text(encoding="utf-8")
+            .splitlines()
         )
         return cls(len(words))
 
-    def forward_text(self, caps: torch.Tensor, cmasks: torch.Tensor) -> tuple[torch.Tensor]:
+    def forward_text(
+        self, caps: torch.Tensor, cmasks: torch.Tensor
+    ) -> tuple[torch.Tensor]:
         """Return unit vectors [N, 512] that depend on the order of the words."""
         # [T, 512].
-        slots = torch.cos(torch.arange(caps.shape[1])[:, None] * torch.arange(FEATURE_DIM))
+        slots = torch.cos(
+            torch.arange(caps.shape[1])[:, None] * torch.arange(FEATURE_DIM)
+        )
         states = self.words[caps] * slots * cmasks[..., None]
         return (nn.functional.normalize(states[:, 2:].sum(dim=1), dim=-1),)
 
@@ -66,10 +72,16 @@ class OracleTowers(nn.Module):
         assert len(caps) == len(vfeats)
         if output_hidden_states:
             return nn.functional.pad(vfeats, (0, 0, 1, 1))
-        return ((vfeats * vmasks[..., None]).sum(dim=1) / vmasks.sum(dim=1, keepdim=True),)
+        return (
+            (vfeats * vmasks[..., None]).sum(dim=1) / vmasks.sum(dim=1, keepdim=True),
+        )
 
     def forward(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
     ) -> ModelOutput:
         """Return the pooled vectors of both."""
         return {
@@ -82,13 +94,19 @@ class OracleWholeVideo(OracleTowers):
     """The oracle for whole videos: S captions and W windows of one video at a time."""
 
     def forward(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, vfeats: torch.Tensor, vmasks: torch.Tensor
+        self,
+        caps: torch.Tensor,
+        cmasks: torch.Tensor,
+        vfeats: torch.Tensor,
+        vmasks: torch.Tensor,
     ) -> ModelOutput:
         """Return pooled_text [S, 512] and pooled_video [W, 512] of a batch of one video."""
         assert len(caps) == len(vfeats) == 1
         return {
             "pooled_text": self.forward_text(caps[0], cmasks[0])[0],
-            "pooled_video": self.forward_video(vfeats[0], vmasks[0], vfeats[0], vmasks[0])[0],
+            "pooled_video": self.forward_video(
+                vfeats[0], vmasks[0], vfeats[0], vmasks[0]
+            )[0],
         }
 
 
@@ -99,8 +117,14 @@ def make_oracle(folder: Path, texts: Sequence[str]) -> list[str]:
     words = sorted({word for text in texts for word in split_words(text)})
     bert = folder / "bert"
     bert.mkdir(parents=True)
-    bert.joinpath("vocab.txt").write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
-    config = {"model_type": "bert", "vocab_size": len(SPECIAL) + len(words), "hidden_size": 64}
+    bert.joinpath("vocab.txt").write_text(
+        "\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8"
+    )
+    config = {
+        "model_type": "bert",
+        "vocab_size": len(SPECIAL) + len(words),
+        "hidden_size": 64,
+    }
     bert.joinpath("config.json").write_text(
         json.dumps(config | {"num_attention_heads": 2, "num_hidden_layers": 2})
     )
@@ -126,7 +150,10 @@ def sentence_vectors(bert: Path, texts: Sequence[str]) -> np.ndarray:
     tokenizer = load_tokenizer(str(bert))
     oracle = OracleTowers(len(tokenizer)).double()
     rows = [
-        [*tokenizer(text, add_special_tokens=False)["input_ids"][:61], tokenizer.sep_token_id]
+        [
+            *tokenizer(text, add_special_tokens=False)["input_ids"][:61],
+            tokenizer.sep_token_id,
+        ]
         for text in texts
     ]
     lengths = torch.tensor([[len(row)] for row in rows])
@@ -134,4 +161,6 @@ def sentence_vectors(bert: Path, texts: Sequence[str]) -> np.ndarray:
     for cap, row in zip(caps, rows, strict=True):
         cap[2 : 2 + len(row)] = torch.tensor(row)
     with torch.no_grad():
-        return oracle.forward_text(caps, torch.arange(caps.shape[1]) < lengths + 2)[0].numpy()
+        return oracle.forward_text(caps, torch.arange(caps.shape[1]) < lengths + 2)[
+            0
+        ].numpy()

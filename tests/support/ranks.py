@@ -21,7 +21,9 @@ PRELOADED = [
 def run_ranks(work: Callable[..., None], *args: Any, size: int) -> None:
     """Call `work(rank, *args)` in `size` processes at once; fail if one does."""
     multiprocessing.set_forkserver_preload(PRELOADED)
-    torch.multiprocessing.start_processes(work, args=args, nprocs=size, start_method="forkserver")
+    torch.multiprocessing.start_processes(
+        work, args=args, nprocs=size, start_method="forkserver"
+    )
 
 
 def run_group(work: Callable[..., None], *args: Any, size: int) -> None:
@@ -34,6 +36,8 @@ def _in_group(
     rank: int, size: int, address: str, work: Callable[..., None], args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=size)
+    torch.distributed.init_process_group(
+        "gloo", init_method=address, rank=rank, world_size=size
+    )
     work(World.current(), *args)
     torch.distributed.destroy_process_group()

@@ -41,11 +41,15 @@ TEST_SETS = {  # folder below raw/ -> id of its video
 
 def make_videos(root: Path) -> None:
     sources = [
-        write_video(root / f"{width}.mp4", regular_times(1), Clip(width=width, height=64))
+        write_video(
+            root / f"{width}.mp4", regular_times(1), Clip(width=width, height=64)
+        )
         for width in (64, 90, 128)
     ]
     places = [root / "raw/howto100m/sub" / f"{name}.mp4" for name in TRAIN + VAL]
-    places += [root / "raw" / folder / f"{name}.mp4" for folder, name in TEST_SETS.items()]
+    places += [
+        root / "raw" / folder / f"{name}.mp4" for folder, name in TEST_SETS.items()
+    ]
     places += [root / "raw/mine" / f"{name}.mp4" for name in MINE]
     for number, place in enumerate(places):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +65,9 @@ def make_captions(folder: Path) -> None:
     )
     (folder / "tea.en.vtt").write_text(vtt.format("tomato"))
     (folder / "onion.vtt").write_text(vtt.format("onion"))
-    (folder / "pan.v2.srt").write_text("1\n00:00:00,100 --> 00:00:00,900\nwash the pan\n")
+    (folder / "pan.v2.srt").write_text(
+        "1\n00:00:00,100 --> 00:00:00,900\nwash the pan\n"
+    )
     (folder / "salt.json").write_text(
         json.dumps({"segments": [{"start": 0.1, "end": 0.9, "text": "add the salt"}]})
     )
@@ -85,7 +91,9 @@ def save_bert(corpus: Path, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertModel(BertConfig.from_pretrained(str(corpus / "bert"))).save_pretrained(folder)
+        BertModel(BertConfig.from_pretrained(str(corpus / "bert"))).save_pretrained(
+            folder
+        )
     shutil.copy(corpus / "bert/vocab.txt", folder / "vocab.txt")
     return folder
 
@@ -129,7 +137,11 @@ def downloads(bert: Path) -> dict[str, bytes]:
     start = MMFusionSeparate.from_config(
         dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True
     )
-    history = {"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}
+    history = {
+        "optimizer_name": "FairseqAdam",
+        "lr_scheduler_state": {},
+        "num_updates": 0,
+    }
     checkpoint = {
         "model": start.state_dict(),
         "optimizer_history": [history],
@@ -137,7 +149,9 @@ def downloads(bert: Path) -> dict[str, bytes]:
     }
     words = io.BytesIO()
     np.save(words, np.array(["onion", "pan"], dtype=object), allow_pickle=True)
-    youcook = pickle.dumps([{"id": f"{TEST_SETS['youcook']}_0", "caption": "cut onion"}])
+    youcook = pickle.dumps(
+        [{"id": f"{TEST_SETS['youcook']}_0", "caption": "cut onion"}]
+    )
     steps = "105222\nMake Tea\nhttps://t\n2\npour water,add tea\n\n"
     video = f"105222,{TEST_SETS['crosstask']},https://v\n"
     crosstask = {
@@ -163,8 +177,12 @@ def downloads(bert: Path) -> dict[str, bytes]:
         "/how2_s3d_train.lst": "\n".join([*TRAIN, BROKEN]).encode(),
         "/how2_s3d_val.lst": "\n".join(VAL).encode(),
         "/sentencified_htm_1200k.json": captions_of([*TRAIN, *VAL, BROKEN]),
-        "/raw_caption.zip": zipped({"raw_caption.json": captions_of([*TRAIN, *VAL, BROKEN])}),
-        "/msrvtt_data.zip": zipped({f"msrvtt_data/{name}": msrvtt[name] for name in msrvtt}),
+        "/raw_caption.zip": zipped(
+            {"raw_caption.json": captions_of([*TRAIN, *VAL, BROKEN])}
+        ),
+        "/msrvtt_data.zip": zipped(
+            {f"msrvtt_data/{name}": msrvtt[name] for name in msrvtt}
+        ),
         "/youcookii_annotations_trainval.tar.gz": tarred(
             {"youcookii_annotations_trainval.json": b'{"database": {}}'}
         ),
@@ -177,7 +195,10 @@ def downloads(bert: Path) -> dict[str, bytes]:
         ),
         "/COIN.json": b'{"database": {}}',
         "/crosstask_release.zip": zipped(
-            {f"crosstask_release/{name}": crosstask[name].encode() for name in crosstask}
+            {
+                f"crosstask_release/{name}": crosstask[name].encode()
+                for name in crosstask
+            }
         ),
         "/LocalizingMoments/master/data/test_data.json": b"[]",
         "/htm_align.json": b"{}",
@@ -187,9 +208,12 @@ def downloads(bert: Path) -> dict[str, bytes]:
 def serve_downloads(site: server.Site, bert: Path) -> None:
     files = downloads(bert)
     files |= {
-        f"bert-base-uncased/resolve/main/{path.name}": path.read_bytes() for path in bert.iterdir()
+        f"bert-base-uncased/resolve/main/{path.name}": path.read_bytes()
+        for path in bert.iterdir()
     }
     for item in CATALOGUE.values():
         for url in (url for file in item.files for url in file.urls):
             path = urlsplit(url).path
-            site.serve(path, *[data for end, data in files.items() if path.endswith(end)])
+            site.serve(
+                path, *[data for end, data in files.items() if path.endswith(end)]
+            )

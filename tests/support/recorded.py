@@ -33,18 +33,24 @@ def inputs(golden: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def tiny_towers(
-    max_video_len: int, kind: str | None = None, cls: type[MMFusionSeparate] = MMFusionSeparate
+    max_video_len: int,
+    kind: str | None = None,
+    cls: type[MMFusionSeparate] = MMFusionSeparate,
 ) -> MMFusionSeparate:
     """Returns a model of the recorded size in eval mode.
 
     Args:
         kind: formula of the weights. None: random weights.
     """
-    model = cls(tiny_bert_config(), num_hidden_video_layers=2, max_video_len=max_video_len).eval()
+    model = cls(
+        tiny_bert_config(), num_hidden_video_layers=2, max_video_len=max_video_len
+    ).eval()
     return fill_by_formula(model, kind) if kind else model
 
 
-def assert_equal(ours: Any, golden: dict[str, np.ndarray], prefix: str, names: Any) -> None:
+def assert_equal(
+    ours: Any, golden: dict[str, np.ndarray], prefix: str, names: Any
+) -> None:
     """Asserts that tensors equal those recorded as `prefix`/name, in dtype and values."""
     for name in names:
         wanted, found = golden[f"{prefix}/{name}"], ours[name].numpy()

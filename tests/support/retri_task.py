@@ -12,11 +12,15 @@ from tests.support.jobs import VIDEOCLIP, corpus_overrides
 CLIPS = 16  # of a video
 
 
-def make_task(corpus: Path, save_dir: Path, *more: str, videos_at_once: int = 3) -> VideoRetriTask:
+def make_task(
+    corpus: Path, save_dir: Path, *more: str, videos_at_once: int = 3
+) -> VideoRetriTask:
     """Return a task for `corpus` (32 videos, batches of 4), with settings changed by `more`."""
     few = f"clips_per_forward={CLIPS * videos_at_once + 5}"  # of a fourth video, not all fit
     own = ["fairseq.dataset.num_workers=0", few, *more]
-    return VideoRetriTask(load_config(VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *own]))
+    return VideoRetriTask(
+        load_config(VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *own])
+    )
 
 
 def make_model(task: Task) -> torch.nn.Module:

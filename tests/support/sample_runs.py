@@ -17,7 +17,13 @@ from mmpt.endtasks.didemo.evaluation import MomentOutputs
 from mmpt.endtasks.how2align.data import Sentence
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
-from mmpt.evaluators import METRICS, BGRetrievalOutputs, ClipId, Outputs, RetrievalOutputs
+from mmpt.evaluators import (
+    METRICS,
+    BGRetrievalOutputs,
+    ClipId,
+    Outputs,
+    RetrievalOutputs,
+)
 from mmpt.reporting import KeyFrames, Run
 from mmpt.retrieval import Plan
 from mmpt.utils.metrics_log import MetricsLog
@@ -35,7 +41,9 @@ def make_run(
     videos: Path | None = None,
 ) -> Run:
     """Returns an evaluation of two checkpoints. The second one is a little better."""
-    computed = {name: METRICS.get(name, "metric")().compute(outputs) for name in metrics}
+    computed = {
+        name: METRICS.get(name, "metric")().compute(outputs) for name in metrics
+    }
     worse = {
         name: {key: value * 0.9 for key, value in numbers.items()}
         for name, numbers in computed.items()
@@ -53,11 +61,15 @@ def make_run(
     ]
     return Run(
         config=RunConfig(
-            path=f"projects/{task}.yaml", metric=metrics, eval=EvalConfig(save_path=folder)
+            path=f"projects/{task}.yaml",
+            metric=metrics,
+            eval=EvalConfig(save_path=folder),
         ),
         rows=rows,
         names=["old", "new"],
-        chance={name: METRICS.get(name, "metric")().chance(outputs) for name in metrics},
+        chance={
+            name: METRICS.get(name, "metric")().chance(outputs) for name in metrics
+        },
         best=1,
         best_value=1.0,
         outputs=outputs,
@@ -77,14 +89,20 @@ def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
     text = vectors.copy()
     text[5] = 1 - vectors[5]
     clips = [
-        ClipId(f"video{place // 4}", 10 * (place % 4), 10 * (place % 4) + 8) for place in range(12)
+        ClipId(f"video{place // 4}", 10 * (place % 4), 10 * (place % 4) + 8)
+        for place in range(12)
     ]
     captions = [f"caption number {place}" for place in range(12)]
     captions[5] = NASTY
     outputs = RetrievalOutputs(pooled_text=text, pooled_video=vectors, clips=clips)
     items = list(zip((tuple(clip) for clip in clips), captions, strict=True))
     return make_run(
-        outputs, items, "RetrievalMetric", "FullVideoRetrievalMetric", folder=folder, videos=videos
+        outputs,
+        items,
+        "RetrievalMetric",
+        "FullVideoRetrievalMetric",
+        folder=folder,
+        videos=videos,
     )
 
 
@@ -118,7 +136,10 @@ def choices() -> Run:
     )
     return make_run(
         outputs,
-        [(f"video{n}", (n, [f"answer {a} of {n}" for a in range(5)])) for n in range(4)],
+        [
+            (f"video{n}", (n, [f"answer {a} of {n}" for a in range(5)]))
+            for n in range(4)
+        ],
         "QAMetric",
     )
 
@@ -131,9 +152,14 @@ def moments() -> Run:
     scores[0, 10:15], scores[1, 25:30] = 3, 3
     times = np.array([[[2, 2]] * 4, [[0, 0]] * 3 + [[0, 1]]])
     outputs = MomentOutputs(
-        second_scores=scores, num_seconds=np.array([30, 30]), times=times, video_ids=["a", "b"]
+        second_scores=scores,
+        num_seconds=np.array([30, 30]),
+        times=times,
+        video_ids=["a", "b"],
     )
-    return make_run(outputs, [("a", "the cat jumps"), ("b", "a dog comes in")], "DiDeMoMetric")
+    return make_run(
+        outputs, [("a", "the cat jumps"), ("b", "a dog comes in")], "DiDeMoMetric"
+    )
 
 
 def segments() -> Run:
@@ -153,7 +179,9 @@ def segments() -> Run:
         video_ids=["halfright", "allright"],
         video_lengths=[40, 40],
     )
-    return make_run(outputs, [("halfright", []), ("allright", [])], "COINActionSegmentationMetric")
+    return make_run(
+        outputs, [("halfright", []), ("allright", [])], "COINActionSegmentationMetric"
+    )
 
 
 def placements() -> Run:
@@ -164,7 +192,10 @@ def placements() -> Run:
     done[2:6, 0], done[10:15, 1] = 1, 1
     wrong, right = np.zeros_like(done), np.zeros_like(done)
     wrong[0, 0], wrong[19, 1], right[3, 0], right[12, 1] = 1, 1, 1, 1
-    videos = [PlacedVideo("113", "missed", done, wrong), PlacedVideo("113", "found", done, right)]
+    videos = [
+        PlacedVideo("113", "missed", done, wrong),
+        PlacedVideo("113", "found", done, right),
+    ]
     steps = Steps(["pour milk", "stir"], [])
     items = [(TaskVideo(video.video_id, video.task), steps) for video in videos]
     return make_run(LocalisationOutputs(videos=videos), items, "CrossTaskMetric")
@@ -183,7 +214,10 @@ def alignments() -> Run:
     covered[0, 40:] = False
     similarity[~covered] = 0
     aligned = np.array([True, True, False, True])
-    videos = [AlignedVideo(name, similarity, covered, aligned, spans) for name in ("one", "two")]
+    videos = [
+        AlignedVideo(name, similarity, covered, aligned, spans)
+        for name in ("one", "two")
+    ]
     sentences = [
         Sentence(bool(a), s, e, f"sentence {n}")
         for n, (a, (s, e)) in enumerate(zip(aligned, spans, strict=True))
@@ -199,7 +233,15 @@ def every_kind() -> dict[str, Run]:
     """Returns one run per kind of outputs."""
     return {
         maker.__name__: maker()
-        for maker in (retrieval, background, choices, moments, segments, placements, alignments)
+        for maker in (
+            retrieval,
+            background,
+            choices,
+            moments,
+            segments,
+            placements,
+            alignments,
+        )
     }
 
 
@@ -220,6 +262,10 @@ def write_training(save_dir: Path) -> None:
             speed = {"temperature": 0.07, "wps": 1000 + step}
             log.append(split, 1, step, {"loss": 1.1 * term(step)} | terms | speed)
     for epoch in (1, 2, 3):
-        hardness = {"mean_cosine": 0.6 + 0.1 * epoch, "random_mean_cosine": 0.5, "coverage": 0.7}
+        hardness = {
+            "mean_cosine": 0.6 + 0.1 * epoch,
+            "random_mean_cosine": 0.5,
+            "coverage": 0.7,
+        }
         plan = Plan(epoch, "fingerprint", "list", 2, ((0, 1),), hardness)
         plan.save(save_dir / "retri", ["a", "b"])

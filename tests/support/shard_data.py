@@ -32,13 +32,18 @@ def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions
     """
     rng = random.Random(number)
     seconds = seconds or rng.randint(12, 40)
-    features = np.random.default_rng(number).standard_normal((seconds, 512)).astype(np.float16)
+    features = (
+        np.random.default_rng(number).standard_normal((seconds, 512)).astype(np.float16)
+    )
     features[:, 0], features[:, 1] = np.arange(seconds), number
     times = sorted(rng.uniform(0, seconds - 2) for _ in range(rng.randint(4, 9)))
     captions = Captions(
         start=times,
         end=[time + rng.uniform(0.5, 4.0) for time in times],
-        cap=[[rng.randint(104, VOCAB_SIZE - 1) for _ in range(rng.randint(0, 9))] for _ in times],
+        cap=[
+            [rng.randint(104, VOCAB_SIZE - 1) for _ in range(rng.randint(0, 9))]
+            for _ in times
+        ],
     )
     return f"video{number:04d}", features, captions
 
@@ -51,8 +56,12 @@ def make_data(
     """
     for split, first in ((Split.TRAIN, 0), (Split.VALID, 1000)):
         videos = [make_video(first + number) for number in range(num_videos)]
-        write_shards(folder / "feat", folder / "feat" / "cap.tiny.", split, videos, shard_size)
-        (folder / f"{split.value}.lst").write_text("".join(f"{name}\n" for name, _, _ in videos))
+        write_shards(
+            folder / "feat", folder / "feat" / "cap.tiny.", split, videos, shard_size
+        )
+        (folder / f"{split.value}.lst").write_text(
+            "".join(f"{name}\n" for name, _, _ in videos)
+        )
     config = OverlappedAligner.Config(
         bert_name=tiny_bert(folder / "bert"),
         train_path=str(folder / "train.lst"),

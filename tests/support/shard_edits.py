@@ -13,7 +13,9 @@ def each(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
     return lambda rows: [edit(row) for row in rows]
 
 
-def one_in(count: int, edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Rows]:
+def one_in(
+    count: int, edit: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[Rows], Rows]:
     """Returns an edit of the rows of every `count`-th video."""
 
     def edit_some(rows: Rows) -> Rows:

@@ -65,19 +65,35 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
         OSError: the cluster does not start. The message is the reason.
     """
     conf = folder / "slurm.conf"
-    settings = {"host": socket.gethostname().partition(".")[0], "user": getpass.getuser()}
-    conf.write_text(CONF.format(folder=folder, ports=_free_ports(3), grace_s=GRACE_S, **settings))
+    settings = {
+        "host": socket.gethostname().partition(".")[0],
+        "user": getpass.getuser(),
+    }
+    conf.write_text(
+        CONF.format(folder=folder, ports=_free_ports(3), grace_s=GRACE_S, **settings)
+    )
     for name in ("state", "spool.n1", "spool.n2"):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
     env = {"SLURM_CONF": str(conf)}
-    files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
+    files = [
+        f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")
+    ]
     daemons = [
-        [_find("munged"), "--force", "--foreground", f"--socket={folder}/munge.socket", *files],
+        [
+            _find("munged"),
+            "--force",
+            "--foreground",
+            f"--socket={folder}/munge.socket",
+            *files,
+        ],
         [_find("slurmctld"), "-D", "-f", str(conf)],
-        *([_find("slurmd"), "-D", "-f", str(conf), "-N", node] for node in ("n1", "n2")),
+        *(
+            [_find("slurmd"), "-D", "-f", str(conf), "-N", node]
+            for node in ("n1", "n2")
+        ),
     ]
     processes = []
     try:

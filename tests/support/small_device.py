@@ -15,5 +15,7 @@ class SmallDevice(MMFusionSeparate):
     ) -> torch.Tensor:
         fits = int(os.environ["MMPT_TEST_FITS"])
         if self.training and os.environ.get("RANK", "0") == "0" and len(ids_NT) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0"
+            )
         return super()._encode_text(ids_NT, mask_NT, packed=packed)

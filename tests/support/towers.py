@@ -48,7 +48,9 @@ def towers(
     return model.train()
 
 
-def draw(num: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def draw(
+    num: int, seed: int = 1, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Return a batch of `num` clips of 1 to `SECONDS` seconds and 1 to 9 word pieces."""
     generator = torch.Generator().manual_seed(seed)
     seconds = torch.randint(1, SECONDS + 1, (num, 1), generator=generator)
@@ -70,10 +72,16 @@ def outputs_and_gradients(
     out = model(**clips)
     model.zero_grad()
     for tower in ("text", "video"):
-        out[f"{tower}_outputs"] = out[f"{tower}_outputs"] * out[f"{tower}_mask_outputs"][..., None]
+        out[f"{tower}_outputs"] = (
+            out[f"{tower}_outputs"] * out[f"{tower}_mask_outputs"][..., None]
+        )
     text, video = out["text_outputs"].pow(2).sum(), out["video_outputs"].pow(2).sum()
     ((out["pooled_video"] * out["pooled_text"]).sum() + text + video).backward()
-    return out, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return out, {
+        name: p.grad.clone()
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
 
 
 def assert_same(ours: Any, theirs: Any, atol: float) -> None:

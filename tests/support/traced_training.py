@@ -51,7 +51,9 @@ def traced(function: Callable[..., Any], files: set[str]) -> Callable[..., Any]:
 def relative(files: set[str]) -> list[str]:
     """Returns the files of MMPT, relative to the root of the project."""
     paths = [Path(file) for file in files]
-    ours = [path.relative_to(ROOT) for path in paths if path.is_relative_to(ROOT / "mmpt")]
+    ours = [
+        path.relative_to(ROOT) for path in paths if path.is_relative_to(ROOT / "mmpt")
+    ]
     return sorted(path.as_posix() for path in ours)
 
 
@@ -66,7 +68,10 @@ def main(command: list[str]) -> None:
     try:
         train(command)
     finally:
-        print(json.dumps({"step": relative(step), "refresh": relative(refresh)}), flush=True)
+        print(
+            json.dumps({"step": relative(step), "refresh": relative(refresh)}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ DIM = 32
 def clustered(num, seed=0, clusters=20, noise=0.5, dim=DIM):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((clusters, dim))
-    vectors = centres[rng.integers(0, clusters, num)] + noise * rng.standard_normal((num, dim))
+    vectors = centres[rng.integers(0, clusters, num)] + noise * rng.standard_normal(
+        (num, dim)
+    )
     return vectors.astype(np.float32)
 
 
@@ -36,4 +38,6 @@ def brute_force(vectors, queries, k, db_type="flatl2"):
 def share_found(found, expected):
     """Mean share of the expected neighbours that were found."""
     pairs = zip(found, expected, strict=True)
-    return np.mean([len(np.intersect1d(ours, theirs)) / len(theirs) for ours, theirs in pairs])
+    return np.mean(
+        [len(np.intersect1d(ours, theirs)) / len(theirs) for ours, theirs in pairs]
+    )

@@ -68,7 +68,9 @@ def regular_times(seconds: float, fps: Fraction | int = 30) -> list[Fraction]:
     return [Fraction(number) / fps for number in range(round(seconds * fps))]
 
 
-def write_video(path: Path, times: Sequence[Fraction], clip: Clip | None = None) -> Path:
+def write_video(
+    path: Path, times: Sequence[Fraction], clip: Clip | None = None
+) -> Path:
     """Encode `draw(t)` for every t of `times`; a frame lasts to the next one, the last as long as
     the one before.
     """
@@ -77,19 +79,29 @@ def write_video(path: Path, times: Sequence[Fraction], clip: Clip | None = None)
     ends = [*times[1:], times[-1] + last]
     with av.open(str(path), "w") as container:
         rate = (len(times) / (ends[-1] - times[0])).limit_denominator(1001)
-        stream = container.add_stream(clip.codec, rate=rate, options=OPTIONS.get(clip.codec, {}))
-        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, clip.pix_fmt
+        stream = container.add_stream(
+            clip.codec, rate=rate, options=OPTIONS.get(clip.codec, {})
+        )
+        stream.width, stream.height, stream.pix_fmt = (
+            clip.width,
+            clip.height,
+            clip.pix_fmt,
+        )
         stream.codec_context.time_base = TIME_BASE
         stream.codec_context.gop_size = clip.keyframe_interval
         if clip.codec == "libx264":
             stream.codec_context.max_b_frames = clip.num_b_frames
         if clip.rotation or clip.hflip or clip.vflip:
-            stream.set_display_rotation(clip.rotation, hflip=clip.hflip, vflip=clip.vflip)
+            stream.set_display_rotation(
+                clip.rotation, hflip=clip.hflip, vflip=clip.vflip
+            )
         if clip.with_audio:
             codec = "aac" if path.suffix != ".webm" else "libopus"
             sound = container.add_stream(codec, rate=48_000)
         for time, end in zip(times, ends, strict=True):
-            frame = av.VideoFrame.from_ndarray(draw(float(time), clip.width, clip.height), "rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                draw(float(time), clip.width, clip.height), "rgb24"
+            )
             frame = frame.reformat(format=clip.pix_fmt)
             frame.pts, frame.time_base = round(time / TIME_BASE), TIME_BASE
             frame.duration = round((end - time) / TIME_BASE)
@@ -121,6 +133,10 @@ def _add_sound(
         wave = 0.1 * np.sin(2 * np.pi * 440 * (begin + np.arange(960)) / 48_000)
         samples = np.stack([wave, wave]).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = 48_000, begin, Fraction(1, 48_000)
+        frame.sample_rate, frame.pts, frame.time_base = (
+            48_000,
+            begin,
+            Fraction(1, 48_000),
+        )
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))

@@ -23,7 +23,9 @@ NUM_VIDEOS = 32
 
 
 def watch_model(
-    model: torch.nn.Module, stop_at: int | None = None, error: type[BaseException] | None = None
+    model: torch.nn.Module,
+    stop_at: int | None = None,
+    error: type[BaseException] | None = None,
 ) -> list[int]:
     """Returns a list to which every pass adds its number of videos.
 
@@ -42,7 +44,9 @@ def watch_model(
     return videos
 
 
-def refresh_in_process(world: World, dies_after: int | None, corpus: Path, save_dir: Path) -> None:
+def refresh_in_process(
+    world: World, dies_after: int | None, corpus: Path, save_dir: Path
+) -> None:
     """Refreshes in one of several processes; the last one is killed after `dies_after` passes."""
     task = make_task(corpus, save_dir, "infer_scale=1")
     model = make_model(task)
@@ -74,7 +78,9 @@ def test_pieces_fit_into_memory_whatever_infer_scale_says(
     (line,) = (line for line in caplog.messages if line.startswith("refresh of epoch"))
     speed = r"[\d,]+ videos/s, [\d,]+ clips/s, \d+% waiting for data"
     seconds = r" \d+\.\d s"
-    rest = "".join(f", {name}{seconds}" for name in ("gather", "index", "search", "plan", "save"))
+    rest = "".join(
+        f", {name}{seconds}" for name in ("gather", "index", "search", "plan", "save")
+    )
     begin = rf"refresh of epoch 1: 32 videos in{seconds}: "
     assert re.fullmatch(rf"{begin}embed{seconds} \({speed}\){rest}", line)
 
@@ -96,13 +102,17 @@ def test_a_video_with_more_clips_than_fit_is_embedded_in_parts(
         vectors.append(embedding.embed(model, batch, CLIPS))
     in_parts, at_once_1D = vectors
     assert len(passes) == 3 + 1
-    torch.testing.assert_close(in_parts, at_once_1D, rtol=0, atol=1e-5)  # measured: 5e-7
+    torch.testing.assert_close(
+        in_parts, at_once_1D, rtol=0, atol=1e-5
+    )  # measured: 5e-7
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("per_chunk", [1, 12, 10**6])
 @pytest.mark.parametrize("num_videos", [0, 3, 97, 100])
-def test_every_piece_is_dealt_once_and_evenly(size: int, per_chunk: int, num_videos: int) -> None:
+def test_every_piece_is_dealt_once_and_evenly(
+    size: int, per_chunk: int, num_videos: int
+) -> None:
     dealt = []
     for rank in range(size):
         pieces = embedding.deal_pieces(num_videos, 4, per_chunk, World(rank, size))
@@ -119,7 +129,9 @@ def test_every_piece_is_dealt_once_and_evenly(size: int, per_chunk: int, num_vid
 
 @pytest.mark.spawn
 @pytest.mark.parametrize("again", [2, 1])
-def test_a_refresh_that_was_killed_continues(corpus: Path, tmp_path: Path, again: int) -> None:
+def test_a_refresh_that_was_killed_continues(
+    corpus: Path, tmp_path: Path, again: int
+) -> None:
     torch.set_num_threads(1)
     task = make_task(corpus, tmp_path / "whole")
     task.refresh(make_model(task), 2, World())
@@ -144,7 +156,9 @@ def test_a_refresh_that_was_killed_continues(corpus: Path, tmp_path: Path, again
     assert vector_files(broken) == []
 
 
-@pytest.mark.parametrize(("epoch", "change", "known"), [(1, 0.0, 15), (2, 0.0, 0), (1, 0.5, 0)])
+@pytest.mark.parametrize(
+    ("epoch", "change", "known"), [(1, 0.0, 15), (2, 0.0, 0), (1, 0.5, 0)]
+)
 def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
     corpus: Path,
     tmp_path: Path,
@@ -155,7 +169,9 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
 ) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task)
-    watch_model(model, 6, KeyboardInterrupt)  # the first pass is for the width of a vector
+    watch_model(
+        model, 6, KeyboardInterrupt
+    )  # the first pass is for the width of a vector
     with pytest.raises(KeyboardInterrupt):
         task.refresh(model, 1, World())
     assert len(vector_files(tmp_path)) == 1

@@ -14,13 +14,21 @@ from mmpt.tasks.failure_report import report_failure
     [
         # What was being written goes.
         (
-            {"checkpoint1.pt": "1", "checkpoint_last.pt": "1", "checkpoint2.pt.tmp": "half"},
+            {
+                "checkpoint1.pt": "1",
+                "checkpoint_last.pt": "1",
+                "checkpoint2.pt.tmp": "half",
+            },
             [],
             {"checkpoint1.pt": "1", "checkpoint_last.pt": "1"},
         ),
         # What was being copied takes the place of its copy.
         (
-            {"checkpoint1.pt": "1", "checkpoint2.pt": "2", "checkpoint_last.pt": "half"},
+            {
+                "checkpoint1.pt": "1",
+                "checkpoint2.pt": "2",
+                "checkpoint_last.pt": "half",
+            },
             ["checkpoint2.pt", "checkpoint_last.pt"],
             {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"},
         ),
@@ -57,7 +65,9 @@ def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_shor
     args = Namespace(save_dir=str(tmp_path), no_last_checkpoints="no_last" in files)
     paths = [str(tmp_path / name) for name in failed]
     error = RuntimeError("[enforce fail at inline_container.cc]")
-    cause = OSError(errno.ENOSPC, "No space left on device", *paths[:1], None, *paths[1:])
+    cause = OSError(
+        errno.ENOSPC, "No space left on device", *paths[:1], None, *paths[1:]
+    )
     error.__context__ = cause
     with pytest.raises(SystemExit) as ended:
         report_failure(args, None, RuntimeError, error, None)

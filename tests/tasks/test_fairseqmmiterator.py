@@ -55,13 +55,19 @@ def iterator(
 
 
 def values_of(epoch_iterator: PlannedBatchIterator) -> list[int]:
-    return [int(batch["value"]) for batch in epoch_iterator.next_epoch_itr(shuffle=True)]
+    return [
+        int(batch["value"]) for batch in epoch_iterator.next_epoch_itr(shuffle=True)
+    ]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
     data = PlannedValues()
-    for epoch in (1, 2, 3):  # fairseq makes one iterator per epoch: the data set forbids reuse
+    for epoch in (
+        1,
+        2,
+        3,
+    ):  # fairseq makes one iterator per epoch: the data set forbids reuse
         seen = values_of(iterator(data, epoch, num_workers))
         assert sorted(seen) == [100 * epoch + place for place in range(5 + epoch)]
     assert data.calls == [(1, None), (2, None), (3, None)]
@@ -114,14 +120,24 @@ def test_an_interrupted_epoch_continues_with_its_plan() -> None:
 
 def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
     data = PlannedValues()
-    resumed = iterator(data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other")
+    resumed = iterator(
+        data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other"
+    )
     resumed.load_state_dict(
-        {"version": 2, "epoch": 2, "iterations_in_epoch": 3, "shuffle": True, "plan": "plan-2"}
+        {
+            "version": 2,
+            "epoch": 2,
+            "iterations_in_epoch": 3,
+            "shuffle": True,
+            "plan": "plan-2",
+        }
     )
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
 
 
-def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> None:
+def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> (
+    None
+):
     """That is how a frozen plan survives a restart between epochs."""
     data = PlannedValues()
     resumed = iterator(data, 2)
@@ -145,7 +161,8 @@ def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "done", "continues_at"), [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)]
+    ("before", "now", "done", "continues_at"),
+    [(1, 2, 3, 1), (2, 1, 1, 2), (2, 2, 2, 2)],
 )
 def test_an_interrupted_epoch_continues_with_another_number_of_processes(
     before: int, now: int, done: int, continues_at: int
@@ -158,14 +175,18 @@ def test_an_interrupted_epoch_continues_with_another_number_of_processes(
     assert seen == list(range(300, 308))[continues_at * now :: now]
 
 
-@pytest.mark.parametrize(("before", "now", "done", "continues_at"), [(1, 2, 3, 1), (2, 1, 1, 2)])
+@pytest.mark.parametrize(
+    ("before", "now", "done", "continues_at"), [(1, 2, 3, 1), (2, 1, 1, 2)]
+)
 def test_an_epoch_without_a_plan_continues_with_another_number_of_processes(
     before: int, now: int, done: int, continues_at: int
 ) -> None:
     def sharded(num_shards: int) -> ShardedBatchIterator:
         dataset = FairseqMMDataset(PlannedValues(7), training=True)
         batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=1)
-        return ShardedBatchIterator(dataset, dataset.collater, batches, num_shards=num_shards)
+        return ShardedBatchIterator(
+            dataset, dataset.collater, batches, num_shards=num_shards
+        )
 
     interrupted = sharded(before)
     begun = interrupted.next_epoch_itr(shuffle=False)

@@ -18,7 +18,12 @@ class Batches(SimpleNamespace):
 
 @pytest.mark.parametrize(
     ("max_epoch", "max_update", "left"),
-    [(3, 0, [0, 4, 2, 0]), (0, 30, [0, 4, 2, 0]), (6, 30, [0, 4, 2, 0]), (0, 0, [0, 0, 0, 0])],
+    [
+        (3, 0, [0, 4, 2, 0]),
+        (0, 30, [0, 4, 2, 0]),
+        (6, 30, [0, 4, 2, 0]),
+        (0, 0, [0, 0, 0, 0]),
+    ],
 )
 def test_minutes_left_at_the_pace_so_far(
     max_epoch: int, max_update: int, left: list[float], monkeypatch: pytest.MonkeyPatch
@@ -31,6 +36,8 @@ def test_minutes_left_at_the_pace_so_far(
         monkeypatch.setattr("time.monotonic", lambda now=12.0 * update: now)
         task.num_updates = update - 1
         epoch = -(-update // 10)
-        batches: Any = Batches(epoch=epoch, iterations_in_epoch=update - 10 * (epoch - 1))
+        batches: Any = Batches(
+            epoch=epoch, iterations_in_epoch=update - 10 * (epoch - 1)
+        )
         found.append(FairseqMMTask._minutes_left(task, batches))
     assert found == pytest.approx(left)

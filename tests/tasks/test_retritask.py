@@ -32,7 +32,9 @@ def refresh_in_process(
     world: World, videos_at_once: int, infer_scale: int, corpus: Path, save_dir: Path
 ) -> None:
     folder = save_dir / f"of{world.size}"
-    task = make_task(corpus, folder, f"infer_scale={infer_scale}", videos_at_once=videos_at_once)
+    task = make_task(
+        corpus, folder, f"infer_scale={infer_scale}", videos_at_once=videos_at_once
+    )
     plan = task.refresh(make_model(task), 2, world)
     torch.save(plan.batches, save_dir / f"batches-{world.size}-{world.rank}.pt")
 
@@ -48,7 +50,9 @@ def test_the_plan_is_the_same_for_one_and_several_processes(
     torch.set_num_threads(1)
     task = make_task(corpus, tmp_path / "of1", "infer_scale=1")
     alone = task.refresh(make_model(task), 2, World())
-    run_group(refresh_in_process, videos_at_once, infer_scale, corpus, tmp_path, size=size)
+    run_group(
+        refresh_in_process, videos_at_once, infer_scale, corpus, tmp_path, size=size
+    )
     for rank in range(size):
         batches = torch.load(tmp_path / f"batches-{size}-{rank}.pt")
         assert batches == alone.batches
@@ -66,7 +70,10 @@ def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
     model = make_model(task)
     vectors = embed(task, model, 1)
     assert vectors.shape == (32, 32)
-    for more in (("infer_scale=5", "fairseq.dataset.num_workers=2"), ("infer_scale=100000",)):
+    for more in (
+        ("infer_scale=5", "fairseq.dataset.num_workers=2"),
+        ("infer_scale=100000",),
+    ):
         other_loading = make_task(corpus, tmp_path, *more)
         assert np.array_equal(embed(other_loading, model, 1), vectors), "to the bit"
     other_epoch = embed(task, model, 2)
@@ -89,7 +96,9 @@ def test_vectors_on_a_gpu(corpus: Path, tmp_path: Path, dtype: torch.dtype) -> N
     assert abs(on_gpu - vectors).max() < tolerance
 
 
-def test_a_vector_is_the_mean_over_the_clips_of_its_video(corpus: Path, tmp_path: Path) -> None:
+def test_a_vector_is_the_mean_over_the_clips_of_its_video(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task).eval()
     vectors = embed(task, model, 3)
@@ -130,7 +139,9 @@ def _must_not_run(*_: object) -> None:
     raise AssertionError("this was not to be called")
 
 
-def test_planned_batches_are_whole_and_written_last(corpus: Path, tmp_path: Path) -> None:
+def test_planned_batches_are_whole_and_written_last(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     dataset = train_set(task)
     identity = task.plan_epoch(dataset, make_model(task), 1, World())
@@ -180,7 +191,9 @@ def test_an_epoch_that_begins_again_uses_its_plan_if_the_weights_are_the_same(
     assert moved.plan_epoch(train_set(moved), model, 2, World(), earlier) != identity
 
 
-def test_the_plan_of_other_settings_is_not_taken_up(corpus: Path, tmp_path: Path) -> None:
+def test_the_plan_of_other_settings_is_not_taken_up(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path)
     identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
     changed = make_task(corpus, tmp_path, "dataset.num_video_per_batch=2", "recall=0.9")
@@ -213,7 +226,9 @@ def test_a_frozen_plan_serves_every_epoch(corpus: Path, tmp_path: Path) -> None:
     assert read == first
 
 
-def test_before_retri_epoch_videos_are_grouped_at_random(corpus: Path, tmp_path: Path) -> None:
+def test_before_retri_epoch_videos_are_grouped_at_random(
+    corpus: Path, tmp_path: Path
+) -> None:
     task = make_task(corpus, tmp_path, "retri_epoch=3")
     task.refresh = _must_not_run  # type: ignore[method-assign]
     dataset = train_set(task)

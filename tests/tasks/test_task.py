@@ -53,10 +53,15 @@ def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         text_processor="ShardedVideoRetriTextProcessor",
         aligner="VideoRetriOverlappedAligner",
     )
-    task = Task.from_config(CONFIG.replace(task="VideoRetriTask", dataset=planned), seed=5)
+    task = Task.from_config(
+        CONFIG.replace(task="VideoRetriTask", dataset=planned), seed=5
+    )
     assert isinstance(task, VideoRetriTask)
     assert task.seed == 5
-    assert type(Task.from_config(CONFIG.replace(task=f"{__name__}.OwnTask"))).__name__ == "OwnTask"
+    assert (
+        type(Task.from_config(CONFIG.replace(task=f"{__name__}.OwnTask"))).__name__
+        == "OwnTask"
+    )
 
 
 def test_unknown_names_and_foreign_classes_are_reported_together() -> None:
@@ -89,10 +94,13 @@ def test_unknown_names_and_foreign_classes_are_reported_together() -> None:
 
 
 def test_a_model_may_be_any_torch_module_that_is_made_from_a_config() -> None:
-    task = Task.from_config(CONFIG.replace(model=ModelConfig(model_cls=f"{__name__}.OwnModel")))
+    task = Task.from_config(
+        CONFIG.replace(model=ModelConfig(model_cls=f"{__name__}.OwnModel"))
+    )
     assert type(task.build_model(pretrained=False)).__name__ == "OwnModel"
     with pytest.raises(
-        ConfigError, match=r"`model\.model_cls: torch\.nn\.Linear` must have .* `from_config`"
+        ConfigError,
+        match=r"`model\.model_cls: torch\.nn\.Linear` must have .* `from_config`",
     ):
         Task.from_config(CONFIG.replace(model=ModelConfig(model_cls="torch.nn.Linear")))
 
@@ -122,12 +130,20 @@ BACKGROUND = "MMFusionSeparateFullVideoBGRetrieval"
             "needs logits, but .*MMFusionSeparate` returns pooled_video",
         ),
         # Only the video-paragraph term needs more than pooled states.
-        (BACKGROUND, NORTON, "needs video_outputs, .* but .* returns pooled_video, pooled_text"),
+        (
+            BACKGROUND,
+            NORTON,
+            "needs video_outputs, .* but .* returns pooled_video, pooled_text",
+        ),
         (BACKGROUND, MMContraLoss.Config(loss_cls="MMContraLoss"), None),
     ],
 )
-def test_a_loss_must_fit_the_model(model: str, loss: LossConfig, words: str | None) -> None:
-    task = Task.from_config(CONFIG.replace(model=ModelConfig(model_cls=model), loss=loss))
+def test_a_loss_must_fit_the_model(
+    model: str, loss: LossConfig, words: str | None
+) -> None:
+    task = Task.from_config(
+        CONFIG.replace(model=ModelConfig(model_cls=model), loss=loss)
+    )
     if words is None:
         assert task.build_loss().config is loss
         return

@@ -9,7 +9,9 @@ from mmpt.utils.artefact import Artefact, fingerprint
 
 @pytest.fixture
 def artefact(tmp_path: Path) -> Artefact:
-    made = Artefact(tmp_path / "notes" / "a.json", (tmp_path / "a.npy", tmp_path / "b.npy"))
+    made = Artefact(
+        tmp_path / "notes" / "a.json", (tmp_path / "a.npy", tmp_path / "b.npy")
+    )
     assert made.finished(fingerprint("x")) is None
     for path in made.files:
         path.write_text(path.name)

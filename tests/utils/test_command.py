@@ -61,7 +61,9 @@ def test_sigterm_that_also_ends_loader_workers_is_an_interrupt(capsys):
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Event().wait(60)
         finally:
-            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
+            raise RuntimeError(
+                "DataLoader worker (pid 7) is killed by signal: Terminated. "
+            )
 
     assert run_command(work, stopped="run it again") == 143
     assert capsys.readouterr().err == "interrupted; run it again\n"

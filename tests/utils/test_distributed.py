@@ -14,7 +14,11 @@ from tests.support.ranks import run_ranks
 
 SIZE = 3
 POSITIONS = np.random.default_rng(0).permutation(50)
-POSITIONS_OF_RANK = POSITIONS[:17], POSITIONS[17:17], POSITIONS[17:]  # one process has none
+POSITIONS_OF_RANK = (
+    POSITIONS[:17],
+    POSITIONS[17:17],
+    POSITIONS[17:],
+)  # one process has none
 ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
 
 
@@ -62,7 +66,9 @@ def wait_long(world: World) -> None:
 
 def regroup(world: World, folder: Path) -> None:
     dist.destroy_process_group()
-    assert len(distributed._gloo_groups) == 0, "the gloo group ends together with the default group"
+    assert len(distributed._gloo_groups) == 0, (
+        "the gloo group ends together with the default group"
+    )
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/second",
@@ -74,7 +80,9 @@ def regroup(world: World, folder: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_communication_between_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_communication_between_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run_ranks(in_process, tmp_path, size=SIZE)
     finished = {path.name for path in tmp_path.glob("finished_*")}

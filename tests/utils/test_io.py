@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.utils.io import atomic_write, load_plain_pickle, load_word_array, read_json, write_json
+from mmpt.utils.io import (
+    atomic_write,
+    load_plain_pickle,
+    load_word_array,
+    read_json,
+    write_json,
+)
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -61,12 +67,17 @@ def test_an_error_leaves_the_old_file_and_nothing_else(
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "the disk is full (No space left on device). Make room or choose another"),
+        (
+            errno.ENOSPC,
+            "the disk is full (No space left on device). Make room or choose another",
+        ),
         (errno.EDQUOT, "the disk quota is used up"),
         (errno.EFBIG, "the file is larger than `ulimit -f` allows"),
     ],
 )
-def test_a_full_disk_is_reported_with_the_remedy(tmp_path: Path, number: int, words: str) -> None:
+def test_a_full_disk_is_reported_with_the_remedy(
+    tmp_path: Path, number: int, words: str
+) -> None:
     def fail_half_way() -> None:
         with atomic_write(tmp_path / "file", "wb"):
             raise OSError(number, os.strerror(number))
@@ -79,7 +90,9 @@ def test_a_full_disk_is_reported_with_the_remedy(tmp_path: Path, number: int, wo
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"file/x\.json: cannot be written \(.*\)\. Choose another"):
+    with pytest.raises(
+        DataError, match=r"file/x\.json: cannot be written \(.*\)\. Choose another"
+    ):
         write_json(tmp_path / "file" / "x.json", [])
 
 
@@ -87,7 +100,9 @@ def test_a_file_gets_the_permissions_that_open_would_give(tmp_path: Path) -> Non
     with atomic_write(tmp_path / "ours") as file:
         file.write("x")
     (tmp_path / "plain").write_text("x")
-    ours, plain = (stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("ours", "plain"))
+    ours, plain = (
+        stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("ours", "plain")
+    )
     assert ours == plain
 
 
@@ -100,7 +115,9 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == [1]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000]
+)
 def test_invalid_json_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
@@ -134,15 +151,20 @@ class Malicious:
 
 
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"train": [Malicious(tmp_path / "ran")]}))
+    (tmp_path / "a.pkl").write_bytes(
+        pickle.dumps({"train": [Malicious(tmp_path / "ran")]})
+    )
     with pytest.raises(
-        DataError, match=r"a\.pkl: only pickles of plain values .* it asks for posix\.mkdir"
+        DataError,
+        match=r"a\.pkl: only pickles of plain values .* it asks for posix\.mkdir",
     ):
         load_plain_pickle(tmp_path / "a.pkl")
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("value", [collections.OrderedDict(a=1), np.zeros(3), Path("x"), print])
+@pytest.mark.parametrize(
+    "value", [collections.OrderedDict(a=1), np.zeros(3), Path("x"), print]
+)
 def test_a_pickle_with_a_class_is_refused(tmp_path: Path, value: object) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps([value]))
     with pytest.raises(DataError, match="it asks for"):
@@ -170,7 +192,10 @@ def test_words_are_read_from_both_kinds_of_array(tmp_path: Path, dtype: type) ->
 
 
 def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    np.save(tmp_path / "words.npy", np.array(["cut", Malicious(tmp_path / "ran")], dtype=object))
+    np.save(
+        tmp_path / "words.npy",
+        np.array(["cut", Malicious(tmp_path / "ran")], dtype=object),
+    )
     with pytest.raises(DataError, match=r"words\.npy: must be an \.npy file"):
         load_word_array(tmp_path / "words.npy")
     assert not (tmp_path / "ran").exists()
@@ -179,7 +204,9 @@ def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "array", [np.zeros(3), np.array([["a"]]), np.array(["a", 1], dtype=object)]
 )
-def test_an_array_of_something_else_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+def test_an_array_of_something_else_is_refused(
+    tmp_path: Path, array: np.ndarray
+) -> None:
     path = tmp_path / "words.npy"
     np.save(path, array)
     with pytest.raises(DataError, match=r"words\.npy: must hold a 1-D array of words"):

@@ -24,9 +24,18 @@ from tests.support.paths import ROOT
         (
             "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device"
             " (28)",
-            ["/dev/shm", " free now", "--shm-size", "num_workers=0", "num_video_per_batch"],
+            [
+                "/dev/shm",
+                " free now",
+                "--shm-size",
+                "num_workers=0",
+                "num_video_per_batch",
+            ],
         ),
-        ("unable to write to file </torch_18692_1954506624>", ["/dev/shm", "--shm-size"]),
+        (
+            "unable to write to file </torch_18692_1954506624>",
+            ["/dev/shm", "--shm-size"],
+        ),
         (
             "NCCL error: Error while creating shared memory segment /dev/shm/nccl-ai2Lcq (size "
             "9637888), error: No space left on device (28)",
@@ -41,7 +50,10 @@ from tests.support.paths import ROOT
             "DataLoader worker (pid 42) is killed by signal: Killed. ",
             ["pid 42", "SIGKILL", "memory was used up", "dmesg", "num_workers"],
         ),
-        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", ["pid 7, 8", "unexpectedly"]),
+        (
+            "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
+            ["pid 7, 8", "unexpectedly"],
+        ),
     ],
 )
 def test_torch_messages_get_a_cause_and_a_remedy(text: str, parts: list[str]) -> None:
@@ -56,8 +68,12 @@ def test_torch_messages_get_a_cause_and_a_remedy(text: str, parts: list[str]) ->
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("out of resource: shared memory, Required: 147456, Hardware limit: 101376"),
-        RuntimeError("unable to open shared memory object </torch_1_2>: Too many open files (24)"),
+        RuntimeError(
+            "out of resource: shared memory, Required: 147456, Hardware limit: 101376"
+        ),
+        RuntimeError(
+            "unable to open shared memory object </torch_1_2>: Too many open files (24)"
+        ),
         OSError(errno.ENOSPC, "No space left on device", "/data/a.npy"),
         ValueError("boom"),
     ],
@@ -102,7 +118,10 @@ def test_a_killed_worker_is_one_message_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert (
-        run_command(lambda: list(run_tasks(Ending().__getitem__, [1, 2], 2)) and None, stopped="")
+        run_command(
+            lambda: list(run_tasks(Ending().__getitem__, [1, 2], 2)) and None,
+            stopped="",
+        )
         == 2
     )
     message = capsys.readouterr().err
@@ -158,10 +177,25 @@ def may_mount() -> bool:
 def test_a_full_dev_shm_is_named(what: str) -> None:
     """It is filled by a large batch, before a batch of one number, and before the loader starts."""
     code = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
-    command = ["unshare", "-m", "sh", "-c", code, "sh", sys.executable, "-c", READ, what]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    command = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        code,
+        "sh",
+        sys.executable,
+        "-c",
+        READ,
+        what,
+    ]
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert run.returncode == 2
     (error,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert error.startswith("error: /dev/shm, through which processes pass batches, was full")
+    assert error.startswith(
+        "error: /dev/shm, through which processes pass batches, was full"
+    )
     assert "holds 1 MiB, of which " in error
     assert "--shm-size" in error

@@ -30,7 +30,13 @@ def test_every_line_is_strict_json_with_header_and_metrics(tmp_path: Path) -> No
     lines = (tmp_path / METRICS_LOG).read_text().splitlines()
     train, valid = (json.loads(line, parse_constant=refuse) for line in lines)
     assert train.pop("time") > 1e9  # the time of writing, not the metric of this name
-    assert train == {"split": "train", "epoch": 1, "update": 10, "loss": 0.5, "gnorm": None}
+    assert train == {
+        "split": "train",
+        "epoch": 1,
+        "update": 10,
+        "loss": 0.5,
+        "gnorm": None,
+    }
     assert valid["loss"] is None
 
 
@@ -40,11 +46,16 @@ def test_a_continued_run_replaces_the_lines_of_repeated_updates(
 ) -> None:
     write_run(tmp_path, 0, 6)
     write_run(tmp_path, checkpoint, 8)
-    assert updates(tmp_path) == [*range(1, min(checkpoint, 6) + 1), *range(checkpoint + 1, 9)]
+    assert updates(tmp_path) == [
+        *range(1, min(checkpoint, 6) + 1),
+        *range(checkpoint + 1, 9),
+    ]
 
 
 @pytest.mark.parametrize("is_due", [False, True])
-def test_a_validation_that_is_due_is_recorded_once(tmp_path: Path, is_due: bool) -> None:
+def test_a_validation_that_is_due_is_recorded_once(
+    tmp_path: Path, is_due: bool
+) -> None:
     """The run was saved after update 4, before its validation if that is due."""
     write_run(tmp_path, 0, 4)
     MetricsLog(tmp_path, 4).append("valid", 1, 4, {"loss": 1})

@@ -18,7 +18,10 @@ def test_every_item_has_its_own_repeatable_generator() -> None:
         return [rng.random() for _ in range(3)]
 
     places = [
-        (seed, epoch, index) for seed in range(3) for epoch in range(3) for index in range(20)
+        (seed, epoch, index)
+        for seed in range(3)
+        for epoch in range(3)
+        for index in range(20)
     ]
     assert len({tuple(draws(*place)) for place in places}) == len(places)
     assert draws(1, 2, 3) == draws(1, 2, 3)

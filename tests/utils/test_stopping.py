@@ -35,7 +35,9 @@ stop.end("saved")
 """
 
 
-def run(*signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0.2) -> tuple:
+def run(
+    *signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0.2
+) -> tuple:
     """Returns the exit code and the errors of the program after some signals to its group."""
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *args],
@@ -63,7 +65,8 @@ def run(*signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
 )
 def test_the_process_saves_first_and_its_child_lives_until_then(number, code):
     found, message, _ = run(number, args=("saving",))
@@ -85,5 +88,7 @@ def test_without_anything_to_save_it_ends_at_once(args):
 def test_a_second_interrupt_ends_at_once_but_a_second_sigterm_does_not():
     code, message, _ = run(signal.SIGINT, signal.SIGINT, args=("saving",), pause_s=0.1)
     assert (code, "are repeated" in message) == (130, True)
-    code, message, _ = run(signal.SIGTERM, signal.SIGTERM, args=("saving",), pause_s=0.1)
+    code, message, _ = run(
+        signal.SIGTERM, signal.SIGTERM, args=("saving",), pause_s=0.1
+    )
     assert (code, "saved" in message) == (75, True)

@@ -64,7 +64,9 @@ def test_byte_order_marks_and_line_ends_are_removed_and_other_characters_kept(
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_other_encodings_and_damage_are_reported_with_the_line(tmp_path: Path, name: str) -> None:
+def test_other_encodings_and_damage_are_reported_with_the_line(
+    tmp_path: Path, name: str
+) -> None:
     file, read, content, _ = READERS[name]
     path, begin = tmp_path / file, content.split("\n", maxsplit=1)[0] + "\r\n"
     path.write_bytes(f"{begin}café\n".encode("latin-1", "replace"))
@@ -85,8 +87,12 @@ def test_byte_order_marks_within_a_file_are_removed(tmp_path: Path) -> None:
 
 
 def test_a_video_with_an_invalid_name_is_reported_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "a.lst").write_text("/x/x.mp4\n/x/line\u2028end.mp4\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 2: the video id 'line.*control character"):
+    (tmp_path / "a.lst").write_text(
+        "/x/x.mp4\n/x/line\u2028end.mp4\n", encoding="utf-8"
+    )
+    with pytest.raises(
+        DataError, match=r"line 2: the video id 'line.*control character"
+    ):
         find_videos([tmp_path / "a.lst"], "feat")
 
 
@@ -115,7 +121,9 @@ def test_a_yaml_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "a.yaml") == {"task": "x"}
 
 
-def test_an_annotation_of_only_a_byte_order_mark_has_no_segments(tmp_path: Path) -> None:
+def test_an_annotation_of_only_a_byte_order_mark_has_no_segments(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "1_x.csv").write_bytes(codecs.BOM_UTF8 + b"\r\n")
     assert read_segments(tmp_path / "1_x.csv", 3) == []
 

@@ -23,8 +23,13 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def test_rows_know_their_lines(tmp_path: Path) -> None:
     """Byte order marks, Windows line ends, quoted separators and blank lines are allowed."""
-    path = write(tmp_path / "a.csv", '\ufeffid, text ,note\r\nv1,"a, b",\r\n\r\n v2 ,c,x\r\n')
-    rows = [Captioned(line=2, id="v1", text="a, b"), Captioned(line=4, id="v2", text="c")]
+    path = write(
+        tmp_path / "a.csv", '\ufeffid, text ,note\r\nv1,"a, b",\r\n\r\n v2 ,c,x\r\n'
+    )
+    rows = [
+        Captioned(line=2, id="v1", text="a, b"),
+        Captioned(line=4, id="v2", text="c"),
+    ]
     assert read_table(path, Captioned) == rows
 
 
@@ -50,7 +55,9 @@ def test_an_unclosed_quote_is_reported_with_its_line(
         read_table(path, Captioned)
 
 
-def test_a_wrong_row_of_several_lines_is_reported_with_all_of_them(tmp_path: Path) -> None:
+def test_a_wrong_row_of_several_lines_is_reported_with_all_of_them(
+    tmp_path: Path,
+) -> None:
     """If a closing quote is missing, a later quote may close the cell."""
     path = write(tmp_path / "a.csv", 'id,text\nv1,a\nv2,"b\nv3,c\nv4,d",x\nv5,e\n')
     with pytest.raises(DataError, match="lines 3 to 5: must have 2 cells"):

@@ -122,14 +122,20 @@ class COINActionSegmentationAligner(WindowAligner):
     """An aligner that cuts a video into windows and adds the step of every second."""
 
     def __call__(
-        self, video_key: str, video_feature: np.ndarray, text_feature: Steps, rng: random.Random
+        self,
+        video_key: str,
+        video_feature: np.ndarray,
+        text_feature: Steps,
+        rng: random.Random,
     ) -> Any:
         """Returns the windows with a text of special tokens only. It draws nothing.
 
         caps and cmasks are [W, 4], vfeats [W, F, 512], vmasks [W, F], targets int64 [W, F] (step, 0
         for none, IGNORE_INDEX on padding), video_targets int64 [L] (step, 0 for none), video_len L.
         """
-        vfeats, vmasks, spans = self.build_windows(video_feature, name=video_name(video_key))
+        vfeats, vmasks, spans = self.build_windows(
+            video_feature, name=video_name(video_key)
+        )
         steps_L = steps_by_second(text_feature, len(video_feature))
         targets_WF = np.full(vmasks.shape, IGNORE_INDEX, dtype=np.int64)
         for targets_F, (start, end) in zip(targets_WF, spans, strict=True):

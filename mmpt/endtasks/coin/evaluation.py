@@ -17,7 +17,15 @@ import numpy as np
 import torch
 
 from mmpt.endtasks.coin.data import step_labels
-from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
+from mmpt.evaluators import (
+    METRICS,
+    PREDICTORS,
+    WHOLE_VIDEO,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.evaluators.functional import shared_credit
 from mmpt.inference.embedding import embed_texts
@@ -36,7 +44,9 @@ class SegmentationOutputs(Outputs):
 
     predictions: np.ndarray  # int64 [R]
     targets: np.ndarray  # int64 [R]
-    credits: np.ndarray  # float64 [R]: 1 if right, 1/k if right among k equal ones, else 0
+    credits: (
+        np.ndarray
+    )  # float64 [R]: 1 if right, 1/k if right among k equal ones, else 0
     step_credits: np.ndarray  # float64 [R]: the same, without class 0 as a choice
     num_classes: int
     video_ids: list[str]
@@ -65,7 +75,9 @@ class COINPredictor(Predictor[SegmentationOutputs]):
     config: WindowAligner.Config
     makes = SegmentationOutputs
     reads = WHOLE_VIDEO | {"video_targets": 1}
-    model_outputs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionSegmentation"}
+    model_outputs: ClassVar[Mapping[str, str]] = {
+        "logits": "MMFusionSeparateActionSegmentation"
+    }
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the classes of the seconds of each video."""
@@ -74,7 +86,10 @@ class COINPredictor(Predictor[SegmentationOutputs]):
             yield self.classify(batch, output["logits"])
 
     def classify(
-        self, batch: Mapping[str, Any], scores_WFC: torch.Tensor, background: float | None = None
+        self,
+        batch: Mapping[str, Any],
+        scores_WFC: torch.Tensor,
+        background: float | None = None,
     ) -> dict[str, Any]:
         """Returns the classes of the seconds of a video, and how many of them are right.
 
@@ -151,8 +166,13 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
     takes = SegmentationOutputs
     numbers = (
         Number("frame_acc", "step segmentation, frame accuracy, as published"),
-        Number("step_frame_acc", "step segmentation, accuracy of seconds with a step, ours"),
-        Number("step_choice_acc", "step segmentation, the same if background is no choice, ours"),
+        Number(
+            "step_frame_acc", "step segmentation, accuracy of seconds with a step, ours"
+        ),
+        Number(
+            "step_choice_acc",
+            "step segmentation, the same if background is no choice, ours",
+        ),
         Number("predicted_O", "step segmentation, seconds predicted as background"),
         Number("true_O", "step segmentation, seconds that are background"),
     )

@@ -108,7 +108,9 @@ def read_tasks(path: str) -> dict[str, list[str]]:
         num_absent = LINES_PER_TASK - len(block)
         task, _, _, count, listed, blank = block + [""] * num_absent
         steps = [step.strip() for step in listed.split(",")]
-        well_formed = task.isdecimal() and count == str(len(steps)) and all(steps) and not blank
+        well_formed = (
+            task.isdecimal() and count == str(len(steps)) and all(steps) and not blank
+        )
         if not well_formed or task in tasks:
             found = " / ".join(block)
             raise DataError(
@@ -236,7 +238,11 @@ class CrossTaskAligner(WindowAligner):
     """
 
     def __call__(
-        self, video_key: Any, video_feature: np.ndarray, text_feature: Steps, rng: random.Random
+        self,
+        video_key: Any,
+        video_feature: np.ndarray,
+        text_feature: Steps,
+        rng: random.Random,
     ) -> Any:
         """Returns caps and cmasks [K, T], vfeats [W, F, 512], vmasks [W, F], task, video_len L, and
         targets float32 [R, K]: 1 where a step is done, window after window. It draws nothing.
@@ -244,7 +250,9 @@ class CrossTaskAligner(WindowAligner):
         texts, segments = text_feature
         num_seconds = len(video_feature)
         name = video_name(video_key)
-        batch, spans = self.build_item(video_key.video_id, video_feature, texts, name=name)
+        batch, spans = self.build_item(
+            video_key.video_id, video_feature, texts, name=name
+        )
         done_LK = steps_done(segments, num_seconds, len(texts))
         targets_RK = np.concatenate([done_LK[start:end] for start, end in spans])
         return {

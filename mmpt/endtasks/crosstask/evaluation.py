@@ -18,7 +18,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
+from mmpt.evaluators import (
+    METRICS,
+    PREDICTORS,
+    WHOLE_VIDEO,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.losses.base import upcast
 from mmpt.processors.sampling import Span
@@ -62,7 +70,9 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
     config: WindowAligner.Config
     makes = LocalisationOutputs
     reads = WHOLE_VIDEO | {"targets": 2, "task": 0}
-    model_outputs: ClassVar[Mapping[str, str]] = {"logits": "MMFusionSeparateActionLocalization"}
+    model_outputs: ClassVar[Mapping[str, str]] = {
+        "logits": "MMFusionSeparateActionLocalization"
+    }
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the placement of the steps of each video."""
@@ -215,6 +225,8 @@ def expected_hits(done_LK: np.ndarray) -> float:
 
 @pictures.register
 def _pictures(outputs: LocalisationOutputs, run: Run) -> list[Section]:
-    from mmpt.endtasks.crosstask.report import localisation_sections  # deferred: matplotlib
+    from mmpt.endtasks.crosstask.report import (
+        localisation_sections,
+    )  # deferred: matplotlib
 
     return localisation_sections(outputs, run)

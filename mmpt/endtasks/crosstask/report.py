@@ -31,7 +31,9 @@ def localisation_sections(outputs: LocalisationOutputs, run: Run) -> list[Sectio
         title = f"{video.video_id} (task {video.task}): {found}"
         figure = bars(title, _rows(video, steps.texts), len(video.done))
         timelines.append({"title": title, "figure": figure, "legend": ()})
-    return [Section("Worst failures", "crosstask/placements.html", {"timelines": timelines})]
+    return [
+        Section("Worst failures", "crosstask/placements.html", {"timelines": timelines})
+    ]
 
 
 def _rows(video: PlacedVideo, texts: Sequence[str]) -> list[tuple[str, list[Bar]]]:

@@ -92,7 +92,9 @@ class DiDeMoMetaProcessor(base.MetaProcessor):
         )
 
 
-def feature_names(names: Sequence[str], reader: downstream.VideoProcessor) -> dict[str, str]:
+def feature_names(
+    names: Sequence[str], reader: downstream.VideoProcessor
+) -> dict[str, str]:
     """Returns the id of each video's features: its name, that with another ending, or without."""
     # Names with one stem are one video with different endings.
     stems = {name: name.rpartition(".")[0] or name for name in names}
@@ -116,7 +118,11 @@ class DiDeMoAligner(downstream.DSAligner):
     """An aligner of the first F seconds with a description and the moments that people chose."""
 
     def __call__(
-        self, video_key: DiDeMoKey, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+        self,
+        video_key: DiDeMoKey,
+        video_feature: np.ndarray,
+        text_feature: Any,
+        rng: random.Random,
     ) -> Any:
         """Returns as `DSAligner`, with the video's id alone and times int64 [A, 2]: first and last
         piece, -1 for none.

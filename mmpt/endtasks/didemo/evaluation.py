@@ -17,7 +17,15 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.endtasks.didemo import moments
 from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, Form
 from mmpt.errors import ConfigError
-from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
+from mmpt.evaluators import (
+    CLIPS,
+    METRICS,
+    PREDICTORS,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite, prefixed
 from mmpt.reporting import Run, Section, pictures
 
@@ -28,9 +36,13 @@ _CHANCE_DRAWS = 50
 class MomentOutputs(Outputs):
     """The scores of every second for each query. Moments are scored and ranked from them."""
 
-    second_scores: np.ndarray  # float32 [N, S]: dot products with the sentence, also for padding
+    second_scores: (
+        np.ndarray
+    )  # float32 [N, S]: dot products with the sentence, also for padding
     num_seconds: np.ndarray  # int64 [N]: real seconds of the first S, at least 1
-    times: np.ndarray  # int64 [N, A, 2]: first and last piece that a person chose, -1 for none
+    times: (
+        np.ndarray
+    )  # int64 [N, A, 2]: first and last piece that a person chose, -1 for none
     video_ids: list[str]  # [N]
 
     def ranking(self, form: Form) -> np.ndarray:
@@ -75,14 +87,18 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the scores of the seconds for each batch of queries."""
-        known_SD: dict[str, torch.Tensor] = {}  # the states of a video, which four queries share
+        known_SD: dict[
+            str, torch.Tensor
+        ] = {}  # the states of a video, which four queries share
         for batch, inputs in batches:
             videos = batch["video_id"]
             new = [row for row, video in enumerate(videos) if video not in known_SD]
             if new:
                 rows = {name: value[new] for name, value in inputs.items()}
                 states_bTD = model.forward_video(**rows, output_hidden_states=True)
-                states_bSD = states_bTD[:, 1 : NUM_SECONDS + 1].float()  # [CLS] is first
+                states_bSD = states_bTD[
+                    :, 1 : NUM_SECONDS + 1
+                ].float()  # [CLS] is first
                 for row, states_SD in zip(new, states_bSD, strict=True):
                     known_SD[videos[row]] = states_SD
             states_BSD = torch.stack([known_SD[video] for video in videos])
@@ -133,7 +149,9 @@ class DiDeMoMetric(Metric[MomentOutputs]):
         return {name: float(np.mean(values)) for name, values in draws.items()}
 
 
-def _both_forms(ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray) -> Numbers:
+def _both_forms(
+    ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray
+) -> Numbers:
     """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
     released = moments.moment_metrics(ranking("released"), times_NA2)
     corrected = moments.moment_metrics(ranking("corrected"), times_NA2)

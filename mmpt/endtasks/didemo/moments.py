@@ -79,7 +79,9 @@ def moment_scores(
     return sums_NM / num_real_NM.clip(1)
 
 
-def rank_moments(scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form) -> np.ndarray:
+def rank_moments(
+    scores_NM: np.ndarray, num_seconds_N: np.ndarray, form: Form
+) -> np.ndarray:
     """Returns the numbers of the moments in order of falling scores, int64 [N, M].
 
     Args:
@@ -121,7 +123,9 @@ def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
     best_N1 = ranking_NM[:, :1]
     overlaps_NA = IOU_MM[best_N1, chosen_NA]
     negated_NA = np.where(judged_NA, -overlaps_NA, np.inf)
-    return Agreement(ranks=_mean_of_smallest(ranks_NA), ious=-_mean_of_smallest(negated_NA))
+    return Agreement(
+        ranks=_mean_of_smallest(ranks_NA), ious=-_mean_of_smallest(negated_NA)
+    )
 
 
 def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:

@@ -14,7 +14,12 @@ from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.processors.aligner import first_of
-from mmpt.processors.base import META_PROCESSORS, VIDEO_PROCESSORS, MetaProcessor, VideoReader
+from mmpt.processors.base import (
+    META_PROCESSORS,
+    VIDEO_PROCESSORS,
+    MetaProcessor,
+    VideoReader,
+)
 from mmpt.processors.downstream import check_listed_once
 from mmpt.shards.layout import open_features, read_shard_meta
 from mmpt.utils.validation import NotBlank, read_json_as

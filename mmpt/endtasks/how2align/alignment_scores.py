@@ -64,7 +64,9 @@ def place_corrected(
     return hits_n, peaks_n1[:, 0].astype(np.float64)
 
 
-def chance_hits(covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool) -> np.ndarray:
+def chance_hits(
+    covered_nL: np.ndarray, spans_n2: np.ndarray, *, released: bool
+) -> np.ndarray:
     """Returns the expected hits, float64 [n], of similarities drawn independently for every
     sentence and second.
 

@@ -80,7 +80,11 @@ class How2AlignAligner(WindowAligner):
     """
 
     def __call__(
-        self, video_key: str, video_feature: np.ndarray, text_feature: Narration, rng: random.Random
+        self,
+        video_key: str,
+        video_feature: np.ndarray,
+        text_feature: Narration,
+        rng: random.Random,
     ) -> Any:
         """Returns one caption per sentence, and the windows that are compared with any. It draws
         nothing.
@@ -95,7 +99,9 @@ class How2AlignAligner(WindowAligner):
         steps = comparisons(sentences, len(video_feature), self.stride, self.width)
         spans = [(start, start + self.width) for start, _, _ in steps]
         name = video_name(video_key)
-        batch, _ = self.build_item(video_key, video_feature, ids, name=name, spans=spans)
+        batch, _ = self.build_item(
+            video_key, video_feature, ids, name=name, spans=spans
+        )
         times = [(sentence.start_s, sentence.end_s) for sentence in sentences]
         return {
             **batch,
@@ -117,7 +123,9 @@ def comparisons(
     `width` after it. The range goes from the first to the last of them. Windows for which there are
     none are left out.
     """
-    middles_n = np.array([(sentence.start_s + sentence.end_s) / 2 for sentence in sentences])
+    middles_n = np.array(
+        [(sentence.start_s + sentence.end_s) / 2 for sentence in sentences]
+    )
     spoken_n = np.array([not sentence.aligned for sentence in sentences])
     starts = range(0, num_seconds - width // 2, stride)
     steps = []

@@ -19,7 +19,15 @@ from mmpt.endtasks.how2align.alignment_scores import (
     place_released,
     roc_auc,
 )
-from mmpt.evaluators import METRICS, PREDICTORS, WHOLE_VIDEO, Metric, Number, Outputs, Predictor
+from mmpt.evaluators import (
+    METRICS,
+    PREDICTORS,
+    WHOLE_VIDEO,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.reporting import Run, Section, pictures
 
@@ -28,7 +36,9 @@ class AlignedVideo(NamedTuple):
     """A video with the similarities of its sentences and its seconds."""
 
     video_id: str
-    similarity: np.ndarray  # float32 [n, L]: mean cosine over windows, 0 where none was compared
+    similarity: (
+        np.ndarray
+    )  # float32 [n, L]: mean cosine over windows, 0 where none was compared
     covered: np.ndarray  # bool [n, L]: whether any was
     aligned: np.ndarray  # bool [n]: the sentence is seen in the video
     spans_s: np.ndarray  # float64 [n, 2]: start and end, shown or else spoken
@@ -104,7 +114,9 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
             yield {"videos": [video]}
 
 
-def encode_windows(model: Any, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+def encode_windows(
+    model: Any, inputs: Mapping[str, torch.Tensor]
+) -> list[torch.Tensor]:
     """Returns unit vectors of the real seconds of each window, float32 [seconds, D].
 
     Args:
@@ -172,7 +184,9 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         for suffix in ("", "-corrected"):
             hits = []
             for video in outputs.videos:
-                hits.append(chance_hits(video.covered, video.spans_s, released=not suffix))
+                hits.append(
+                    chance_hits(video.covered, video.spans_s, released=not suffix)
+                )
             hits_N = np.concatenate(hits)
             result[f"Recall{suffix}"] = float(hits_N[outputs.aligned].mean())
             result[f"AUC{suffix}"] = auc

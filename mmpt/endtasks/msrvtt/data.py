@@ -61,7 +61,9 @@ class MSRVTTMetaProcessor(base.MetaProcessor):
             items = [(video, video) for video in training_videos(path, config)]
         else:
             items = read_sentences(path)
-        self.items = downstream.keep_with_features(items, lambda item: item[0], config, split)
+        self.items = downstream.keep_with_features(
+            items, lambda item: item[0], config, split
+        )
         if split is Split.TRAIN and config.dup:
             self.items *= config.dup
 
@@ -113,7 +115,9 @@ class MSRVTTTextProcessor(downstream.TextProcessor):
         self.captions: dict[str, list[str]] = {}
         if split is Split.TRAIN:
             self.captions = read_captions(self.need_str("json_path"))
-        self.known: dict[str, list[list[int]]] = {}  # `dup` brings a video up many times
+        self.known: dict[
+            str, list[list[int]]
+        ] = {}  # `dup` brings a video up many times
 
     def __call__(self, key: str) -> Any:
         """Returns the ids of the sentence `key`; in training, a list of ids for each caption of the

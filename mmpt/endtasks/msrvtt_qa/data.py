@@ -10,7 +10,12 @@ from pydantic import Field
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligner import video_name
-from mmpt.processors.base import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, MetaProcessor
+from mmpt.processors.base import (
+    ALIGNERS,
+    META_PROCESSORS,
+    TEXT_PROCESSORS,
+    MetaProcessor,
+)
 from mmpt.processors.downstream import DSAligner, TextProcessor, keep_with_features
 from mmpt.utils.validation import NotBlank, Row, read_table
 
@@ -61,7 +66,11 @@ class MSRVTTQAAligner(DSAligner):
     """An aligner of the first F seconds of a video with five answers. It draws nothing."""
 
     def __call__(
-        self, video_key: Any, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+        self,
+        video_key: Any,
+        video_feature: np.ndarray,
+        text_feature: Any,
+        rng: random.Random,
     ) -> Any:
         """Returns caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the
         position of the right one.
@@ -69,4 +78,9 @@ class MSRVTTQAAligner(DSAligner):
         answer, texts = text_feature
         batch = super().__call__(video_key, video_feature, texts[0], rng)
         caps, cmasks = self.build_texts(texts, name=video_name(video_key))
-        return {**batch, "caps": caps, "cmasks": cmasks, "answers": torch.tensor([answer])}
+        return {
+            **batch,
+            "caps": caps,
+            "cmasks": cmasks,
+            "answers": torch.tensor([answer]),
+        }

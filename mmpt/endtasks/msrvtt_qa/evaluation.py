@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpt.evaluators import CLIPS, METRICS, PREDICTORS, Metric, Number, Outputs, Predictor
+from mmpt.evaluators import (
+    CLIPS,
+    METRICS,
+    PREDICTORS,
+    Metric,
+    Number,
+    Outputs,
+    Predictor,
+)
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.evaluators.functional import shared_credit
 from mmpt.reporting import Run, Section, pictures

@@ -129,7 +129,11 @@ class YoucookFullVideoBGAligner(WindowAligner):
     """An aligner of all captions of a video with windows of all its seconds."""
 
     def __call__(
-        self, video_key: str, video_feature: np.ndarray, text_feature: Any, rng: random.Random
+        self,
+        video_key: str,
+        video_feature: np.ndarray,
+        text_feature: Any,
+        rng: random.Random,
     ) -> Any:
         """Returns caps and cmasks [S, T] of S captions, vfeats [W, F, 512] and vmasks [W, F] of W
         windows, and video_len in seconds. It draws nothing.
@@ -187,13 +191,19 @@ def read_clips(path: str, config: YoucookConfig, split: Split) -> list[YoucookCl
     """
     if Path(path).suffix.lower() == ".csv":
         clips = _clips_of_table(path)
-        names = [f"{video_id} {start} {end} {text!r}" for video_id, start, end, text in clips]
+        names = [
+            f"{video_id} {start} {end} {text!r}" for video_id, start, end, text in clips
+        ]
     else:
         records = _read_records(path)
         names = [record.id for record in records]
-        clips = _clips_of_records(path, records, config, downstream.VideoProcessor(config, split))
+        clips = _clips_of_records(
+            path, records, config, downstream.VideoProcessor(config, split)
+        )
     downstream.check_listed_once(path, "clip", names)
-    clips = downstream.keep_with_features(clips, lambda clip: clip.video_id, config, split)
+    clips = downstream.keep_with_features(
+        clips, lambda clip: clip.video_id, config, split
+    )
     downstream.warn_of_equal_captions(path, (clip.text for clip in clips if clip.text))
     return clips
 
@@ -223,13 +233,17 @@ def _read_records(path: str) -> list[_Record]:
 
 
 def _clips_of_records(
-    path: str, records: list[_Record], config: YoucookConfig, reader: downstream.VideoProcessor
+    path: str,
+    records: list[_Record],
+    config: YoucookConfig,
+    reader: downstream.VideoProcessor,
 ) -> list[YoucookClip]:
     """Returns the clips of the records, with times and words from the annotation."""
     annotation = config.trainval_annotation
     if not annotation:
         problem = (
-            f"`dataset.trainval_annotation` must be set, since {path} has no times, but is not."
+            f"`dataset.trainval_annotation` must be set, since {path} has no times, but "
+            "is not."
         )
         raise ConfigError("dataset", [problem])
     remedy = (
@@ -243,7 +257,9 @@ def _clips_of_records(
         entries = database.get(video_id, _Video()).annotations or []
         if int(number) < len(entries):
             place = f"{annotation}: video {video_id}, entry {number}"
-            entry: _Entry = validate(_Entry, entries[int(number)], place, "Download it again.")
+            entry: _Entry = validate(
+                _Entry, entries[int(number)], place, "Download it again."
+            )
             key, text = "caption", record.caption
             if config.use_annotation_text:
                 key, text = "sentence", entry.sentence

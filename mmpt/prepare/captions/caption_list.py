@@ -86,11 +86,15 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
     times = captions["start"] + captions["end"]
     for time in times:
         if type(time) not in (int, float, NoneType):
-            raise DataError(f"{name}: times must be numbers (seconds), but one is {time!r}.")
+            raise DataError(
+                f"{name}: times must be numbers (seconds), but one is {time!r}."
+            )
     try:
         times_2N = np.array(times, dtype=np.float64).reshape(2, -1)  # None becomes NaN
     except OverflowError:
-        raise DataError(f"{name}: times must be seconds, but one is too large.") from None
+        raise DataError(
+            f"{name}: times must be seconds, but one is too large."
+        ) from None
     known_N = np.isfinite(times_2N).all(axis=0)
     start_N, end_N = times_2N[:, known_N]
     is_earlier = start_N[1:] < start_N[:-1]

@@ -48,7 +48,9 @@ def check_suffix(path: Path) -> None:
     """Raises DataError unless `path` has one of `SUFFIXES`."""
     if path.suffix not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
-        raise DataError(f"{path}: captions must be a {allowed} file, but this is `{path.suffix}`.")
+        raise DataError(
+            f"{path}: captions must be a {allowed} file, but this is `{path.suffix}`."
+        )
 
 
 def find_corpus(path: str | Path) -> Path:
@@ -114,7 +116,9 @@ def _iter_entries(path: Path) -> Iterator[tuple[str, Any]]:
         yield from videos.items()
 
 
-def _check_unique(entries: Iterable[tuple[str, T]], path: Path) -> Iterator[tuple[str, T]]:
+def _check_unique(
+    entries: Iterable[tuple[str, T]], path: Path
+) -> Iterator[tuple[str, T]]:
     """Yields the entries (id, value) of a file. Raises DataError if an id is repeated."""
     numbers: dict[str, int] = {}
     for number, (video_id, value) in enumerate(entries, start=1):
@@ -146,7 +150,9 @@ def write_corpus(path: Path, videos: Iterable[tuple[str, CaptionList]]) -> None:
     # A lone surrogate cannot be encoded in UTF-8. The handler writes the escape sequence of JSON.
     with atomic_write(path, errors="backslashreplace") as file:
         for video_id, captions in videos:
-            texts = [text if isinstance(text, str) else None for text in captions["text"]]
+            texts = [
+                text if isinstance(text, str) else None for text in captions["text"]
+            ]
             entry = {"id": video_id, **captions, "text": texts}
             line = json.dumps(entry, ensure_ascii=False)
             file.write(line + "\n")
@@ -226,7 +232,9 @@ def _check_paths(source: Path, output: Path) -> None:
         )
 
 
-def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int = 0) -> None:
+def convert_corpus(
+    source: Path, output: Path, *, dedup: bool = False, seed: int = 0
+) -> None:
     """Writes the videos of `source` to `output`, unless an earlier run has done so.
 
     The note `X.made.json` next to `X.jsonl` holds the fingerprint of the source and the settings,
@@ -268,12 +276,17 @@ def convert_corpus(source: Path, output: Path, *, dedup: bool = False, seed: int
     num_videos = counts["videos"]
     num_without = counts["videos_without_captions"]
     if num_without:
-        logger.warning("%s: %d of %d videos have no caption", source, num_without, num_videos)
+        logger.warning(
+            "%s: %d of %d videos have no caption", source, num_without, num_videos
+        )
     logger.info("%s: %d videos, %d captions", output, num_videos, counts["captions"])
 
 
 def _deduplicate_videos(
-    videos: Iterable[tuple[str, CaptionList]], source: Path, seed: int, flaws: Counter[str]
+    videos: Iterable[tuple[str, CaptionList]],
+    source: Path,
+    seed: int,
+    flaws: Counter[str],
 ) -> Iterator[tuple[str, CaptionList]]:
     """Yields the videos with corrected times and de-duplicated captions. Adds flaws to `flaws`."""
     draw = random.Random(seed).random

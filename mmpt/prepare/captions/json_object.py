@@ -10,9 +10,13 @@ from json_stream.base import StreamingJSONObject
 
 from mmpt.errors import DataError
 
-ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
+ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL
+)
 """An escape sequence, or two that form a surrogate pair. Group 1 is a lone surrogate."""
-QUESTION_MARK = r"\u003f"  # as long as a surrogate, so that positions in messages stay correct
+QUESTION_MARK = (
+    r"\u003f"  # as long as a surrogate, so that positions in messages stay correct
+)
 
 
 def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
@@ -44,7 +48,9 @@ def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:
         documents = json_stream.load_many(source())
         entries = next(documents, None)
         if not isinstance(entries, StreamingJSONObject):
-            raise DataError(f"{name}: must be a JSON object of videos, but holds something else.")
+            raise DataError(
+                f"{name}: must be a JSON object of videos, but holds something else."
+            )
         for number, (key, value) in enumerate(entries.items(), start=1):
             place = f"in the value of {key!r} (entry {number})"
             yield key, json_stream.to_standard_types(value)
@@ -74,5 +80,7 @@ def _replace_lone_surrogates(blocks: Iterable[str]) -> Iterator[str]:
         is_last = not block
         cut = len(text) if is_last else max(text.rfind(","), text.rfind(" ")) + 1
         if cut:
-            yield ESCAPE.sub(lambda match: QUESTION_MARK if match[1] else match[0], text[:cut])
+            yield ESCAPE.sub(
+                lambda match: QUESTION_MARK if match[1] else match[0], text[:cut]
+            )
         rest = text[cut:]

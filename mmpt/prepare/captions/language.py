@@ -104,7 +104,9 @@ def parse_wanted(values: Sequence[str]) -> list[str]:
     return wanted
 
 
-def preference(language: Language, wanted: Sequence[str]) -> tuple[int, int, int] | None:
+def preference(
+    language: Language, wanted: Sequence[str]
+) -> tuple[int, int, int] | None:
     """Returns the rank of a language, or None if it is not wanted. The smallest rank is preferred.
 
     The rank is the position in the list of wanted languages, then the kind (manual, automatic,

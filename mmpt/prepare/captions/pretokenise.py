@@ -19,7 +19,12 @@ import numpy as np
 from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.captions import corpus as corpora
-from mmpt.prepare.captions.caption_list import FLAWS, CaptionList, clean_times, warn_of_flaws
+from mmpt.prepare.captions.caption_list import (
+    FLAWS,
+    CaptionList,
+    clean_times,
+    warn_of_flaws,
+)
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.layout import ids_stem, meta_path, read_shard_meta, times_stem
@@ -78,19 +83,26 @@ def tokenise_captions(
     with writing(target), exclusive(notes_dir / "lock", "tokenising captions"):
         for folder in (target, notes_dir):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
-        mark = fingerprint(FORMAT, file_hash(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS)
+        mark = fingerprint(
+            FORMAT, file_hash(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS
+        )
         offsets = corpora.index_lines(corpus)
         jobs: list[ShardJob] = []
         for split, shards in packed.items():
             _check_overlap(offsets, split, shards, corpus, target)
             for number, ids in shards.items():
-                stems = times_stem(tfeat_dir, split, number), ids_stem(tfeat_dir, split, number)
+                stems = (
+                    times_stem(tfeat_dir, split, number),
+                    ids_stem(tfeat_dir, split, number),
+                )
                 videos = [(video_id, offsets.get(video_id)) for video_id in ids]
                 job = ShardJob(
                     note=notes_dir / f"{prefix}{split.shard_name}_{number}.json",
                     stems=stems,
                     fingerprint=fingerprint(mark, ids),
-                    write=partial(write_shard, split, stems, corpus, videos, bert_name, use_fast),
+                    write=partial(
+                        write_shard, split, stems, corpus, videos, bert_name, use_fast
+                    ),
                 )
                 jobs.append(job)
         del offsets, packed  # they hold an object per video
@@ -116,7 +128,9 @@ def _read_packed(target: Path) -> dict[Split, dict[int, list[str]]]:
         if any(meta_files):
             splits.append(split)
     if len(splits) == 1:
-        logger.warning("%s: only %s videos are packed here", target, splits[0].shard_name)
+        logger.warning(
+            "%s: only %s videos are packed here", target, splits[0].shard_name
+        )
     # Without any meta file, reading the first one raises the error.
     return {split: read_shard_meta(target, split) for split in splits or SPLITS}
 
@@ -227,7 +241,9 @@ def _write_report(notes: Sequence[Note], path: str) -> None:
         report[name] = total
         num_videos = total["videos"]
         if num_videos:
-            logger.info("%s: %d videos, %d captions", name, num_videos, total["captions"])
+            logger.info(
+                "%s: %d videos, %d captions", name, num_videos, total["captions"]
+            )
         warn_of_flaws(total["fixed"], name)
         ids = total["not_in_captions"] + total["without_captions"]
         if ids:

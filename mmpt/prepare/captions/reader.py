@@ -99,7 +99,11 @@ def read_language(path: str | Path) -> Language:
     try:
         content = read_text(path, "captions")
         is_json = path.suffix.lower() == ".json"
-        name = _language_in_json(content, path) if is_json else _language_in_header(content)
+        name = (
+            _language_in_json(content, path)
+            if is_json
+            else _language_in_header(content)
+        )
     except DataError:  # `read_captions` reports it
         return UNKNOWN
     language = parse_tag(name)

@@ -142,7 +142,9 @@ def _is_still_said(step: Step, highlight: int, scrolls: bool) -> bool:
     """
     cue = step.cue
     if cue.highlight:
-        return cue.highlight > highlight  # if the highlight jumps back, the text is said again
+        return (
+            cue.highlight > highlight
+        )  # if the highlight jumps back, the text is said again
     if step.has_pause:
         return False
     # Between two words, nothing is highlighted.

@@ -20,7 +20,14 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList, from_rows
 from mmpt.prepare.captions.cue import Cue, make_cue
 from mmpt.prepare.captions.scrolling import remove_repeats
-from mmpt.prepare.captions.timing import COMMENT, EXAMPLE, NUMBER, Repairs, Timing, find_timings
+from mmpt.prepare.captions.timing import (
+    COMMENT,
+    EXAMPLE,
+    NUMBER,
+    Repairs,
+    Timing,
+    find_timings,
+)
 from mmpt.utils.io import split_lines
 
 END_OF_FILE = "\x1a"  # of MS-DOS
@@ -40,7 +47,9 @@ def parse_subtitles(text: str, name: str) -> tuple[CaptionList, Repairs]:
     repairs: Repairs = defaultdict(list)
     timings = find_timings(lines, is_vtt, name, repairs)
     if not timings and text.strip() and not is_vtt:
-        raise DataError(f"{name}: must hold subtitles with lines like {EXAMPLE}, but has none.")
+        raise DataError(
+            f"{name}: must hold subtitles with lines like {EXAMPLE}, but has none."
+        )
     cues = _CueReader(lines, timings, is_vtt, repairs).read_cues()
     with_words = [cue for cue in cues if cue.words]
     rows = []

@@ -8,14 +8,24 @@ from mmpt.errors import DataError
 EXAMPLE = "`00:00:01.000 --> 00:00:03.500`"
 # Spaces within a time, a comma or a dot, and missing leading zeros are accepted.
 TIME = r"(?:\d{1,6} ?: ?)?\d{1,2} ?: ?\d{1,2}(?: ?[.,] ?\d{1,9})?"
-ARROW = r"(?:[-=\u2010-\u2015\u2212][-=\u2010-\u2015\u2212 ]{0,9}(?:>{1,2}|&gt;)|\u2192)"
+ARROW = (
+    r"(?:[-=\u2010-\u2015\u2212][-=\u2010-\u2015\u2212 ]{0,9}(?:>{1,2}|&gt;)|\u2192)"
+)
 """`-->`, or another arrow that people and programs write instead of it."""
-TIMING = re.compile(rf"\s*(?P<start>{TIME})\s*(?P<arrow>{ARROW})\s*(?P<end>{TIME})(?P<rest>\s.*)?")
-SETTINGS = re.compile(r"(?:\s+[A-Za-z]\w*:\S*)*\s*")  # WebVTT's `align:start`, SubRip's `X1:10`
+TIMING = re.compile(
+    rf"\s*(?P<start>{TIME})\s*(?P<arrow>{ARROW})\s*(?P<end>{TIME})(?P<rest>\s.*)?"
+)
+SETTINGS = re.compile(
+    r"(?:\s+[A-Za-z]\w*:\S*)*\s*"
+)  # WebVTT's `align:start`, SubRip's `X1:10`
 # A line that was probably meant as a timing line: a time and an arrow, or two times.
-NEARLY_TIMING = re.compile(rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?")
+NEARLY_TIMING = re.compile(
+    rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?"
+)
 NUMBER = re.compile(r"\s*\d{1,9}\s*")
-COMMENT = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?")  # concatenated files have headers
+COMMENT = re.compile(
+    r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?"
+)  # concatenated files have headers
 
 Repairs = dict[str, list[int]]
 """Kind of repair -> numbers of the repaired lines, from 1."""
@@ -30,7 +40,9 @@ class Timing(NamedTuple):
     text: str  # text of the cue that begins in the same line; usually empty
 
 
-def find_timings(lines: list[str], is_vtt: bool, name: str, repairs: Repairs) -> list[Timing]:
+def find_timings(
+    lines: list[str], is_vtt: bool, name: str, repairs: Repairs
+) -> list[Timing]:
     """Returns the timing lines.
 
     A line of text may look like a timing line. Whether it is one depends on the lines around it:

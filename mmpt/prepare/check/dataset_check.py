@@ -61,7 +61,9 @@ class DatasetReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
-        splits = {split: statistics.to_dict() for split, statistics in self.splits.items()}
+        splits = {
+            split: statistics.to_dict() for split, statistics in self.splits.items()
+        }
         damage = [damage._asdict() for damage in self.damage]
         findings = [finding._asdict() for finding in self.findings()]
         return {

@@ -12,7 +12,10 @@ BLOCK_ROWS = 8192  # feature rows read at a time; 16 MB as float32
 
 
 def caption_seconds(
-    starts_C: np.ndarray, ends_C: np.ndarray, owners_C: np.ndarray, seconds_V: np.ndarray
+    starts_C: np.ndarray,
+    ends_C: np.ndarray,
+    owners_C: np.ndarray,
+    seconds_V: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes how many seconds of every video have captions, as a sum and as a union.
 

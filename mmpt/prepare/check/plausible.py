@@ -18,7 +18,10 @@ import numpy as np
 
 from mmpt.prepare.check.statistics import SPAN, SplitStatistics
 
-LONG, SHORT = 1.15, 0.6  # time from first to last caption, divided by the length of the video
+LONG, SHORT = (
+    1.15,
+    0.6,
+)  # time from first to last caption, divided by the length of the video
 
 FEW = "most captions, or their ends, are probably missing"
 ENDS = "ends of some captions are probably wrong, such as 99:59:59 for a caption without an end"
@@ -32,21 +35,28 @@ EARLY = (
 )
 LIST = "the lists were probably joined from lists that overlap"
 IDS = "captions probably belong to other videos: compare the ids of captions and lists"
-COPIES = "one file was probably used for several videos, or videos are in the corpus twice"
+COPIES = (
+    "one file was probably used for several videos, or videos are in the corpus twice"
+)
 SAME = "one text was probably given to all captions of a video, or to all videos"
 TEXTS = "texts are probably missing, or are not strings"
 RATE = "feature rows are probably not one a second, or videos were cut into clips or joined"
 SWAPPED = "starts and ends are probably swapped, or ends are durations"
-WORDS = "captions are probably single words (join them to sentences), or ends are missing"
+WORDS = (
+    "captions are probably single words (join them to sentences), or ends are missing"
+)
 PARAGRAPHS = "captions are probably whole paragraphs: cut them into sentences"
 SCROLLING = (
     "captions probably scroll and repeat each other (de-duplicate them with `mmpt dedup`), are "
     "single words, or are several tracks in one file"
 )
 LANGUAGE = (
-    "texts are probably in another language or encoding than the vocabulary of `dataset.bert_name`"
+    "texts are probably in another language or encoding than the vocabulary of "
+    "`dataset.bert_name`"
 )
-LONG_TEXTS = f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
+LONG_TEXTS = (
+    f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
+)
 SCALE = (
     "features were probably not computed by S3D; or rows were not divided by their length (`mmpt "
     "extract --l2_normalize 1`), were scaled twice, or are [512, seconds] that was reshaped and "
@@ -108,15 +118,30 @@ RANGES = (
     Range("captions: equal to another", SAME, high=99, error_high=99.99),
     Range("captions: end before they start", SWAPPED, high=1, error_high=50),
     Range("captions: without length", "ends are probably missing or rounded", high=5),
-    Range("captions: start outside the video", SHIFTED, high=2, error_high=95, is_time=True),
-    Range("captions: out of order", "captions were probably not sorted by start", high=5),
+    Range(
+        "captions: start outside the video",
+        SHIFTED,
+        high=2,
+        error_high=95,
+        is_time=True,
+    ),
+    Range(
+        "captions: out of order", "captions were probably not sorted by start", high=5
+    ),
     Range("seconds of a caption", WORDS, low=0.5, error_low=0.1, is_time=True),
     Range("seconds of a caption", PARAGRAPHS, high=30, is_time=True),
     Range("tokens: of a caption", WORDS, low=2),
     Range("tokens: of a caption", LONG_TEXTS, high=25),
     Range("tokens: unknown ([UNK])", LANGUAGE, high=5, error_high=50),
     Range("tokens: inside a word", LANGUAGE, high=30),
-    Range("first to last caption, of the video", FEW, 60, 115, error_high=500, is_time=True),
+    Range(
+        "first to last caption, of the video",
+        FEW,
+        60,
+        115,
+        error_high=500,
+        is_time=True,
+    ),
     Range("video time with captions", FEW, low=10, error_low=0.1, is_time=True),
     Range("caption time on other captions", SCROLLING, high=60),
     Range("length of a feature row", SCALE, 0.98, 1.02),

@@ -36,7 +36,9 @@ def read_pieces(report: ShardReport, pieces: ShardedTensor) -> None:
     statistics.texts_alike = num_repeated(texts)
 
 
-def read_vocabulary(report: ShardReport, pieces: ShardedTensor, vocabulary: Sequence[str]) -> None:
+def read_vocabulary(
+    report: ShardReport, pieces: ShardedTensor, vocabulary: Sequence[str]
+) -> None:
     """Counts word pieces by kind, and reports ids outside the vocabulary."""
     statistics = report.statistics
     owners_C = report.owners(pieces)
@@ -58,7 +60,9 @@ def read_vocabulary(report: ShardReport, pieces: ShardedTensor, vocabulary: Sequ
     report.add_damage(pieces, owners_C[damaged_C], what)
 
 
-def read_times(report: ShardReport, times: ShardedTensor, seconds_V: np.ndarray) -> None:
+def read_times(
+    report: ShardReport, times: ShardedTensor, seconds_V: np.ndarray
+) -> None:
     """Computes the statistics of captions and their times, and reports damaged times.
 
     Args:
@@ -71,7 +75,9 @@ def read_times(report: ShardReport, times: ShardedTensor, seconds_V: np.ndarray)
     statistics.captions = int(counts_V[report.listed_V].sum())
     owners_C = report.owners(times)
     finite_C = np.isfinite(times.data).all(axis=1)
-    report.add_damage(times, owners_C[~finite_C], "caption times that are NaN or infinite")
+    report.add_damage(
+        times, owners_C[~finite_C], "caption times that are NaN or infinite"
+    )
     # Everything below is about the finite times of listed videos.
     used_C = report.listed_V[owners_C] & finite_C
     starts_C = times.data[used_C, 0]

@@ -7,7 +7,12 @@ Legend: V videos of the shard, R feature rows of all of them.
 
 import numpy as np
 
-from mmpt.prepare.check.measures import RowMeasures, measure_rows, num_repeated, num_true
+from mmpt.prepare.check.measures import (
+    RowMeasures,
+    measure_rows,
+    num_repeated,
+    num_true,
+)
 from mmpt.prepare.check.shard_report import ShardReport
 from mmpt.shards.shardedtensor import ShardedTensor
 
@@ -71,7 +76,9 @@ def _compare_rows(report: ShardReport, rows: RowMeasures) -> None:
     statistics.direction = float(np.linalg.norm(rows.direction))
 
 
-def _compare_videos(report: ShardReport, features: ShardedTensor, seconds_V: np.ndarray) -> None:
+def _compare_videos(
+    report: ShardReport, features: ShardedTensor, seconds_V: np.ndarray
+) -> None:
     """Counts videos with the features of another one. Length and middle row are compared."""
     keys = []
     compared_V = report.listed_V & (seconds_V > 0)

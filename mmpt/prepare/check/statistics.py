@@ -42,12 +42,16 @@ class SplitStatistics:
     shards_read: int = 0
     videos: int = 0  # listed videos in the shards that were read
     without_captions: int = 0
-    outlasted: int = 0  # videos that are shorter than from their first start to their last end
+    outlasted: int = (
+        0  # videos that are shorter than from their first start to their last end
+    )
     early: int = 0  # videos with captions in their first tenth only
     seconds: int = 0  # feature rows
     captions: int = 0
     pieces: int = 0  # word pieces
-    spoken_s: float = 0.0  # sum of caption durations; each counts at most the length of its video
+    spoken_s: float = (
+        0.0  # sum of caption durations; each counts at most the length of its video
+    )
     inside_s: float = 0.0  # sum of caption durations within their videos
     covered_s: float = 0.0  # seconds of video with at least one caption
     reversed: int = 0  # captions that end before they start
@@ -58,8 +62,12 @@ class SplitStatistics:
     empty: int = 0  # captions without a word piece
     unknown_pieces: int = 0  # word-piece ids that are not in the vocabulary
     captions_alike: int = 0  # captions that equal an earlier one of their shard
-    texts_alike: int = 0  # videos with the same captions as an earlier video of their shard
-    features_alike: int = 0  # videos with the same features as an earlier video of their shard
+    texts_alike: int = (
+        0  # videos with the same captions as an earlier video of their shard
+    )
+    features_alike: int = (
+        0  # videos with the same features as an earlier video of their shard
+    )
     unk: int = 0  # word pieces that are [UNK]
     inside: int = 0  # word pieces that continue a word
     nan: int = 0  # numbers in features that are NaN
@@ -67,8 +75,12 @@ class SplitStatistics:
     zero_rows: int = 0  # feature rows of zeros
     uneven_rows: int = 0  # feature rows whose L2 norm is not 1
     still_rows: int = 0  # feature rows that equal the previous row
-    directed_rows: int = 0  # rows that are neither zero nor damaged, in shards with enough rows
-    direction: float = 0.0  # L2 norm of the sum of these rows, after dividing each by its norm
+    directed_rows: int = (
+        0  # rows that are neither zero nor damaged, in shards with enough rows
+    )
+    direction: float = (
+        0.0  # L2 norm of the sum of these rows, after dividing each by its norm
+    )
     columns: int = 0  # feature columns, summed over the shards
     constant_columns: int = 0  # feature columns with a single value in the whole shard
     tallies: dict[str, Tally] = field(default_factory=_empty_tallies)
@@ -120,7 +132,9 @@ class SplitStatistics:
             "videos: shorter than their captions": _part(self.outlasted, num_spans),
             "videos: captions end in the first tenth": _part(self.early, num_spans),
             "videos: with captions of another": _part(self.texts_alike, texts_compared),
-            "videos: with features of another": _part(self.features_alike, features_compared),
+            "videos: with features of another": _part(
+                self.features_alike, features_compared
+            ),
             "hours": Statistic(f"{hours:,.1f}"),
             "seconds of a video": self.tallies["seconds of a video"].statistic(0),
         }
@@ -156,7 +170,9 @@ class SplitStatistics:
         known_pieces = self.pieces - self.unknown_pieces
         return {
             "tokens": Statistic(f"{self.pieces:,}"),
-            "tokens: of a caption": self.tallies["word pieces of a caption"].statistic(1),
+            "tokens: of a caption": self.tallies["word pieces of a caption"].statistic(
+                1
+            ),
             "tokens: not in the vocabulary": Statistic(f"{self.unknown_pieces:,}"),
             "tokens: unknown ([UNK])": _part(self.unk, known_pieces),
             "tokens: inside a word": _part(self.inside, known_pieces),
@@ -178,12 +194,18 @@ class SplitStatistics:
         """Returns the rows about features."""
         damaged = self.nan + self.infinite
         return {
-            "length of a feature row": self.tallies["length of a feature row"].statistic(3),
-            "length of the mean feature row": _ratio(self.direction, self.directed_rows, 3),
+            "length of a feature row": self.tallies[
+                "length of a feature row"
+            ].statistic(3),
+            "length of the mean feature row": _ratio(
+                self.direction, self.directed_rows, 3
+            ),
             "feature rows": Statistic(f"{self.seconds:,}"),
             "feature rows: not of length 1": _part(self.uneven_rows, self.seconds),
             "feature rows: of zeros": _part(self.zero_rows, self.seconds),
-            "feature rows: equal to the one before": _part(self.still_rows, self.seconds),
+            "feature rows: equal to the one before": _part(
+                self.still_rows, self.seconds
+            ),
             "feature rows: NaN or infinite numbers": Statistic(f"{damaged:,}", damaged),
             "constant feature columns": _share(self.constant_columns, self.columns),
         }

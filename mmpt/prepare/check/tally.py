@@ -63,7 +63,9 @@ class Tally:
             return None
         return self.total / self.count
 
-    def share_and_median(self, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
+    def share_and_median(
+        self, low: float = -np.inf, high: float = np.inf
+    ) -> tuple[float, float]:
         """Returns the share of the values from `low` to `high`, and the median of these values.
 
         Both are as exact as the bins. Without such values, the share is 0 and the median has no

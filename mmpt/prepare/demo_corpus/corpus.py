@@ -29,8 +29,12 @@ from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.validation import read_json_as
 
-CAPTION_LETTERS = 96  # characters of a caption that are tokenised, as in the released preparation
-NUM_ALIGNED = 80  # videos of the alignment test, as in HTM-Align; scoring all takes too long
+CAPTION_LETTERS = (
+    96  # characters of a caption that are tokenised, as in the released preparation
+)
+NUM_ALIGNED = (
+    80  # videos of the alignment test, as in HTM-Align; scoring all takes too long
+)
 TRAIN, VAL = Split.TRAIN.shard_name, Split.VALID.shard_name
 logger = get_logger(__name__)
 
@@ -61,7 +65,9 @@ def make_corpus(out: Path, settings: CorpusSettings) -> None:
             return
         manifest_path.unlink(missing_ok=True)
         world = make_world(settings)
-        train = [make_video(world, TRAIN, index) for index in range(settings.num_videos)]
+        train = [
+            make_video(world, TRAIN, index) for index in range(settings.num_videos)
+        ]
         val = [make_video(world, VAL, index) for index in range(settings.num_val)]
         paths = write_files(out, world, make_vocabulary(), train, val)
         counts = {TRAIN: count_videos(train), VAL: count_videos(val)}
@@ -131,7 +137,10 @@ def write_files(
     test_alignment = {video.id: alignment[video.id] for video in val[:NUM_ALIGNED]}
     truth = {
         "captions.json": captions,
-        "val_clips.json": {"format": 1, "videos": clips},  # mmpt.endtasks.how2_clips reads it
+        "val_clips.json": {
+            "format": 1,
+            "videos": clips,
+        },  # mmpt.endtasks.how2_clips reads it
         "true_alignment.json": alignment,
         "test_alignment.json": test_alignment,
         "true_steps.json": {"database": _true_steps(world, val)},
@@ -162,7 +171,11 @@ def _write_bert(folder: Path, vocabulary: Sequence[str]) -> list[Path]:
         "num_attention_heads": 4,
         "num_hidden_layers": 2,
     }
-    tokenizer = {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
+    tokenizer = {
+        "do_lower_case": True,
+        "model_max_length": 512,
+        "tokenizer_class": "BertTokenizer",
+    }
     vocabulary_path = folder / "vocab.txt"
     config_path = folder / "config.json"
     tokenizer_path = folder / "tokenizer_config.json"
@@ -180,7 +193,9 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
             file.write(f"{line}\n")
 
 
-def _write_split(out: Path, world: World, split: Split, videos: Sequence[Video]) -> list[Path]:
+def _write_split(
+    out: Path, world: World, split: Split, videos: Sequence[Video]
+) -> list[Path]:
     """Writes the list and the shards of a split, with one shard in memory at a time.
 
     Returns:

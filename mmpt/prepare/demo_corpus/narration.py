@@ -33,7 +33,10 @@ class _Sentence(NamedTuple):
 
 
 def narrate(
-    world: World, performances: Sequence[Performance], num_seconds: int, rng: random.Random
+    world: World,
+    performances: Sequence[Performance],
+    num_seconds: int,
+    rng: random.Random,
 ) -> tuple[Caption, ...]:
     """Returns the captions of a video: sentences about some of its steps, and chat.
 

@@ -9,7 +9,9 @@ from mmpt.errors import UserError
 
 def _setting(default: float, low: float, high: float, text: str) -> Any:
     """Returns a dataclass field with bounds (inclusive) and a help text as metadata."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "help": text})
+    return dataclasses.field(
+        default=default, metadata={"low": low, "high": high, "help": text}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,9 @@ class CorpusSettings:
     num_videos: int = _setting(
         default=400, low=1, high=1_000_000, text="Number of training videos."
     )
-    num_val: int = _setting(default=256, low=1, high=100_000, text="Number of validation videos.")
+    num_val: int = _setting(
+        default=256, low=1, high=100_000, text="Number of validation videos."
+    )
     num_tasks: int = _setting(
         default=20,
         low=1,
@@ -140,6 +144,8 @@ class CorpusSettings:
             high = field.metadata["high"]
             if not low <= value <= high:
                 flag = "--" + field.name.replace("_", "-")
-                problems.append(f"`{flag}` must be from {low} to {high}, but is {value}.")
+                problems.append(
+                    f"`{flag}` must be from {low} to {high}, but is {value}."
+                )
         if problems:
             raise UserError("\n".join(problems))

@@ -26,7 +26,9 @@ LATENT_SIZE = 64
 FEATURE_SIZE = 512
 NUM_BACKGROUNDS = 4
 STEPS_PER_TASK = (6, 9)  # smallest and largest number
-SHARED_STEPS = 0.5  # share of a task's steps that the previous task of its craft also has
+SHARED_STEPS = (
+    0.5  # share of a task's steps that the previous task of its craft also has
+)
 KINDS_PER_STEP = (4, 8)  # smallest and largest number
 WORD_WEIGHTS = {"do": 1.0, "thing": 1.0, "tool": 0.5, "how": 0.5}
 
@@ -138,7 +140,9 @@ def _draw_unit_rows(generator: np.random.Generator, num_rows: int) -> np.ndarray
     return rows / norms
 
 
-def _draw_tasks(num_tasks: int, rng: random.Random) -> tuple[list[Step], list[tuple[int, ...]]]:
+def _draw_tasks(
+    num_tasks: int, rng: random.Random
+) -> tuple[list[Step], list[tuple[int, ...]]]:
     """Draws the steps and tasks. Crafts take turns.
 
     Half of the steps of a task are taken from the previous task of the same craft, in another

@@ -100,7 +100,10 @@ def unpack_members(archive: Path, paths: Mapping[str, Path]) -> None:
             # Find all members before the first one is written.
             found = {member: _find_member(archive, names, member) for member in paths}
             for member, path in paths.items():
-                with open_member(found[member]) as source, atomic_write(path, "wb") as target:
+                with (
+                    open_member(found[member]) as source,
+                    atomic_write(path, "wb") as target,
+                ):
                     shutil.copyfileobj(source, target)
     except DAMAGE as err:
         raise DataError(

@@ -105,7 +105,9 @@ def download(
     for name in dict.fromkeys(names):
         item = CATALOGUE[name]
         if not item.files:
-            problems.append(f"{name}: cannot be downloaded by a program. {item.by_hand}")
+            problems.append(
+                f"{name}: cannot be downloaded by a program. {item.by_hand}"
+            )
         try:
             busy = "another process is downloading it. Wait until it has ended."
             with exclusive(root / f".downloads/{name}.lock", "downloading", busy):
@@ -143,7 +145,9 @@ class Downloader:
         """
         target = self.root / file.target
         if not file.urls and not target.exists():
-            raise DownloadError(f"cannot be downloaded by a program. {by_hand} Put it at {target}.")
+            raise DownloadError(
+                f"cannot be downloaded by a program. {by_hand} Put it at {target}."
+            )
         # Check the members that exist. If all do, the archive itself is not needed.
         missing = {}
         for member, name in file.members.items():
@@ -221,7 +225,9 @@ class Downloader:
         again = ""
         if kept:
             again = f" Kept: {', '.join(kept)}. Run the same command again to continue."
-        raise DownloadError(f"{target}: cannot be downloaded. {'; '.join(problems)}.{again}")
+        raise DownloadError(
+            f"{target}: cannot be downloaded. {'; '.join(problems)}.{again}"
+        )
 
     def _transfer(self, url: str, target: Path) -> Path:
         """Downloads `url` to a file next to `target`, or continues an earlier download of it.
@@ -231,7 +237,9 @@ class Downloader:
         """
         wait_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
         max_retries = self.tries - 1
-        head = http_backoff("HEAD", url, max_retries=max_retries, headers=HEADERS, timeout=wait_s)
+        head = http_backoff(
+            "HEAD", url, max_retries=max_retries, headers=HEADERS, timeout=wait_s
+        )
         # These headers identify a version of the file. If the server compresses the file, they
         # describe the compressed bytes and are of no use.
         etag = None
@@ -261,7 +269,9 @@ class Downloader:
                         expected_size=int(size) if size else None,
                     )
                     break
-                except httpx2.ReadError:  # http_get retries all other interruptions itself
+                except (
+                    httpx2.ReadError
+                ):  # http_get retries all other interruptions itself
                     if attempt == self.tries:
                         raise
             data.flush()

@@ -92,7 +92,11 @@ class ClipEncoder:
     """
 
     def __init__(
-        self, network: nn.Module, device: torch.device, dtype: str = "fp32", batch_size: int = 64
+        self,
+        network: nn.Module,
+        device: torch.device,
+        dtype: str = "fp32",
+        batch_size: int = 64,
     ):
         self.device = device
         self.dtype = DTYPES[dtype]
@@ -125,7 +129,9 @@ class ClipEncoder:
         is_exact = self.dtype == torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=not is_exact),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=not is_exact),
+            torch.backends.cudnn.flags(
+                enabled=True, deterministic=True, allow_tf32=not is_exact
+            ),
         ):
             outputs = self._network(clips_NCTHW)
             rows_ND = outputs["video_embedding"].float()
@@ -135,12 +141,16 @@ class ClipEncoder:
         on_host_ND = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host_ND.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()
-        stream = torch.cuda.current_stream(self.device)  # torch's current GPU may be another one
+        stream = torch.cuda.current_stream(
+            self.device
+        )  # torch's current GPU may be another one
         event.record(stream)
         return PendingFeatures(on_host_ND, num_clips, event)
 
 
-def finish_features(rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]) -> np.ndarray:
+def finish_features(
+    rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]
+) -> np.ndarray:
     """Returns the features of a video as they are stored.
 
     Args:

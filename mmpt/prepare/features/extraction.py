@@ -30,7 +30,11 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
-from mmpt.prepare.features.clip_encoder import ClipEncoder, PendingFeatures, finish_features
+from mmpt.prepare.features.clip_encoder import (
+    ClipEncoder,
+    PendingFeatures,
+    finish_features,
+)
 from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes
 from mmpt.utils.io import atomic_write, remove_leftovers
 from mmpt.utils.log import format_seconds, get_logger
@@ -64,7 +68,9 @@ class _VideoProgress:
 
     job: VideoJob
     file: VideoFile | None = None  # None: not opened, or its features exist already
-    clips: Iterator[np.ndarray] = field(init=False)  # the clips that are not decoded yet
+    clips: Iterator[np.ndarray] = field(
+        init=False
+    )  # the clips that are not decoded yet
     num_clips: int = 0  # decoded so far
     is_decoded: bool = False  # there are no more clips
     rows: bytearray = field(default_factory=bytearray)
@@ -216,10 +222,14 @@ class Extraction:
     def _fail(self, job: VideoJob, reason: str) -> None:
         """Reports a video without features."""
         self.report.failed[job.video_id] = reason
-        self.report.notes.pop(job.video_id, None)  # they are about features of an earlier run
+        self.report.notes.pop(
+            job.video_id, None
+        )  # they are about features of an earlier run
         logger.warning("%s: %s; left out", job.video, reason)
 
-    def _store_rows(self, pending: PendingFeatures, videos: list[_VideoProgress]) -> None:
+    def _store_rows(
+        self, pending: PendingFeatures, videos: list[_VideoProgress]
+    ) -> None:
         """Appends the features of a batch to the rows of their videos."""
         for video, row in zip(videos, pending.result(), strict=True):
             video.rows += row.tobytes()
@@ -234,7 +244,9 @@ class Extraction:
             return
         job = video.job
         rows_ND = np.frombuffer(video.rows, np.float32).reshape(num_rows, FEATURE_DIM)
-        features = finish_features(rows_ND, l2_normalize=self.l2_normalize, dtype=self._dtype)
+        features = finish_features(
+            rows_ND, l2_normalize=self.l2_normalize, dtype=self._dtype
+        )
         if not np.isfinite(features).all():
             self._fail(job, "its features are not finite; try `--dtype fp32`")
             return

@@ -72,9 +72,13 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
     except FileNotFoundError:
         raise FeatureError("no such file") from None
     except OSError as err:
-        raise FeatureError(f"cannot be read ({err.strerror})", is_temporary=True) from None
+        raise FeatureError(
+            f"cannot be read ({err.strerror})", is_temporary=True
+        ) from None
     except NPY_ERRORS as err:
-        reason, _, _ = str(err).partition(". ")  # without NumPy's advice to allow pickled code
+        reason, _, _ = str(err).partition(
+            ". "
+        )  # without NumPy's advice to allow pickled code
         raise FeatureError(f"not a complete .npy file ({reason})") from None
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")
@@ -236,7 +240,11 @@ def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
 
 
 def _check_missing(
-    skipped: dict[str, str], num_listed: int, videos: str, features: Path, max_missing: float
+    skipped: dict[str, str],
+    num_listed: int,
+    videos: str,
+    features: Path,
+    max_missing: float,
 ) -> None:
     """Logs how many videos were left out. Raises DataError if they are too many."""
     num_skipped = len(skipped)

@@ -45,10 +45,20 @@ def test_subsets_and_steps(tmp_path: Path) -> None:
     path = written(tmp_path, COIN)
     for name in COIN["database"]:
         np.save(tmp_path / f"{name}.npy", np.zeros((3, 512), np.float16))
-    config = DatasetConfig(train_path=path, val_path=path, test_path=path, vfeat_dir=str(tmp_path))
-    train, valid, test = [COINActionSegmentationMetaProcessor(config, split) for split in Split]
+    config = DatasetConfig(
+        train_path=path, val_path=path, test_path=path, vfeat_dir=str(tmp_path)
+    )
+    train, valid, test = [
+        COINActionSegmentationMetaProcessor(config, split) for split in Split
+    ]
     assert [key for key, _ in train.items] == ["coin04"]
-    assert [key for key, _ in test.items] == ["coin00", "coin01", "coin02", "coin03", "coin05"]
+    assert [key for key, _ in test.items] == [
+        "coin00",
+        "coin01",
+        "coin02",
+        "coin03",
+        "coin05",
+    ]
     assert valid.items == test.items
     video, steps = test[1]
     assert video == "coin01"
@@ -59,29 +69,41 @@ def test_subsets_and_steps(tmp_path: Path) -> None:
 def test_labels_are_those_of_the_testing_subset(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    labels = step_labels(written(tmp_path, changed("coin04", 0, label="only said in training")))
+    labels = step_labels(
+        written(tmp_path, changed("coin04", 0, label="only said in training"))
+    )
     assert len(labels) == 12
     assert labels[:2] == ["sugar here thread", "onion going did"]
     assert not caplog.messages
     # Step 9 gets the words of step 12.
-    labels = step_labels(written(tmp_path, changed("coin05", 1, label="why draw butter")))
+    labels = step_labels(
+        written(tmp_path, changed("coin05", 1, label="why draw butter"))
+    )
     assert labels[8] == labels[11] == "why draw butter"
-    assert "2 of 12 rows share their caption with another (why draw butter)" in caplog.text
+    assert (
+        "2 of 12 rows share their caption with another (why draw butter)" in caplog.text
+    )
 
 
 def test_a_step_without_words_is_named(tmp_path: Path) -> None:
-    message = r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"
+    message = (
+        r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"
+    )
     with pytest.raises(DataError, match=message):
         step_labels(written(tmp_path, changed("coin05", 2, id="15")))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_targets_equal_a_plain_walk_over_windows_and_steps(tmp_path: Path, seed: int) -> None:
+def test_targets_equal_a_plain_walk_over_windows_and_steps(
+    tmp_path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     seconds = rng.randint(1, 60)
     steps = []
     for _ in range(6):
-        start = rng.choice([rng.uniform(0, seconds + 5), float(rng.randint(0, seconds))])
+        start = rng.choice(
+            [rng.uniform(0, seconds + 5), float(rng.randint(0, seconds))]
+        )
         end = start + rng.choice([0.0, 0.3, 1.0, rng.uniform(0, 20)])
         steps.append(Step(id=rng.randint(1, 778), segment=(start, end), label="x"))
     config = COINActionSegmentationAligner.Config(
@@ -104,7 +126,9 @@ def test_targets_equal_a_plain_walk_over_windows_and_steps(tmp_path: Path, seed:
                 last = min(stop, math.ceil(end))
                 row[first - begin : last - begin] = step.id
     np.testing.assert_array_equal(item["targets"], expected)
-    np.testing.assert_array_equal(item["video_targets"], steps_by_second(steps, seconds))
+    np.testing.assert_array_equal(
+        item["video_targets"], steps_by_second(steps, seconds)
+    )
 
 
 STEP = "`database.coin01.annotation[0]"
@@ -113,18 +137,32 @@ STEP = "`database.coin01.annotation[0]"
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (json.loads(FILES["data/youcook/youcookii_annotations_trainval.json"]), "COIN's file"),
+        (
+            json.loads(FILES["data/youcook/youcookii_annotations_trainval.json"]),
+            "COIN's file",
+        ),
         ("{", "not valid JSON"),
         ({"database": {}}, "must hold videos of the subset testing, but holds none"),
         (changed("coin01", 0, id="0"), f"{STEP}.id` must be at least 1, but is '0'"),
         (changed("coin01", 0, id="779"), "must be at most 778, but is '779'"),
-        (changed("coin01", 0, label=" "), f"{STEP}.label` must not be empty, but is ' '"),
-        (changed("coin01", 0, segment=[5, 2]), "[start, end] with start <= end, but is [5, 2]"),
+        (
+            changed("coin01", 0, label=" "),
+            f"{STEP}.label` must not be empty, but is ' '",
+        ),
+        (
+            changed("coin01", 0, segment=[5, 2]),
+            "[start, end] with start <= end, but is [5, 2]",
+        ),
         (changed("coin01", 0, segment=[-1, 2]), f"{STEP}.segment[0]` must be at least"),
-        (changed("coin01", 0, segment=[1, float("inf")]), "must be a finite number, but is inf"),
+        (
+            changed("coin01", 0, segment=[1, float("inf")]),
+            "must be a finite number, but is inf",
+        ),
     ],
 )
-def test_damaged_or_foreign_files_are_named(tmp_path: Path, value: Any, message: str) -> None:
+def test_damaged_or_foreign_files_are_named(
+    tmp_path: Path, value: Any, message: str
+) -> None:
     path = written(tmp_path, value)
     with pytest.raises(DataError) as caught:
         COINActionSegmentationMetaProcessor(DatasetConfig(test_path=path), Split.TEST)

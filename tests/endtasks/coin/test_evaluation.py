@@ -45,7 +45,9 @@ class Echo(nn.Module):
     def forward_video(self, vfeats: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return nn.functional.pad(vfeats, (0, 0, 1, 1))
 
-    def forward_text(self, caps: torch.Tensor, cmasks: torch.Tensor) -> tuple[torch.Tensor]:
+    def forward_text(
+        self, caps: torch.Tensor, cmasks: torch.Tensor
+    ) -> tuple[torch.Tensor]:
         self.num_texts += len(caps)
         words = self.words(caps) * cmasks[..., None]
         return (words.sum(dim=1) / 5,)
@@ -70,13 +72,17 @@ def batch_of(feature_LD: torch.Tensor, targets: list[int], name: str) -> dict[st
 
 
 def config(**more: Any) -> WindowAligner.Config:
-    return WindowAligner.Config(sliding_window=STRIDE, sliding_window_size=WIDTH, **more)
+    return WindowAligner.Config(
+        sliding_window=STRIDE, sliding_window_size=WIDTH, **more
+    )
 
 
 def test_the_best_class_of_every_second_is_predicted() -> None:
     torch.manual_seed(0)
     targets = torch.randint(0, 6, (25,))
-    feature = torch.randn(25, 6)  # `Echo` returns the same for a second in all its windows
+    feature = torch.randn(
+        25, 6
+    )  # `Echo` returns the same for a second in all its windows
     first = batch_of(feature[:20], targets[:20].tolist(), "a")
     second = batch_of(feature[20:], targets[20:].tolist(), "b")
     outputs = COINPredictor(config())(Echo(), [first, second], CPU)
@@ -113,8 +119,13 @@ def test_overlapping_windows_are_averaged() -> None:
 def test_a_step_must_beat_the_most_similar_pair_of_steps(tmp_path: Path) -> None:
     torch.manual_seed(1)
     files = make_e2e_files(tmp_path)
-    names = {"test_path": f"{files}/data/coin/COIN.json", "bert_name": f"{files}/tinybert"}
-    predictor = COINZSPredictor(config(**names, max_video_len=WIDTH, max_len=WIDTH + 16))
+    names = {
+        "test_path": f"{files}/data/coin/COIN.json",
+        "bert_name": f"{files}/tinybert",
+    }
+    predictor = COINZSPredictor(
+        config(**names, max_video_len=WIDTH, max_len=WIDTH + 16)
+    )
     model = Echo()
     feature = 3 * torch.randn(30, 5)
     targets = torch.randint(0, 13, (30,)).tolist()
@@ -167,7 +178,9 @@ def test_a_model_that_cannot_be_scored() -> None:
             return {"pooled_video": torch.zeros(1, 1)}
 
     batch = batch_of(torch.ones(4, 3), [1] * 4, "a")
-    message = r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video"
+    message = (
+        r"`predictor: COINPredictor` needs .*ActionSegmentation, but .*pooled_video"
+    )
     with pytest.raises(ConfigError, match=message):
         COINPredictor(config())(Towers(), [batch], CPU)
     batch["vfeats"] *= float("nan")

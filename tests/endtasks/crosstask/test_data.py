@@ -45,7 +45,9 @@ def released_split(there: list[list[str]], n_train: int) -> tuple[list[str], lis
     test: list[str] = []
     for names in there:
         few = len(names) <= n_train
-        drawn = names if few else np.random.choice(names, n_train, replace=False).tolist()
+        drawn = (
+            names if few else np.random.choice(names, n_train, replace=False).tolist()
+        )
         train += drawn
         test += [name for name in names if name not in drawn]
     np.random.set_state(state)
@@ -79,20 +81,33 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
     config = DatasetConfig(vfeat_dir=files["vfeat_dir"])
     reader = CrossTaskVideoProcessor(config, Split.TEST)
     assert [key.video_id for key, _ in whole.items if not reader.has(key)] == gone
-    with pytest.raises(DataError, match="2 of the 3 videos of the valid split have no features"):
+    with pytest.raises(
+        DataError, match="2 of the 3 videos of the valid split have no features"
+    ):
         meta(files, Split.VALID)
 
 
-def test_items_carry_the_steps_of_their_task(files: dict[str, str], tmp_path: Path) -> None:
+def test_items_carry_the_steps_of_their_task(
+    files: dict[str, str], tmp_path: Path
+) -> None:
     """The tensors are compared with the release's in tests/parity/test_e2e.py."""
-    sizes = {"max_video_len": 8, "max_len": 18, "sliding_window": 4, "sliding_window_size": 8}
+    sizes = {
+        "max_video_len": 8,
+        "max_len": 18,
+        "sliding_window": 4,
+        "sliding_window_size": 8,
+    }
     config_cls = joined(CrossTaskMetaProcessor.Config, CrossTaskAligner.Config)
-    config = config_cls(**files, **sizes, bert_name=tiny_bert(tmp_path / "bert"), n_train=5)
+    config = config_cls(
+        **files, **sizes, bert_name=tiny_bert(tmp_path / "bert"), n_train=5
+    )
     video, steps = CrossTaskMetaProcessor(config, Split.TEST)[0]
     assert (video.task, steps.texts) == ("101", STEPS["101"])
     pieces = CrossTaskTextProcessor(config, Split.TEST)(steps)
     feature = CrossTaskVideoProcessor(config, Split.TEST)(video)
-    item = CrossTaskAligner(config, Split.TEST)(video, feature, pieces, random.Random(0))
+    item = CrossTaskAligner(config, Split.TEST)(
+        video, feature, pieces, random.Random(0)
+    )
     assert item["caps"].shape == (3, 10)
     assert item["targets"].shape == (item["vmasks"].sum(), 3)
     # Step 1 is done from 6.5 to 8.25 s: seconds 6 and 7 of window 0, then 4 of window 1.
@@ -120,14 +135,38 @@ BLOCK = "101\nTask\nhttps://x\n3\na,b,c\n\n"
     ("key", "content", "message"),
     [
         ("primary_path", "", "line 1: a task must be six lines"),
-        ("primary_path", BLOCK + "102\nTask\n", "line 7: a task must .* here is '102 / Task'"),
-        ("primary_path", BLOCK.replace("\n3\n", "\n4\n"), "as many steps between commas"),
-        ("primary_path", BLOCK.replace("a,b,c", "a,,c"), "line 1: a task must be six lines"),
-        ("primary_path", BLOCK.replace("101\n", "x\n"), "line 1: a task must be six lines"),
-        ("primary_path", BLOCK + BLOCK, r"line 7: a task must .* id \(once in the file\)"),
+        (
+            "primary_path",
+            BLOCK + "102\nTask\n",
+            "line 7: a task must .* here is '102 / Task'",
+        ),
+        (
+            "primary_path",
+            BLOCK.replace("\n3\n", "\n4\n"),
+            "as many steps between commas",
+        ),
+        (
+            "primary_path",
+            BLOCK.replace("a,b,c", "a,,c"),
+            "line 1: a task must be six lines",
+        ),
+        (
+            "primary_path",
+            BLOCK.replace("101\n", "x\n"),
+            "line 1: a task must be six lines",
+        ),
+        (
+            "primary_path",
+            BLOCK + BLOCK,
+            r"line 7: a task must .* id \(once in the file\)",
+        ),
         ("related_path", "\xff", "not text in UTF-8"),
         ("train_csv_path", "101,a\n", "must have 3 cells"),
-        ("train_csv_path", "key,vid_key,video_id\n", "line 1: `task` must match pattern"),
+        (
+            "train_csv_path",
+            "key,vid_key,video_id\n",
+            "line 1: `task` must match pattern",
+        ),
         ("train_csv_path", "900,a,b\n", "there must be test videos with annotations"),
     ],
 )
@@ -151,7 +190,9 @@ def test_damaged_or_foreign_files_are_named(
         ("1,1", "must have 3 cells"),
     ],
 )
-def test_bad_rows_of_annotations_are_named(files: dict[str, str], row: str, message: str) -> None:
+def test_bad_rows_of_annotations_are_named(
+    files: dict[str, str], row: str, message: str
+) -> None:
     name = ids(meta(files, Split.TEST))[0]
     path = Path(files["annotation_path"]) / f"101_{name}.csv"
     path.write_text(f"1,1,2\n{row}\n")
@@ -160,7 +201,14 @@ def test_bad_rows_of_annotations_are_named(files: dict[str, str], row: str, mess
 
 
 @pytest.mark.parametrize(
-    "key", ["train_csv_path", "val_csv_path", "primary_path", "related_path", "annotation_path"]
+    "key",
+    [
+        "train_csv_path",
+        "val_csv_path",
+        "primary_path",
+        "related_path",
+        "annotation_path",
+    ],
 )
 def test_missing_settings_and_files(files: dict[str, str], key: str) -> None:
     message = f"`dataset.{key}` must be set for CrossTaskMetaProcessor"

@@ -64,7 +64,9 @@ def walk_by_states(cost_LK: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("num_seconds", [4, 7, 11])
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
-def test_the_cheapest_placement_in_order_is_found(num_seconds: int, num_steps: int) -> None:
+def test_the_cheapest_placement_in_order_is_found(
+    num_seconds: int, num_steps: int
+) -> None:
     """Equal costs are settled by the stated preferences."""
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -83,11 +85,15 @@ def test_expected_hits_equal_the_mean_over_all_placements() -> None:
         mean = np.mean(totals_of_placements(done))
         assert expected_hits(done) == pytest.approx(mean, abs=1e-12)
     assert expected_hits(np.ones((2, 3))) == 0
-    assert expected_hits(np.ones((3000, 12))) == pytest.approx(12, abs=1e-9)  # no overflow
+    assert expected_hits(np.ones((3000, 12))) == pytest.approx(
+        12, abs=1e-9
+    )  # no overflow
 
 
 def video(task: str, done: list[list[int]], placed: list[list[int]]) -> PlacedVideo:
-    return PlacedVideo(task, f"{task}v", np.array(done, np.uint8), np.array(placed, np.uint8))
+    return PlacedVideo(
+        task, f"{task}v", np.array(done, np.uint8), np.array(placed, np.uint8)
+    )
 
 
 def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> None:
@@ -118,7 +124,9 @@ class Echo(nn.Module):
         return {"logits": logits_RK * self.scale}
 
 
-def batch_of(feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str) -> dict[str, Any]:
+def batch_of(
+    feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str
+) -> dict[str, Any]:
     num_seconds, num_steps = feature_LK.shape
     spans = window_spans(num_seconds, 3, 8)
     rows = [feature_LK[start:end] for start, end in spans]

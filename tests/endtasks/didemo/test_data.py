@@ -34,7 +34,9 @@ def meta_of(
 
 
 def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> None:
-    meta = meta_of(tmp_path, {}, {"video": "2.mov", "description": "a cat", "times": [[2, 3]] * 5})
+    meta = meta_of(
+        tmp_path, {}, {"video": "2.mov", "description": "a cat", "times": [[2, 3]] * 5}
+    )
     times = ((1, 1), (1, 2), (0, 5), (1, 1), (-1, -1))
     assert meta[0] == (("1@N0_1", times), "a dog")
     assert meta[1] == (("2", ((2, 3),) * 5), "a cat")
@@ -69,22 +71,36 @@ def test_aligner(tmp_path: Path) -> None:
         ({"description": None}, r"`\[1\].description` must be text, but is None"),
         ({"times": []}, r"`\[1\].times` must have a length of at least 1"),
         ({"times": [[0, 6]]}, r"`\[1\].times\[0\]\[1\]` must be below 6, but is 6"),
-        ({"times": [[3, 2]]}, r"must be \[start, end\] with start <= end, but is \[3, 2\]"),
+        (
+            {"times": [[3, 2]]},
+            r"must be \[start, end\] with start <= end, but is \[3, 2\]",
+        ),
     ],
 )
-def test_mistakes_in_a_query(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_mistakes_in_a_query(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         meta_of(tmp_path, {}, change)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "[1]", "video_id,sentence\nvideo0,a\n"])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "[1]", "video_id,sentence\nvideo0,a\n"]
+)
 def test_other_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
     with pytest.raises(DataError, match=r"It must be DiDeMo's file|not valid JSON"):
-        DiDeMoMetaProcessor(DatasetConfig(test_path=str(path), vfeat_dir=str(tmp_path)), Split.TEST)
+        DiDeMoMetaProcessor(
+            DatasetConfig(test_path=str(path), vfeat_dir=str(tmp_path)), Split.TEST
+        )
 
 
-def test_repeated_queries_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_queries_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert len(meta_of(tmp_path, {}, {}, {"description": "a cat"})) == 3
-    assert "2 of 3 rows share their caption with another (1@N0_1.avi: a dog)" in caplog.text
+    assert (
+        "2 of 3 rows share their caption with another (1@N0_1.avi: a dog)"
+        in caplog.text
+    )

@@ -29,7 +29,9 @@ def test_clips_and_whole_videos_are_rows_of_the_val_shards(tmp_path):
         {"id": "video1011", "clips": [clip(0, 3), clip(2, 7, "chop")]},
         {"id": "video1002", "clips": [clip(5, 6, "mix")]},
     ]
-    config = make_data(tmp_path).replace(test_path=write(tmp_path / "clips.json", videos))
+    config = make_data(tmp_path).replace(
+        test_path=write(tmp_path / "clips.json", videos)
+    )
     assert How2ClipMetaProcessor(config, Split.TEST).items == [
         (("video1011", 0, 3), "stir the pot"),
         (("video1011", 2, 7), "chop"),
@@ -51,19 +53,30 @@ def test_clips_and_whole_videos_are_rows_of_the_val_shards(tmp_path):
     assert whole.has("video1002")
     assert clips.has(("video1011", 0, 3))
     assert not whole.has("absent")
-    with pytest.raises(DataError, match=r"video video1002: a clip must end within .* ends at 400"):
+    with pytest.raises(
+        DataError, match=r"video video1002: a clip must end within .* ends at 400"
+    ):
         clips(("video1002", 5, 400))
 
 
 @pytest.mark.parametrize(
     ("videos", "message"),
     [
-        ([{"id": "a", "clips": [clip(4, 6), clip(2, 9)]}], r"clips must be in time .* \[2, 9\)"),
+        (
+            [{"id": "a", "clips": [clip(4, 6), clip(2, 9)]}],
+            r"clips must be in time .* \[2, 9\)",
+        ),
         ([{"id": "a", "clips": [clip(4, 4)]}], r"not empty, but \[4, 4\)"),
         ([{"id": "a", "clips": [clip(-1, 4)]}], r"\[-1, 4\)"),
-        ([{"id": "a", "clips": [clip(0.5, 4)]}], r"clips\[0\].start` must be a whole number"),
+        (
+            [{"id": "a", "clips": [clip(0.5, 4)]}],
+            r"clips\[0\].start` must be a whole number",
+        ),
         ([{"id": "a", "clips": [clip(0, 4, " ")]}], "text` must not be empty"),
-        ([{"id": "a", "clips": [clip(0, 1)]}] * 2, r"each video must be listed once.*\(first: a\)"),
+        (
+            [{"id": "a", "clips": [clip(0, 1)]}] * 2,
+            r"each video must be listed once.*\(first: a\)",
+        ),
         ({}, r'It must be \{"format": 1'),
     ],
 )

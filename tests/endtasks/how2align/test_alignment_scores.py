@@ -42,11 +42,19 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
 def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -> None:
     spans = np.array([[1.2, 2.1], [3.0, 3.0], [2.0, 1.0]])
     found = true_seconds(spans, 5)
-    assert found.astype(int).tolist() == [[0, 1, 1, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+    assert found.astype(int).tolist() == [
+        [0, 1, 1, 1, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0],
+    ]
 
 
-def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum() -> None:
-    similarity = np.array([[0.0, -0.5, -0.2, -0.2], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
+def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum() -> (
+    None
+):
+    similarity = np.array(
+        [[0.0, -0.5, -0.2, -0.2], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32
+    )
     spans = np.array([[2.0, 2.0], [0.0, 0.5]])
     hits, peaks = place_released(similarity, spans)
     assert hits.tolist() == [1, 1]  # never compared, put at second 0, and seen there
@@ -54,7 +62,9 @@ def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum(
 
 
 def test_the_corrected_form_knows_what_was_compared_and_shares_ties() -> None:
-    similarity = np.array([[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32)
+    similarity = np.array(
+        [[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32
+    )
     covered = np.array([[True, True, True, False], [False] * 4])
     spans = np.array([[2.0, 3.0], [0.0, 0.5]])
     hits, peaks = place_corrected(similarity, covered, spans)

@@ -26,7 +26,9 @@ def write(folder: Path, value: Any) -> str:
 
 
 def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
-    config = How2AlignMetaProcessor.Config(anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]}))
+    config = How2AlignMetaProcessor.Config(
+        anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]})
+    )
     meta = How2AlignMetaProcessor(config, Split.TEST)
     assert [meta[k][0] for k in range(len(meta))] == ["a", "b"]
     assert meta[1][1] == [tuple(row) for row in GOOD]
@@ -45,7 +47,9 @@ def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
         ({"a": [[1, 0, 1, "  "]]}, "`a[0][3]` must not be empty"),
     ],
 )
-def test_mistakes_in_the_file_are_named(tmp_path: Path, value: Any, message: str) -> None:
+def test_mistakes_in_the_file_are_named(
+    tmp_path: Path, value: Any, message: str
+) -> None:
     path = write(tmp_path, value)
     with pytest.raises(DataError) as error:
         read_alignment(path)
@@ -53,12 +57,16 @@ def test_mistakes_in_the_file_are_named(tmp_path: Path, value: Any, message: str
     assert message in str(error.value)
 
 
-def test_repeated_sentences_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_sentences_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     read_alignment(write(tmp_path, {"a": [*GOOD, *GOOD], "b": GOOD}))
     assert "2 of 3 rows share their caption with another (a: cut it)" in caplog.text
 
 
-def naive_comparisons(sentences: list[Sentence], num_seconds: int) -> list[tuple[int, int, int]]:
+def naive_comparisons(
+    sentences: list[Sentence], num_seconds: int
+) -> list[tuple[int, int, int]]:
     """The rule as the specification words it."""
     found = []
     starts = list(range(0, num_seconds - 16, 8))

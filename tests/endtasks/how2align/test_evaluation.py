@@ -116,7 +116,9 @@ def test_a_video_too_short_for_a_window_is_never_compared(tiny: Tiny) -> None:
     assert found["never-compared"] >= 0.5
     assert 0 <= found["AUC"] <= 1
     assert outputs.arrays()["similarity"].shape == (5 * 48,)
-    with pytest.raises(DataError, match="video none: a video must have a second at least"):
+    with pytest.raises(
+        DataError, match="video none: a video must have a second at least"
+    ):
         item(tiny.config, "none", 0)
 
 
@@ -129,7 +131,9 @@ def test_a_diverged_checkpoint_is_refused(tiny: Tiny) -> None:
         tiny.predict(aligner_item)
 
 
-def outputs_of(similarity: np.ndarray, aligned: list[bool], spans: Any) -> How2AlignOutputs:
+def outputs_of(
+    similarity: np.ndarray, aligned: list[bool], spans: Any
+) -> How2AlignOutputs:
     video = AlignedVideo(
         video_id="v",
         similarity=similarity.astype(np.float32),
@@ -166,7 +170,9 @@ def test_a_model_without_an_opinion_is_at_chance_in_the_corrected_form() -> None
     outputs = outputs_of(np.zeros((20, 30)), aligned, spans)
     found = METRIC.compute(outputs)
     chance = METRIC.chance(outputs)
-    assert found["Recall-corrected"] == pytest.approx(chance["Recall-corrected"], abs=1e-12)
+    assert found["Recall-corrected"] == pytest.approx(
+        chance["Recall-corrected"], abs=1e-12
+    )
     assert found["AUC-corrected"] == chance["AUC-corrected"] == 0.5
 
 

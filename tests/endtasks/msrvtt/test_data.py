@@ -54,7 +54,9 @@ def test_training_items(tmp_path: Path) -> None:
     table is repeated.
     """
     train = write(tmp_path / "train.csv", "video_id\nvideo5\nvideo6\n")
-    full = write(tmp_path / "full.csv", "video_id,sentence\nvideo0,a\nvideo7,b\nvideo8,c\n")
+    full = write(
+        tmp_path / "full.csv", "video_id,sentence\nvideo0,a\nvideo7,b\nvideo8,c\n"
+    )
     tested = write(tmp_path / "test.csv", TEST_CSV)
     vfeat_dir = features(tmp_path, 0, 5, 6, 7, 8)
     for extra, expected in (
@@ -63,9 +65,14 @@ def test_training_items(tmp_path: Path) -> None:
         ({"full_test_path": full}, [5, 6]),
         ({"full_test_path": full, "jsfusion_path": tested}, [5, 6, 7, 8]),
     ):
-        config = MSRVTTMetaProcessor.Config(train_path=train, vfeat_dir=vfeat_dir, dup=2, **extra)
+        config = MSRVTTMetaProcessor.Config(
+            train_path=train, vfeat_dir=vfeat_dir, dup=2, **extra
+        )
         videos = [f"video{n}" for n in expected]
-        assert MSRVTTMetaProcessor(config, Split.TRAIN).items == [(v, v) for v in videos] * 2
+        assert (
+            MSRVTTMetaProcessor(config, Split.TRAIN).items
+            == [(v, v) for v in videos] * 2
+        )
 
 
 def training_set(folder: Path) -> MMDataset:
@@ -105,9 +112,13 @@ def test_training_draws_depend_on_epoch_and_index_only(tmp_path: Path) -> None:
         dataset[1]
 
 
-@pytest.mark.parametrize("content", ["[]", '{"sentences": []}', '{"sentences": [3]}', "x"])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"sentences": []}', '{"sentences": [3]}', "x"]
+)
 def test_other_caption_files(tmp_path: Path, content: str) -> None:
-    config = MSRVTTTextProcessor.Config(json_path=write(tmp_path / "captions.json", content))
+    config = MSRVTTTextProcessor.Config(
+        json_path=write(tmp_path / "captions.json", content)
+    )
     with pytest.raises(DataError, match=r"It must be MSR-VTT's file|not valid JSON"):
         MSRVTTTextProcessor(config, Split.TRAIN)
 
@@ -118,7 +129,10 @@ def test_other_caption_files(tmp_path: Path, content: str) -> None:
         ("video_id\nvideo0\n", "must have the columns sentence"),
         (QA_HEADER, "must have the columns video_id, sentence"),
         (TEST_CSV + "ret2,msr2,video2,\n", "line 4: `sentence` must not be empty"),
-        (TEST_CSV + "ret2,msr0,video0,salt\n", r"once, but 1 are listed again \(first: video0\)"),
+        (
+            TEST_CSV + "ret2,msr0,video0,salt\n",
+            r"once, but 1 are listed again \(first: video0\)",
+        ),
     ],
 )
 def test_other_test_files(tmp_path: Path, content: str, message: str) -> None:
@@ -135,16 +149,24 @@ def test_duplicate_captions_are_counted_in_one_warning(
 
 
 def questions(folder: Path, *answers: object) -> list[Any]:
-    rows = [f"{n}\tmc\tmsr70{n}\ta dog\ta cat\tsalt\ta\t b \t{a}\n" for n, a in enumerate(answers)]
+    rows = [
+        f"{n}\tmc\tmsr70{n}\ta dog\ta cat\tsalt\ta\t b \t{a}\n"
+        for n, a in enumerate(answers)
+    ]
     path = write(folder / "qa.tsv", QA_HEADER + "".join(rows))
     return list(MSRVTTQAMetaProcessor(DatasetConfig(test_path=path), Split.TEST).items)
 
 
 def test_questions(tmp_path: Path) -> None:
     texts = ["a dog", "a cat", "salt", "a", "b"]
-    assert questions(tmp_path, 3, 0) == [("video700", (3, texts)), ("video701", (0, texts))]
+    assert questions(tmp_path, 3, 0) == [
+        ("video700", (3, texts)),
+        ("video701", (0, texts)),
+    ]
     for answer in ("5", "-1", "1.5", "b"):
-        with pytest.raises(DataError, match=rf"line 3: `answer` must be .*, but is '{answer}'"):
+        with pytest.raises(
+            DataError, match=rf"line 3: `answer` must be .*, but is '{answer}'"
+        ):
             questions(tmp_path, 1, answer)
 
 
@@ -152,4 +174,8 @@ def test_questions(tmp_path: Path) -> None:
 def test_a_collapsed_model_is_at_chance_wherever_the_answers_are(answer: int) -> None:
     scores = np.ones((9, 5), np.float32)
     outputs = QAOutputs(scores=scores, answers=np.full(9, answer), video_ids=["v"] * 9)
-    assert QAMetric().compute(outputs) == QAMetric().chance(outputs) == {"acc": pytest.approx(0.2)}
+    assert (
+        QAMetric().compute(outputs)
+        == QAMetric().chance(outputs)
+        == {"acc": pytest.approx(0.2)}
+    )

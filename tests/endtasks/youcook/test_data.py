@@ -77,7 +77,9 @@ def config_of(folder: Path, name: str = "val.json", **more: Any) -> YoucookConfi
     return YoucookConfig(**(values | more))
 
 
-def clips_of(folder: Path, name: str = "val.json", split: Split = Split.TEST, **more: Any) -> Any:
+def clips_of(
+    folder: Path, name: str = "val.json", split: Split = Split.TEST, **more: Any
+) -> Any:
     return YoucookMetaProcessor(config_of(folder, name, **more), split).items
 
 
@@ -98,10 +100,16 @@ def test_a_clip_is_cut_from_its_video_and_short_features_are_counted_once(
     (said,) = caplog.messages
     assert "2 of 3 clips end after their video's features (first: a_b)" in said
     video = YoucookVideoProcessor(config_of(files), Split.TEST)
-    assert [video(key)[:, 0].tolist() for key, _ in clips] == [[], [2, 3, 4], list(range(36))]
+    assert [video(key)[:, 0].tolist() for key, _ in clips] == [
+        [],
+        [2, 3, 4],
+        list(range(36)),
+    ]
 
 
-def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(files: Path) -> None:
+def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(
+    files: Path,
+) -> None:
     assert YoucookFullVideoBGMetaProcessor(config_of(files), Split.TEST).items == [
         ("a_b", ["cut the onion", "stir the pot"]),
         ("c", ["eat the soup"]),
@@ -122,7 +130,9 @@ def test_a_test_video_without_features_is_kept_although_the_reader_does_not_have
 
 def test_training_leaves_out_videos_without_features(files: Path) -> None:
     (files / "c.npy").unlink()
-    with pytest.raises(DataError, match="1 of the 2 videos of the train split have no features"):
+    with pytest.raises(
+        DataError, match="1 of the 2 videos of the train split have no features"
+    ):
         clips_of(files, split=Split.TRAIN)
     assert clips_of(files, split=Split.TRAIN, max_missing=0.5) == EXPECTED[:2]
 
@@ -134,13 +144,21 @@ def test_training_leaves_out_videos_without_features(files: Path) -> None:
         ([], "its content must have a length of at least 1"),
         ([{"id": "a", "caption": "x"}], "`[0].id` must match pattern"),
         ([*RECORDS, RECORDS[0]], "1 are listed again (first: a_b_1)"),
-        ([{"id": "a_b_2", "caption": "x"}], "entry 2 (from 0) of its video, but has 2 entries"),
-        ([{"id": "val.json_0", "caption": "x"}], "entry 0 (from 0) of its video, but has 0"),
+        (
+            [{"id": "a_b_2", "caption": "x"}],
+            "entry 2 (from 0) of its video, but has 2 entries",
+        ),
+        (
+            [{"id": "val.json_0", "caption": "x"}],
+            "entry 0 (from 0) of its video, but has 0",
+        ),
         ([{"id": "a_b_0", "caption": " "}], "`caption`: its content must not be empty"),
         ([{"id": "a_b_0"}], "`caption`: its content must be text, but is None"),
     ],
 )
-def test_mistakes_in_the_records_are_named(files: Path, records: Any, message: str) -> None:
+def test_mistakes_in_the_records_are_named(
+    files: Path, records: Any, message: str
+) -> None:
     np.save(files / "val.json.npy", np.zeros((3, 512), np.float16))
     (files / "val.json").write_text(json.dumps(records))
     with pytest.raises(DataError) as error:
@@ -155,22 +173,31 @@ def test_mistakes_in_the_records_are_named(files: Path, records: Any, message: s
         ({"sentence": "x"}, "`segment` must be given"),
         ({"segment": [3, 3], "sentence": "x"}, "with start < end, but is [3, 3]"),
         ({"segment": [-1, 3], "sentence": "x"}, "`segment[0]` must be at least 0"),
-        ({"segment": [1, 3], "sentence": ""}, "record c_0: `sentence`: its content must not be"),
+        (
+            {"segment": [1, 3], "sentence": ""},
+            "record c_0: `sentence`: its content must not be",
+        ),
         ("x", "its content must be a mapping"),
     ],
 )
-def test_mistakes_in_the_annotation_are_named(files: Path, entry: Any, message: str) -> None:
+def test_mistakes_in_the_annotation_are_named(
+    files: Path, entry: Any, message: str
+) -> None:
     write_annotation(files, {**DATABASE, "c": {"annotations": [entry]}})
     with pytest.raises(DataError) as error:
         clips_of(files)
     assert message in str(error.value)
-    assert "trainval.json: video c" in str(error.value) or "record c_0" in str(error.value)
+    assert "trainval.json: video c" in str(error.value) or "record c_0" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("database", [[], {}, {"a": {"annotations": 3}}])
 def test_an_annotation_of_another_kind_is_refused(files: Path, database: Any) -> None:
     write_annotation(files, database)
-    with pytest.raises(DataError, match=r"trainval.json: .* It must be YouCook2's file"):
+    with pytest.raises(
+        DataError, match=r"trainval.json: .* It must be YouCook2's file"
+    ):
         clips_of(files)
 
 
@@ -179,9 +206,15 @@ def test_an_annotation_of_another_kind_is_refused(files: Path, database: Any) ->
     [
         ("video_id,sentence\nvideo1,x\n", "must have the columns start, end, text"),
         (CSV.replace("12,7", "late,7"), "line 2: `end` must be a whole number"),
-        (CSV.replace("12,7", "7,12"), "line 2: its content must be [start, end] in whole seconds"),
+        (
+            CSV.replace("12,7", "7,12"),
+            "line 2: its content must be [start, end] in whole seconds",
+        ),
         (CSV.replace("eat the soup", " "), "line 4: `text` must not be empty"),
-        (CSV + "40,0,1,eat the soup,c\n", "1 are listed again (first: c 0 40 'eat the soup')"),
+        (
+            CSV + "40,0,1,eat the soup,c\n",
+            "1 are listed again (first: c 0 40 'eat the soup')",
+        ),
     ],
 )
 def test_mistakes_in_a_csv_are_named(files: Path, text: str, message: str) -> None:
@@ -192,6 +225,8 @@ def test_mistakes_in_a_csv_are_named(files: Path, text: str, message: str) -> No
 
 
 def test_records_need_an_annotation(files: Path) -> None:
-    message = r"`dataset.trainval_annotation` must be set, since .*val.json has no times"
+    message = (
+        r"`dataset.trainval_annotation` must be set, since .*val.json has no times"
+    )
     with pytest.raises(ConfigError, match=message):
         clips_of(files, trainval_annotation=None)

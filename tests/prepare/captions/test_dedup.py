@@ -31,7 +31,9 @@ VIDEOS = {
 }
 
 
-def simple_version(captions: dict, rng: random.Random) -> list[tuple[float, float, str]]:
+def simple_version(
+    captions: dict, rng: random.Random
+) -> list[tuple[float, float, str]]:
     """Follows the rules of the specification, and tries all lengths of the overlap."""
     kept: list[tuple[float, float, str]] = []
     for start, end, text in zip(*captions.values(), strict=True):
@@ -42,7 +44,9 @@ def simple_version(captions: dict, rng: random.Random) -> list[tuple[float, floa
             kept.append((start, end, text))
             continue
         last_start, last_end, last_text = kept.pop()
-        sizes = [size for size in range(1, len(text) + 1) if last_text.endswith(text[:size])]
+        sizes = [
+            size for size in range(1, len(text) + 1) if last_text.endswith(text[:size])
+        ]
         if last_text.endswith(text):
             kept.append((last_start, max(last_end, end), last_text))
         elif text.startswith(last_text):
@@ -121,8 +125,16 @@ def test_times_are_corrected_and_counted_only_with_dedup(tmp_path):
     for name in ("sentencified_htm_1200k.json", "raw_caption.json"):
         path = tmp_path / name
         path.write_text(json.dumps({"x": flawed}))
-    command = [sys.executable, "-m", "mmpt.processors.dedupprocessor", "--how2dir", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "mmpt.processors.dedupprocessor",
+        "--how2dir",
+        str(tmp_path),
+    ]
+    subprocess.run(
+        command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     ((_, captions),) = iter_corpus(tmp_path / "sentencified_htm_1200k.jsonl")
     assert captions == flawed | {"text": ["b b", "a", None, "untimed"]}
     ((_, captions),) = iter_corpus(tmp_path / "raw_caption_dedup.jsonl")
@@ -163,9 +175,15 @@ GOOD = b'{"a": {"start": [0], "end": [1], "text": ["x"]}}'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD.replace(b"1", b""), "video a: captions must be three lists of one length"),
+        (
+            GOOD.replace(b"1", b""),
+            "video a: captions must be three lists of one length",
+        ),
         (GOOD.replace(b"1", b'"y"'), "video a: times must be numbers"),
-        (GOOD.replace(b"1", b"9" * 400), "video a: times must be seconds, but one is too large"),
+        (
+            GOOD.replace(b"1", b"9" * 400),
+            "video a: times must be seconds, but one is too large",
+        ),
         (b'{"a": [1]}', "video a: captions must be three lists"),
         (
             GOOD.replace(b'"x"', b'"\xe9"'),
@@ -174,7 +192,9 @@ GOOD = b'{"a": {"start": [0], "end": [1], "text": ["x"]}}'
         (GOOD[:-1] + b", " + GOOD[1:], "a is entry 1 and entry 2"),
     ],
 )
-def test_broken_input_gives_one_message_and_no_output(tmp_path, capsys, content, message):
+def test_broken_input_gives_one_message_and_no_output(
+    tmp_path, capsys, content, message
+):
     (tmp_path / "raw_caption.json").write_bytes(content)
     assert main(["--how2dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
@@ -187,10 +207,19 @@ def test_broken_input_gives_one_message_and_no_output(tmp_path, capsys, content,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--how2dir", "nowhere"], "must hold sentencified_htm_1200k.json or raw_caption.json"),
+        (
+            ["--how2dir", "nowhere"],
+            "must hold sentencified_htm_1200k.json or raw_caption.json",
+        ),
         (["--input", "nowhere.json"], "nowhere.json: no such file"),
-        (["--input", "x.jsonl", "--output", "x.jsonl"], "source and output must be two files"),
-        (["--input", "x.json", "--output", "x.txt"], "the output must be a .jsonl file"),
+        (
+            ["--input", "x.jsonl", "--output", "x.jsonl"],
+            "source and output must be two files",
+        ),
+        (
+            ["--input", "x.json", "--output", "x.txt"],
+            "the output must be a .jsonl file",
+        ),
         (["--output", "x.jsonl"], "`--output` names one file, so it needs `--input`"),
         (["--input", "captions.csv"], "must be a .jsonl, .json, .pkl file"),
     ],

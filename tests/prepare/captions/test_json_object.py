@@ -11,7 +11,10 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.json_object import iter_object
 
 VALUE = {
-    "v": {"text": ['a "quoted" } text', "\\ \u00e9 \U0001f355", None, True], "n": [1, -2.5e-7]},
+    "v": {
+        "text": ['a "quoted" } text', "\\ \u00e9 \U0001f355", None, True],
+        "n": [1, -2.5e-7],
+    },
     "": {},
     "deep": [[[[{"x": []}]]]],
     "number": float("inf"),
@@ -33,7 +36,13 @@ def test_equals_json_at_every_block_size(size, style):
 
 @pytest.mark.parametrize("size", [1, 3, 8, 1000])
 def test_a_lone_surrogate_becomes_a_question_mark(size):
-    texts = ["\ud83d half", "\udf55 other half", "whole \U0001f355", r"\ud83d no half", "\\\ud83d"]
+    texts = [
+        "\ud83d half",
+        "\udf55 other half",
+        "whole \U0001f355",
+        r"\ud83d no half",
+        "\\\ud83d",
+    ]
     text = json.dumps({"v": texts})
     replaced = [one.encode("utf-8", "replace").decode() for one in texts]
     assert dict(iter_object(cut(text, size), "x")) == {"v": replaced}
@@ -55,7 +64,10 @@ def test_a_text_that_ends_early_is_an_error(seed):
         ("", "must be a JSON object of videos, but holds something else"),
         ('{"a": tru}', "before the first entry: .* at index 9"),
         ('{"a": [1}}', r"in the value of 'a' \(entry 1\): "),
-        ('{"a": 1, "b": {"c": "\\q"}}', r"in the value of 'b' \(entry 2\): .* at index 22"),
+        (
+            '{"a": 1, "b": {"c": "\\q"}}',
+            r"in the value of 'b' \(entry 2\): .* at index 22",
+        ),
         ('{"a": 1, }', r"after 'a' \(entry 1\): "),
         ('{"a": 1} {}', r"after 'a' \(entry 1\): more text follows the object"),
     ],
@@ -66,7 +78,9 @@ def test_the_error_names_the_position(text, where, size):
         list(iter_object(cut(text, size), "x"))
 
 
-@pytest.mark.parametrize("error", [DataError("x: byte 7 is wrong"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [DataError("x: byte 7 is wrong"), KeyboardInterrupt()]
+)
 def test_an_exception_of_the_source_is_raised_unchanged(error):
     def blocks():
         yield '{"a": 1, "b": "x'
@@ -80,7 +94,9 @@ def test_an_exception_of_the_source_is_raised_unchanged(error):
 def test_memory_does_not_grow_with_the_number_of_entries():
     def peak(num_entries: int) -> int:
         entry = '"key": {"text": ["' + "x" * 1000 + '"]}'
-        blocks = (("{" if number == 0 else ", ") + entry for number in range(num_entries))
+        blocks = (
+            ("{" if number == 0 else ", ") + entry for number in range(num_entries)
+        )
         tracemalloc.start()
         count = sum(1 for _ in iter_object(chain(blocks, "}"), "x"))
         _, size = tracemalloc.get_traced_memory()

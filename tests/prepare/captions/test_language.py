@@ -43,7 +43,9 @@ def test_a_tag_names_a_language(tag, language):
     assert str(parse_tag(tag)) == language
 
 
-@pytest.mark.parametrize("tag", ["", "e", "info", "v2", "live_chat", "part 1", "a", "en.de", "en-"])
+@pytest.mark.parametrize(
+    "tag", ["", "e", "info", "v2", "live_chat", "part 1", "a", "en.de", "en-"]
+)
 def test_other_parts_of_a_name_are_not_languages(tag):
     assert parse_tag(tag) is None
 
@@ -73,7 +75,11 @@ def test_the_preferred_languages_come_first(wanted, ordered, refused):
         language = parse_tag(tag)
         assert language in (None, UNKNOWN) or preference(language, wants) is None
     best = preference(parse_tag(wants[0]), wants)
-    assert best < preference(UNKNOWN, wants) < preference(parse_tag(f"a.{wants[0]}"), wants)
+    assert (
+        best
+        < preference(UNKNOWN, wants)
+        < preference(parse_tag(f"a.{wants[0]}"), wants)
+    )
 
 
 def test_languages_may_be_separated_by_commas_or_repeated():
@@ -84,14 +90,20 @@ def test_languages_may_be_separated_by_commas_or_repeated():
     "value", ["", "en,", "xx", "xyz", "english", "en de", "en-", "a", "und", "e"]
 )
 def test_a_value_that_is_not_a_language_code_is_an_error(value):
-    with pytest.raises(DataError, match=r"^`--language` must be codes of languages.* but one is '"):
+    with pytest.raises(
+        DataError, match=r"^`--language` must be codes of languages.* but one is '"
+    ):
         parse_wanted([value])
 
 
 @pytest.mark.parametrize(
     ("name", "content", "language"),
     [
-        ("a.vtt", "WEBVTT\nKind: captions\nLanguage: de\n\n00:01.000 --> 00:02.000\nx\n", "de"),
+        (
+            "a.vtt",
+            "WEBVTT\nKind: captions\nLanguage: de\n\n00:01.000 --> 00:02.000\nx\n",
+            "de",
+        ),
         (
             "a.vtt",
             "\ufeffWEBVTT\r\nlanguage:pt-BR\r\n\r\n00:01.000 --> 00:02.000\r\nx\r\n",
@@ -103,8 +115,16 @@ def test_a_value_that_is_not_a_language_code_is_an_error(value):
         ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nLanguage: de\n", None),
         ("a.vtt", "WEBVTT\nLanguage:\n\n", None),
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nLanguage: de\n", None),
-        ("a.json", json.dumps({"segments": [{"language": "fr"}], "language": "de"}), "de"),
-        ("a.json", json.dumps({"segments": [], "language": "german"}), "de"),  # OpenAI's API
+        (
+            "a.json",
+            json.dumps({"segments": [{"language": "fr"}], "language": "de"}),
+            "de",
+        ),
+        (
+            "a.json",
+            json.dumps({"segments": [], "language": "german"}),
+            "de",
+        ),  # OpenAI's API
         ("a.json", json.dumps({"start": [], "end": [], "text": []}), None),
         ("a.json", json.dumps({"segments": [], "language": None}), None),
         ("a.json", '["language"]', None),
@@ -112,7 +132,9 @@ def test_a_value_that_is_not_a_language_code_is_an_error(value):
         ("a.vtt", b"WEBVTT\nLanguage: de\n\xff\n", None),
     ],
 )
-def test_the_language_is_read_from_the_content_of_a_file(tmp_path, name, content, language):
+def test_the_language_is_read_from_the_content_of_a_file(
+    tmp_path, name, content, language
+):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert read_language(path) == (parse_tag(language) if language else UNKNOWN)

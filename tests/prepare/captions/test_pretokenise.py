@@ -20,7 +20,17 @@ from mmpt.shards.shardedtensor import ShardedTensor, open_shard
 from tests.support.paths import ROOT
 from tests.support.tiny_bert import tiny_bert
 
-WORDS = ["pan", "the", "oven,", "Café", "it's", "naïve-ish", "中文", "unknownword", "a" * 30]
+WORDS = [
+    "pan",
+    "the",
+    "oven,",
+    "Café",
+    "it's",
+    "naïve-ish",
+    "中文",
+    "unknownword",
+    "a" * 30,
+]
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
 IDS = {
     Split.TRAIN: [[f"a/v.{n}" for n in range(30)], [f"v{n}" for n in range(30, 50)]],
@@ -59,7 +69,11 @@ def place(tmp_path: Path) -> Path:
                 corpus[video_id] = random_captions(rng)
     corpus["v40"]["text"][0] = None
     corpus["v41"] = {"start": [], "end": [], "text": []}
-    corpus["v42"] = {"start": [9.0, 2.0], "end": [12.0, 4.0], "text": ["the pan", "heat"]}
+    corpus["v42"] = {
+        "start": [9.0, 2.0],
+        "end": [12.0, 4.0],
+        "text": ["the pan", "heat"],
+    }
     del corpus["a/v.3"]
     names = list(corpus)
     rng.shuffle(names)
@@ -177,11 +191,15 @@ def test_worker_processes_end_when_their_parent_is_killed(place):
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", slow, *arguments(place, "--workers", "2")]
-    killed = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    killed = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     while len(list((place / "feat").glob(".captions.bert.*.tmp"))) < 4:
         assert killed.poll() is None
         time.sleep(0.01)
-    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    )
     assert len(children) >= 2
     killed.kill()
     killed.wait()
@@ -195,7 +213,9 @@ def test_worker_processes_end_when_their_parent_is_killed(place):
 
 def _is_running(pid: str) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -204,7 +224,8 @@ def _is_running(pid: str) -> bool:
 def test_captions_are_tokenised_in_batches_as_they_are_alone(tmp_path, seed):
     rng = random.Random(seed)
     alphabet = (
-        "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
+        "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ"
+        "中文İßΣς'-.,![]##\U0001f355\ufffd\u200b"
     )
     pieces = [*alphabet, " [SEP] ", "[MASK]", "the", "pan ", "\ud800"]
     tokenizer = load_tokenizer(tiny_bert(tmp_path))
@@ -234,7 +255,10 @@ def test_values_that_are_not_texts_get_no_ids(tmp_path):
             ["dataset.caption_pkl_path=gone.pkl"],
             "gone.pkl: no such file, nor gone.jsonl or gone.json or gone.pkl",
         ),
-        (["dataset.target_dir=gone"], "neither train_meta.json nor train_meta.pkl is there"),
+        (
+            ["dataset.target_dir=gone"],
+            "neither train_meta.json nor train_meta.pkl is there",
+        ),
         (["dataset.bert_nam=x", "dataset.use_fast=3"], "Did you mean `bert_name`?"),
         (["--workers", "0"], "--workers"),
     ],

@@ -54,7 +54,11 @@ def test_repeated_sentences_of_manual_subtitles_are_kept(tmp_path):
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_subrip_is_read_in_all_encodings(tmp_path, newline, encoding):
-    content = SUBRIP.replace("Second", "Zweite Käse 中").replace("\n", newline).encode(encoding)
+    content = (
+        SUBRIP.replace("Second", "Zweite Käse 中")
+        .replace("\n", newline)
+        .encode(encoding)
+    )
     assert read(tmp_path, "a.srt", content) == {
         "start": [1.5, 3.0],
         "end": [3.0, 4.0],
@@ -64,12 +68,19 @@ def test_subrip_is_read_in_all_encodings(tmp_path, newline, encoding):
 
 def test_the_json_of_whisperx_is_read(tmp_path):
     segments = [
-        {"start": 5.0, "end": 7.5, "text": " and then", "words": [{"word": "and", "start": 5.0}]},
+        {
+            "start": 5.0,
+            "end": 7.5,
+            "text": " and then",
+            "words": [{"word": "and", "start": 5.0}],
+        },
         {"start": 1.25, "end": 4.0, "text": " First of all,\n stir."},
         {"start": 8.0, "end": 9.0, "text": "  "},
         {"text": "no times"},
     ]
-    found = read(tmp_path, "a.json", json.dumps({"segments": segments, "language": "en"}))
+    found = read(
+        tmp_path, "a.json", json.dumps({"segments": segments, "language": "en"})
+    )
     assert found == {
         "start": [1.25, 5.0],
         "end": [4.0, 7.5],
@@ -78,7 +89,8 @@ def test_the_json_of_whisperx_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.vtt", "WEBVTT\n"), ("a.srt", ""), ("a.json", '{"segments": []}')]
+    ("name", "content"),
+    [("a.vtt", "WEBVTT\n"), ("a.srt", ""), ("a.json", '{"segments": []}')],
 )
 def test_a_file_without_captions_is_not_an_error(tmp_path, name, content):
     assert read(tmp_path, name, content) == {"start": [], "end": [], "text": []}
@@ -87,20 +99,42 @@ def test_a_file_without_captions_is_not_an_error(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.vtt", "WEBVTT\n\n00:01 --> soon\nx\n", "line 3 must read like `00:00:01.000 --> "),
+        (
+            "a.vtt",
+            "WEBVTT\n\n00:01 --> soon\nx\n",
+            "line 3 must read like `00:00:01.000 --> ",
+        ),
         ("a.srt", "just text\n", "must hold subtitles with lines like"),
-        ("a.srt", SUBRIP.encode() + b"caf\xe9", rf"byte {len(SUBRIP) + 3} is 0xe9, .*iconv"),
+        (
+            "a.srt",
+            SUBRIP.encode() + b"caf\xe9",
+            rf"byte {len(SUBRIP) + 3} is 0xe9, .*iconv",
+        ),
         ("a.srt", SUBRIP.encode() + b"caf\xc3", rf"byte {len(SUBRIP) + 3} is 0xc3"),
         ("a.json", '{"segments": [', "not valid JSON"),
         ("a.json", '{"segments": ["x"]}', "`segments` must be a list of objects"),
         ("a.json", '{"start": [0], "end": [1]}', r"lengths are \[1, 1, None\]"),
         ("a.json", '{"start": [0, 1], "end": [1], "text": ["x"]}', r"are \[2, 1, 1\]"),
-        ("a.json", '{"start": ["0:1"], "end": [1], "text": ["x"]}', "numbers .* but one is '0:1'"),
-        ("a.json", '{"v": {"start": [], "end": [], "text": []}}', "captions must be three lists"),
-        ("a.json", f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}', "not valid JSON"),
+        (
+            "a.json",
+            '{"start": ["0:1"], "end": [1], "text": ["x"]}',
+            "numbers .* but one is '0:1'",
+        ),
+        (
+            "a.json",
+            '{"v": {"start": [], "end": [], "text": []}}',
+            "captions must be three lists",
+        ),
+        (
+            "a.json",
+            f'{{"start": [{"9" * 5000}], "end": [1], "text": ["x"]}}',
+            "not valid JSON",
+        ),
     ],
 )
-def test_the_error_for_a_broken_file_names_the_problem(tmp_path, name, content, message):
+def test_the_error_for_a_broken_file_names_the_problem(
+    tmp_path, name, content, message
+):
     with pytest.raises(DataError, match=rf"{name}.*{message}"):
         read(tmp_path, name, content)
 
@@ -119,7 +153,11 @@ def test_notes_count_corrected_times_and_dropped_texts(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(columns))
     found, notes = read_captions(path)
-    assert found == {"start": [0.0, 3.0, 9.0], "end": [2.0, 5.0, 9.0], "text": ["a", "c", "b"]}
+    assert found == {
+        "start": [0.0, 3.0, 9.0],
+        "end": [2.0, 5.0, 9.0],
+        "text": ["a", "c", "b"],
+    }
     assert notes == [
         "1 captions whose text is not a string (dropped)",
         "captions 1 out of order (sorted), 1 before second 0 (clamped), 1 ending before their "
@@ -133,7 +171,11 @@ def test_cleaned_times_equal_those_of_a_simple_version(seed):
     start, end = rng.normal(5, 5, size=(2, 12)).round(1)
     start[rng.random(12) < 0.1] = np.nan
     end[rng.random(12) < 0.1] = np.inf
-    captions = {"start": start.tolist(), "end": end.tolist(), "text": list("abcdefghijkl")}
+    captions = {
+        "start": start.tolist(),
+        "end": end.tolist(),
+        "text": list("abcdefghijkl"),
+    }
     found, flaws = clean_times(captions, "x")
     rows = []
     counts = dict.fromkeys(("untimed", "negative", "reversed", "unsorted"), 0)

@@ -109,7 +109,9 @@ def with_word_times(one: Said, end: float) -> str:
     return timed
 
 
-def scroll(said: list[Said], num_lines: int, style: str, hold: str, clears: bool) -> str:
+def scroll(
+    said: list[Said], num_lines: int, style: str, hold: str, clears: bool
+) -> str:
     """Returns a subtitle file that scrolls.
 
     Args:
@@ -169,7 +171,9 @@ def test_scrolling_speech_is_read_once(said, num_lines, style, hold, clears):
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(speech(), st.integers(1, 4), st.sampled_from(["youtube", "stripped", "vtt", "srt"]))
+@given(
+    speech(), st.integers(1, 4), st.sampled_from(["youtube", "stripped", "vtt", "srt"])
+)
 def test_scrolling_speech_without_hold_cues_is_read_once(said, num_lines, style):
     assert_said(said, scroll(said, num_lines, style, "none", clears=True))
 
@@ -187,7 +191,9 @@ def test_subtitles_that_do_not_scroll_are_not_changed(said, is_vtt, has_two_line
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(
     speech(),
-    st.sampled_from([("<u>", "</u>"), ('<font color="#00ff00">', "</font>"), ("<b>", "</b>")]),
+    st.sampled_from(
+        [("<u>", "</u>"), ('<font color="#00ff00">', "</font>"), ("<b>", "</b>")]
+    ),
     st.booleans(),
     st.booleans(),
 )
@@ -224,7 +230,14 @@ def test_a_file_of_youtube():
 
 
 def test_dialogs_that_look_like_scrolling_are_not_changed():
-    texts = ["Where were you?", "Out.", "Stop!", "Stop!\nPlease, stop it.", "No.", "Why?"]
+    texts = [
+        "Where were you?",
+        "Out.",
+        "Stop!",
+        "Stop!\nPlease, stop it.",
+        "No.",
+        "Why?",
+    ]
     cues = []
     said = []
     for place, text in enumerate(texts):

@@ -87,7 +87,9 @@ def test_nothing_is_lost_silently(text, captions, repairs):
     ],
 )
 def test_a_broken_timing_line_is_an_error(text, line):
-    with pytest.raises(DataError, match=f"^x: line {line} must read like `00:00:01.000 --> "):
+    with pytest.raises(
+        DataError, match=f"^x: line {line} must read like `00:00:01.000 --> "
+    ):
         parse_subtitles(text, "x")
 
 

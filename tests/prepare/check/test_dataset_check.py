@@ -143,19 +143,69 @@ def put(rows, column, value):
 @pytest.mark.parametrize(
     ("stem", "part", "edit", "row", "what"),
     [
-        ("train_0", "data", put([3, 4], 7, np.nan), 0, "2 seconds with NaN or infinity"),
+        (
+            "train_0",
+            "data",
+            put([3, 4], 7, np.nan),
+            0,
+            "2 seconds with NaN or infinity",
+        ),
         ("train_1", "data", put([-1], 7, np.inf), 11, "1 seconds with NaN or infinity"),
-        (f"{Q}_0.startends", "data", put([0], 0, np.nan), 0, "1 caption times that are NaN"),
-        (f"{Q}_1.caps_ids", "data", put([-1], 0, -7), 11, "1 captions with ids below -1"),
-        (f"{Q}_0.caps_ids", "data", put([0, 1], 0, 9999), 0, "2 captions with ids that the vo"),
-        ("train_0", "data", lambda rows: rows[:, :100], None, "floats of shape [seconds, 512]"),
+        (
+            f"{Q}_0.startends",
+            "data",
+            put([0], 0, np.nan),
+            0,
+            "1 caption times that are NaN",
+        ),
+        (
+            f"{Q}_1.caps_ids",
+            "data",
+            put([-1], 0, -7),
+            11,
+            "1 captions with ids below -1",
+        ),
+        (
+            f"{Q}_0.caps_ids",
+            "data",
+            put([0, 1], 0, 9999),
+            0,
+            "2 captions with ids that the vo",
+        ),
+        (
+            "train_0",
+            "data",
+            lambda rows: rows[:, :100],
+            None,
+            "floats of shape [seconds, 512]",
+        ),
         ("train_0", "data", lambda rows: rows[:-5], None, "starts and data disagree"),
-        ("train_1", "starts", lambda starts: starts[:-1], None, "starts and data disagree"),
-        (f"{Q}_0.caps_ids", "starts", lambda s: np.append(s, s[-1]), None, "one row per video"),
-        (f"{Q}_0.startends", "data", lambda rows: rows.astype(int), None, "must hold floats"),
+        (
+            "train_1",
+            "starts",
+            lambda starts: starts[:-1],
+            None,
+            "starts and data disagree",
+        ),
+        (
+            f"{Q}_0.caps_ids",
+            "starts",
+            lambda s: np.append(s, s[-1]),
+            None,
+            "one row per video",
+        ),
+        (
+            f"{Q}_0.startends",
+            "data",
+            lambda rows: rows.astype(int),
+            None,
+            "must hold floats",
+        ),
     ],
 )
-def test_damage_is_reported_with_its_file_and_video(copy, capsys, stem, part, edit, row, what):
+def test_damage_is_reported_with_its_file_and_video(
+    copy, capsys, stem, part, edit, row, what
+):
     change(copy, stem, part, edit)
     assert check(copy) == 2
     (damage,) = found(copy)
@@ -234,7 +284,11 @@ def test_fewer_videos_than_a_batch_are_damage(copy):
     [
         ("no.yaml", [], "no such file"),
         (NORTON, ["--workers", "0"], "--workers"),
-        ("projects/retri/norton/test_how2_demo_zs.yaml", [], "must be a training config"),
+        (
+            "projects/retri/norton/test_how2_demo_zs.yaml",
+            [],
+            "must be a training config",
+        ),
         (NORTON, ["--out", "/dev/null/here"], "/dev/null"),
     ],
 )

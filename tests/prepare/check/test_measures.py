@@ -5,7 +5,9 @@ import numpy as np
 from mmpt.prepare.check.measures import caption_seconds, measure_rows
 
 
-def naive_seconds(starts: np.ndarray, ends: np.ndarray, length: float) -> tuple[float, float]:
+def naive_seconds(
+    starts: np.ndarray, ends: np.ndarray, length: float
+) -> tuple[float, float]:
     """Computes the sum and the union of captions on a grid with a step of 0.01 s."""
     num_captions = np.zeros(round(length * 100), dtype=int)  # at each point of the grid
     for start, end in zip(starts, ends, strict=True):
@@ -49,11 +51,15 @@ def test_rows_are_compared_across_blocks():
         if norm > 0:  # not NaN
             directions.append(row / norm)
     np.testing.assert_allclose(found.norms, norms, 1e-6)  # measured 5e-8
-    np.testing.assert_allclose(found.direction, np.sum(directions, axis=0), 1e-6)  # measured 7e-8
+    np.testing.assert_allclose(
+        found.direction, np.sum(directions, axis=0), 1e-6
+    )  # measured 7e-8
 
 
 def test_zero_and_damaged_rows_have_no_direction():
-    rows = np.array([[3, 4], [0, 0], [np.nan, 1], [np.inf, 1], [0, 2]], dtype=np.float16)
+    rows = np.array(
+        [[3, 4], [0, 0], [np.nan, 1], [np.inf, 1], [0, 2]], dtype=np.float16
+    )
     found = measure_rows(rows)
     assert found.norms[[0, 1, 4]].tolist() == [5, 0, 2]
     np.testing.assert_allclose(found.direction, [0.6, 1.8], 1e-6)  # measured 4e-8

@@ -50,7 +50,9 @@ FEATURES, TIMES = "feat/{}", "feat/demo.bert-demo.{}.startends"
 PIECES = "feat/demo.bert-demo.{}.caps_ids"
 UNK = 100  # [UNK] of the demo's vocabulary, as of BERT's
 SHARDS = ("train_0", "train_1", "val_0")
-LONG_TEXTS = "long sentences or paragraphs: cut them; or texts are probably in another language"
+LONG_TEXTS = (
+    "long sentences or paragraphs: cut them; or texts are probably in another language"
+)
 
 
 def report_of(folder: Path) -> DatasetReport:
@@ -88,7 +90,11 @@ def test_the_demo_is_plausible(corpus):
 
 @pytest.mark.parametrize(
     ("every_s", "length_s", "words"),
-    [(2.1, 4.0, 4), (3.5, 3.6, 4), (7.0, 5.5, 13)],  # automatic, de-duplicated, sentences
+    [
+        (2.1, 4.0, 4),
+        (3.5, 3.6, 4),
+        (7.0, 5.5, 13),
+    ],  # automatic, de-duplicated, sentences
 )
 def test_howto100m_is_plausible(copy, every_s, length_s, words):
     rng = np.random.default_rng(1)
@@ -141,27 +147,75 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
         (TIMES, scaled(1.1), "warning", "outside the video", "at another speed"),
         (TIMES, shifted(-20), "warning", "outside the video", "shifted"),
         # Wrong caption times in some videos.
-        (TIMES, one_in(2, milliseconds), "warning", "outside", "in 50 % of the videos, cap"),
-        (TIMES, one_in(8, milliseconds), "warning", "shorter than", "in 9 % of the videos"),
+        (
+            TIMES,
+            one_in(2, milliseconds),
+            "warning",
+            "outside",
+            "in 50 % of the videos, cap",
+        ),
+        (
+            TIMES,
+            one_in(8, milliseconds),
+            "warning",
+            "shorter than",
+            "in 9 % of the videos",
+        ),
         (TIMES, each(open_end), "warning", "shorter than their captions", "99:59:59"),
         (TIMES, one_in(8, minutes), "warning", "first tenth", "probably minutes"),
         (TIMES, one_in(3, shares), "warning", "first tenth", "shares of the video"),
         (TIMES, one_in(2, without_length), "warning", "without length", "missing"),
         # Features with another rate, or of other videos.
-        (FEATURES, each(every_other), "warning", "first to last", "probably 2.0 s apart"),
+        (
+            FEATURES,
+            each(every_other),
+            "warning",
+            "first to last",
+            "probably 2.0 s apart",
+        ),
         (FEATURES, repeated(2, seed=0), "warning", "first to", "2.0 a second"),
         (FEATURES, repeated(25, seed=0), "warning", "first to", "one per frame"),
         (FEATURES, repeated(2), "warning", "one before", "repeated"),
-        (FEATURES, one_in(2, lambda rows: rows[:30]), "warning", "outside the video", "cut off"),
+        (
+            FEATURES,
+            one_in(2, lambda rows: rows[:30]),
+            "warning",
+            "outside the video",
+            "cut off",
+        ),
         (FEATURES, first_rows(0.94), "warning", "outside", "were cut off"),
         (FEATURES, of_next_video, "warning", "outside", "compare the ids"),
         (FEATURES, of_first_video, "warning", "of another", "several videos"),
         # Wrong features.
-        (FEATURES, scaled(1 / 16), "warning", "length of a feature row", "scaled twice"),
-        (FEATURES, each(transposed_wrongly), "warning", "not of length 1", "not transposed"),
+        (
+            FEATURES,
+            scaled(1 / 16),
+            "warning",
+            "length of a feature row",
+            "scaled twice",
+        ),
+        (
+            FEATURES,
+            each(transposed_wrongly),
+            "warning",
+            "not of length 1",
+            "not transposed",
+        ),
         (FEATURES, each(np.zeros_like), "error", "of zeros", "could not be decoded"),
-        (FEATURES, each(collapsed), "warning", "length of the mean feature row", "nearly the same"),
-        (FEATURES, each(np.ones_like), "error", "constant feature columns", "wrong weights"),
+        (
+            FEATURES,
+            each(collapsed),
+            "warning",
+            "length of the mean feature row",
+            "nearly the same",
+        ),
+        (
+            FEATURES,
+            each(np.ones_like),
+            "error",
+            "constant feature columns",
+            "wrong weights",
+        ),
         (FEATURES, each(narrow), "warning", "columns", "narrower"),
         (FEATURES, scaled(np.float16(np.inf)), "error", "infinite", "65,504"),
         # Wrong texts.
@@ -175,7 +229,9 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
 def test_a_mistake_is_found_with_its_cause(copy, stem, edit, severity, figure, cause):
     with np.errstate(invalid="ignore"):
         change(copy, stem, edit)
-    found = [finding for finding in report_of(copy).findings() if finding.split == "train"]
+    found = [
+        finding for finding in report_of(copy).findings() if finding.split == "train"
+    ]
     causes = [finding.cause for finding in found if figure in finding.figure]
     assert any(cause in one for one in causes), found
     has_errors = "error" in {finding.severity for finding in found}
@@ -187,7 +243,9 @@ def test_the_share_of_videos_with_wrong_times_is_reported(copy):
         return [*rows[:5], *map(milliseconds, rows[5:])]
 
     change(copy, TIMES, wrong_after_five)
-    found = [finding for finding in report_of(copy).findings() if finding.split == "train"]
+    found = [
+        finding for finding in report_of(copy).findings() if finding.split == "train"
+    ]
     causes = {finding.figure: finding.cause for finding in found}
     cause = causes["first to last caption, of the video"]
     assert cause.startswith("in 69 % of the videos, caption times are about 1,0")
@@ -204,7 +262,9 @@ def test_a_single_wrong_end_is_a_warning(copy):
 
 
 def test_constant_columns_of_few_rows_are_not_reported(copy):
-    change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))  # 80 in the largest shard
+    change(
+        copy, FEATURES, each(lambda rows: np.ones_like(rows[:4]))
+    )  # 80 in the largest shard
     figures = figures_of(copy)
     assert "constant feature columns" not in figures
     assert "length of the mean feature row" not in figures
@@ -218,7 +278,9 @@ def test_equal_captions_of_all_videos_are_found(copy):
 
 def test_captions_in_another_language_are_found_by_their_word_pieces(copy):
     words = (copy / "bert/vocab.txt").read_text().split()
-    inside_words = [number for number, word in enumerate(words) if word.startswith("##")]
+    inside_words = [
+        number for number, word in enumerate(words) if word.startswith("##")
+    ]
     change(copy, PIECES, pieces(0.5, inside_words))
     (found, _) = report_of(copy).findings()
     assert found.figure == "tokens: inside a word"
@@ -260,5 +322,7 @@ def test_errors_are_reported_together_with_the_damage(copy, capsys):
     assert "training would be senseless:" in captured.err
     assert "milliseconds: divide them by 1000\n    train: " in captured.err
     assert "could not be decoded\n    train: " in captured.err
-    (line,) = [line for line in captured.out.splitlines() if "outside the video" in line]
+    (line,) = [
+        line for line in captured.out.splitlines() if "outside the video" in line
+    ]
     assert line.endswith("at most 2 %")

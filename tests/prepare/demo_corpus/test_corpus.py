@@ -16,7 +16,11 @@ from mmpt.endtasks.how2_clips.data import How2ClipMetaProcessor
 from mmpt.endtasks.how2align.data import read_alignment
 from mmpt.prepare.demo_corpus import corpus as demo_corpus
 from mmpt.prepare.demo_corpus.words import ing_form, make_vocabulary
-from mmpt.processors import ShardedHow2MetaProcessor, ShardedTextProcessor, ShardedVideoProcessor
+from mmpt.processors import (
+    ShardedHow2MetaProcessor,
+    ShardedTextProcessor,
+    ShardedVideoProcessor,
+)
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
 from tests.support.feature_files import hashes
 

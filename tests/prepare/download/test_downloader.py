@@ -23,7 +23,9 @@ from tests.support.recipe_data import tarred, zipped
 
 def npy(seed: int) -> bytes:
     file = io.BytesIO()
-    np.save(file, np.random.default_rng(seed).integers(0, 256, (4000, 16), dtype=np.uint8))
+    np.save(
+        file, np.random.default_rng(seed).integers(0, 256, (4000, 16), dtype=np.uint8)
+    )
     return file.getvalue()
 
 
@@ -58,7 +60,10 @@ def assert_whole(downloader: Downloader, data: bytes = DATA) -> None:
     assert target.read_bytes() == data
     records = json.loads((downloader.root / "downloads.json").read_text())
     record = records["files"]["models/s3d.npy"]
-    assert (record["size"], record["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (record["size"], record["sha256"]) == (
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+    )
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -86,7 +91,11 @@ def test_the_whole_file_is_downloaded_in_the_end(
     [
         (server.status(404), DATA, "404"),
         (server.page, DATA, r"must be a \.npy file, but is a web page .*DOCTYPE"),
-        (server.honest, b"PK\x03\x04" + DATA, r"must be a \.npy file, but begins with .PK"),
+        (
+            server.honest,
+            b"PK\x03\x04" + DATA,
+            r"must be a \.npy file, but begins with .PK",
+        ),
         (server.honest, b"", r"must be a \.npy file, but is empty"),
     ],
 )
@@ -99,9 +108,13 @@ def test_the_error_names_the_address_and_the_reason(
     assert list((downloader.root / "models").iterdir()) == []
 
 
-def test_the_next_run_continues_the_download(site: Site, downloader: Downloader) -> None:
+def test_the_next_run_continues_the_download(
+    site: Site, downloader: Downloader
+) -> None:
     file = serve(site, server.breaks_off(20_000), server.status(404), server.honest)
-    with pytest.raises(DownloadError, match=r"404 .*\. Kept: 0\.0 MB in .*\.part\. Run the same"):
+    with pytest.raises(
+        DownloadError, match=r"404 .*\. Kept: 0\.0 MB in .*\.part\. Run the same"
+    ):
         downloader.get_file(file)
     downloader.get_file(file)
     assert site.ranges("/s3d.npy") == [None, "bytes=20000-", "bytes=20000-"]
@@ -130,7 +143,9 @@ def test_a_run_that_was_killed_before_the_rename_is_completed(
     assert_whole(downloader)
 
 
-def test_the_second_address_is_used_if_the_first_fails(site: Site, downloader: Downloader) -> None:
+def test_the_second_address_is_used_if_the_first_fails(
+    site: Site, downloader: Downloader
+) -> None:
     wrong = site.serve("/wrong.npy", b"", server.page)
     file = serve(site)
     downloader.get_file(File(target=file.target, urls=(wrong, *file.urls)))
@@ -146,16 +161,22 @@ def test_an_existing_file_is_compared_with_its_record(
     downloader.get_file(file)
     assert len(site.requests) == 1
     (downloader.root / file.target).write_bytes(OTHER)
-    with pytest.raises(DownloadError, match=r"has changed since it was recorded .*--force"):
+    with pytest.raises(
+        DownloadError, match=r"has changed since it was recorded .*--force"
+    ):
         downloader.get_file(file)
     forced.get_file(file)
     assert_whole(downloader)
 
 
-def test_a_file_put_there_by_hand_is_checked_and_recorded(downloader: Downloader) -> None:
+def test_a_file_put_there_by_hand_is_checked_and_recorded(
+    downloader: Downloader,
+) -> None:
     target = downloader.root / "norton.json"
     target.write_bytes(b'\xef\xbb\xbf {"a": ')
-    with pytest.raises(DataError, match=r"norton\.json: must be a \.json file, but is cut short"):
+    with pytest.raises(
+        DataError, match=r"norton\.json: must be a \.json file, but is cut short"
+    ):
         downloader.get_file(File(target=target.name))
     target.write_bytes(b'\xef\xbb\xbf {"a": 1}\n')
     downloader.get_file(File(target=target.name))
@@ -180,21 +201,29 @@ def test_force_keeps_the_old_file_until_the_new_one_is_accepted(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9, "files": {}}'])
-def test_damaged_records_are_an_error(text: str, site: Site, downloader: Downloader) -> None:
+def test_damaged_records_are_an_error(
+    text: str, site: Site, downloader: Downloader
+) -> None:
     (downloader.root / "downloads.json").write_text(text)
     with pytest.raises(DownloadError, match=r"downloads\.json: .* Remove it"):
         downloader.get_file(serve(site))
 
 
 # -- archives
-@pytest.mark.parametrize(("name", "pack"), [("data.zip", zipped), ("data.tar.gz", tarred)])
-def test_members_are_unpacked_to_their_paths(name: str, pack: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "pack"), [("data.zip", zipped), ("data.tar.gz", tarred)]
+)
+def test_members_are_unpacked_to_their_paths(
+    name: str, pack: Callable, tmp_path: Path
+) -> None:
     archive = tmp_path / name
     members = {"msrvtt/a.csv": b"x", "msrvtt/aa.csv": b"y", "../../evil.csv": b"z"}
     archive.write_bytes(pack(members))
     unpack_members(archive, {"a.csv": tmp_path / "out/b.csv"})
     assert (tmp_path / "out/b.csv").read_bytes() == b"x"
-    with pytest.raises(DataError, match=r"must hold one c\.csv, but holds 0 \(its members: msrvtt"):
+    with pytest.raises(
+        DataError, match=r"must hold one c\.csv, but holds 0 \(its members: msrvtt"
+    ):
         unpack_members(archive, {"c.csv": tmp_path / "out/c.csv"})
     archive.write_bytes(archive.read_bytes()[:40])
     with pytest.raises(DataError, match="cannot be unpacked"):

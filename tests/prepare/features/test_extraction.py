@@ -22,7 +22,9 @@ from tests.support.paths import ROOT
 from tests.support.videos import regular_times, truncate, write_audio, write_video
 
 
-def extracted(source: Path, out: Path, network: Pooling, batch_size: int = 1) -> ExtractionReport:
+def extracted(
+    source: Path, out: Path, network: Pooling, batch_size: int = 1
+) -> ExtractionReport:
     encoder = ClipEncoder(network, torch.device("cpu"))
     encoder.batch_size = batch_size
     videos = find_videos([source], out)
@@ -76,8 +78,15 @@ def test_batches_contain_several_videos_and_are_always_full(videos, tmp_path):
 def test_flags_may_have_hyphens_and_features_may_be_float32_without_norm(
     videos, run_extract, tmp_path
 ):
-    flags = ["--half-precision=0", "--l2-normalize=0", "--batch-size=2", "--num-decoding-thread=1"]
-    assert run_extract(videos / "b.mp4", tmp_path, "--type=s3d", "--hflip=1", *flags) == 0
+    flags = [
+        "--half-precision=0",
+        "--l2-normalize=0",
+        "--batch-size=2",
+        "--num-decoding-thread=1",
+    ]
+    assert (
+        run_extract(videos / "b.mp4", tmp_path, "--type=s3d", "--hflip=1", *flags) == 0
+    )
     features = np.load(tmp_path / "b.npy")
     mirrored = VideoFile(videos / "b.mp4", hflip=True)
     pixels = torch.from_numpy(next(mirrored.clips()))
@@ -91,7 +100,9 @@ def test_flags_may_have_hyphens_and_features_may_be_float32_without_norm(
 def test_s3d_runs_with_random_weights(videos, tmp_path):
     """In bfloat16, on one second of video."""
     paths = ["--vdir", str(videos / "d.mp4"), "--fdir", str(tmp_path)]
-    assert extract.main([*paths, "--random-weights", "--dtype=bf16", "--device=cpu"]) == 0
+    assert (
+        extract.main([*paths, "--random-weights", "--dtype=bf16", "--device=cpu"]) == 0
+    )
     features = np.load(tmp_path / "d.npy").astype(np.float64)
     assert features.shape == (1, 512)
     assert abs(np.linalg.norm(features) - 1) < 1e-3  # measured 2e-5
@@ -100,7 +111,9 @@ def test_s3d_runs_with_random_weights(videos, tmp_path):
 # ---- what can go wrong with videos
 
 
-def test_broken_videos_are_reported_and_the_others_extracted(videos, run_extract, tmp_path, caplog):
+def test_broken_videos_are_reported_and_the_others_extracted(
+    videos, run_extract, tmp_path, caplog
+):
     folder = tmp_path / "raw"
     folder.mkdir()
     write_audio(folder / "sound.mp4", 1)
@@ -108,7 +121,12 @@ def test_broken_videos_are_reported_and_the_others_extracted(videos, run_extract
     (folder / "text.mkv").write_text("text")
     whole = write_video(tmp_path / "whole.mkv", regular_times(3), SMALL)
     truncate(whole, folder / "part.mkv", 0.6)
-    for name in ("good.mp4", "two\nlines.mp4", "tail .mp4", os.fsdecode(b"caf\xe9.mp4")):
+    for name in (
+        "good.mp4",
+        "two\nlines.mp4",
+        "tail .mp4",
+        os.fsdecode(b"caf\xe9.mp4"),
+    ):
         (folder / name).write_bytes((videos / "b.mp4").read_bytes())
     (folder / "captions.vtt").touch()
     out = tmp_path / "out"
@@ -130,7 +148,12 @@ def test_broken_videos_are_reported_and_the_others_extracted(videos, run_extract
 def test_only_jumps_of_the_clock_are_reported(run_extract, tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()
-    starts = {"again": [10, 10, 10], "gap": [10, 15], "overlap": [10, 11.5], "late": [36_000]}
+    starts = {
+        "again": [10, 10, 10],
+        "gap": [10, 15],
+        "overlap": [10, 11.5],
+        "late": [36_000],
+    }
     for name, parts in starts.items():
         path = folder / f"{name}.ts"
         content = b""
@@ -150,7 +173,10 @@ def test_only_jumps_of_the_clock_are_reported(run_extract, tmp_path):
 def test_a_run_without_any_readable_video_is_an_error(run_extract, tmp_path, capsys):
     (tmp_path / "empty.mp4").touch()
     assert run_extract(tmp_path, tmp_path / "out") == 2
-    assert "none of the 1 videos could be read: the file is empty" in capsys.readouterr().err
+    assert (
+        "none of the 1 videos could be read: the file is empty"
+        in capsys.readouterr().err
+    )
 
 
 def test_features_that_are_not_finite_are_not_written(videos, tmp_path):
@@ -190,7 +216,9 @@ def test_decoding_waits_for_the_network(tmp_path, made_up_video):
 
     made_up_video(clips())
     assert extracted(tmp_path, tmp_path, network).seconds == 300
-    assert max(most) <= 5  # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder
+    assert (
+        max(most) <= 5
+    )  # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video):
@@ -218,10 +246,15 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video
         (["--vdir", ","], "`--vdir` is empty"),
         (["--vdir", "/nowhere"], "/nowhere: no such folder"),
         (["--weights", "/nowhere/s3d.pth"], "mmpt download s3d"),
-        *(([f"--shard={shard}"], "I/N") for shard in ("1", "2/2", "-1/2", "a/b", "0/0")),
+        *(
+            ([f"--shard={shard}"], "I/N")
+            for shard in ("1", "2/2", "-1/2", "a/b", "0/0")
+        ),
     ],
 )
-def test_mistakes_give_one_message_and_exit_code_2(videos, tmp_path, capsys, flags, message):
+def test_mistakes_give_one_message_and_exit_code_2(
+    videos, tmp_path, capsys, flags, message
+):
     out = tmp_path / "f"
     assert extract.main(["--vdir", str(videos), "--fdir", str(out), *flags]) == 2
     error = capsys.readouterr().err
@@ -235,13 +268,19 @@ def test_the_shell_script_runs_the_command(videos, tmp_path):
     echo = tmp_path / "python"
     echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     echo.chmod(0o755)
-    env = os.environ | {"RAW": str(videos), "FEATURES": str(tmp_path), "PYTHON": str(echo)}
+    env = os.environ | {
+        "RAW": str(videos),
+        "FEATURES": str(tmp_path),
+        "PYTHON": str(echo),
+    }
     command = ["sh", "scripts/video_feature_extractor/how2/s3d.sh", "--random-weights"]
     printed = subprocess.check_output(command, cwd=ROOT, env=env, text=True)
     path, *arguments = printed.split("\n")[:-1]
     assert path == "scripts/video_feature_extractor/extract.py"
     seen = []
-    parse = Command(lambda options: seen.append(options), options=extract.Options, stopped="")
+    parse = Command(
+        lambda options: seen.append(options), options=extract.Options, stopped=""
+    )
     assert parse(arguments) == 0
     (options,) = seen
     assert options.vdir == str(videos)

@@ -30,7 +30,9 @@ def whole(videos, run_extract, tmp_path_factory):
 # ---- reruns, parts and other processes
 
 
-def test_a_rerun_skips_complete_files_and_replaces_others(videos, run_extract, tmp_path):
+def test_a_rerun_skips_complete_files_and_replaces_others(
+    videos, run_extract, tmp_path
+):
     run_extract(videos, tmp_path)
     before = contents(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
@@ -58,7 +60,9 @@ def test_two_processes_extract_two_parts_at_the_same_time(videos, tmp_path, whol
     assert contents(tmp_path) == whole
 
 
-def test_a_part_that_another_process_extracts_is_an_error(videos, run_extract, tmp_path, capsys):
+def test_a_part_that_another_process_extracts_is_an_error(
+    videos, run_extract, tmp_path, capsys
+):
     with extracting(tmp_path, 1, 2):
         assert run_extract(videos, tmp_path, "--shard", "1/2") == 2
         message = "another process extracts part 1 of 2 of these videos. Wait"
@@ -101,7 +105,9 @@ def test_processes_with_different_settings_cannot_use_the_same_folder(tmp_path):
         assert is_refused == (one != kept)
 
 
-def test_features_with_other_settings_are_not_mixed(videos, run_extract, tmp_path, capsys):
+def test_features_with_other_settings_are_not_mixed(
+    videos, run_extract, tmp_path, capsys
+):
     assert run_extract(videos, tmp_path, "--limit", "1") == 0
     assert run_extract(videos, tmp_path, "--l2_normalize", "0") == 2
     assert "l2_normalize 1 (now 0)" in capsys.readouterr().err
@@ -111,11 +117,15 @@ def test_temporary_files_of_killed_runs_are_removed(videos, run_extract, tmp_pat
     (tmp_path / ".c.npy.abc.tmp").write_bytes(b"half")
     (tmp_path / ".of_another_part.npy.abc.tmp").touch()
     assert run_extract(videos, tmp_path) == 0
-    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".of_another_part.npy.abc.tmp"]
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [
+        ".of_another_part.npy.abc.tmp"
+    ]
 
 
 @pytest.mark.spawn
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 def test_an_interrupted_run_gives_a_message_and_can_be_continued(
     videos, run_extract, tmp_path, number, code
 ):

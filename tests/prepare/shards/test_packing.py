@@ -10,7 +10,14 @@ from mmpt.batch import Split
 from mmpt.cli.pack import main
 from mmpt.shards.layout import read_shard_meta
 from mmpt.shards.writer import row_stream
-from tests.support.feature_files import IDS, LENGTHS, arguments, feature, naive_data, npy
+from tests.support.feature_files import (
+    IDS,
+    LENGTHS,
+    arguments,
+    feature,
+    naive_data,
+    npy,
+)
 from tests.support.paths import GOLDEN
 
 # ---- the bytes
@@ -30,7 +37,9 @@ def test_a_row_stream_writes_the_golden_files(tmp_path):
         assert path.read_bytes().startswith(wanted["npy_header"].encode("latin-1"))
 
 
-def test_default_arguments_pack_howto100m_as_a_simple_concatenation(raw, tmp_path, monkeypatch):
+def test_default_arguments_pack_howto100m_as_a_simple_concatenation(
+    raw, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/feat").mkdir(parents=True)
     (tmp_path / "data/how2").mkdir()
@@ -126,7 +135,11 @@ def test_unusable_videos_are_reported_and_left_out(raw, tmp_path, caplog, spoil)
     assert list(skipped) == IDS[:6]
     for part, reason in zip(parts, skipped.values(), strict=True):
         assert part in reason
-    assert read_shard_meta(tmp_path / "packed", Split.TRAIN) == {0: [], 1: [], 2: ["video6"]}
+    assert read_shard_meta(tmp_path / "packed", Split.TRAIN) == {
+        0: [],
+        1: [],
+        2: ["video6"],
+    }
     assert (tmp_path / "packed/train_2_data.npy").read_bytes() == naive_data([6])
 
 
@@ -146,7 +159,10 @@ def test_too_many_unusable_videos_are_an_error(raw, tmp_path, capsys):
     [
         (["--features", "/no/such"], "error: /no/such: must be a folder"),
         (["--train-list", "/no/such.lst"], "error: /no/such.lst: no such file."),
-        (["--target", "/dev/null/packed"], "error: /dev/null/packed/.packing: cannot be written"),
+        (
+            ["--target", "/dev/null/packed"],
+            "error: /dev/null/packed/.packing: cannot be written",
+        ),
         (["--shard-size=0"], "--shard-size"),
         (["--workers=0"], "--workers"),
         (["--max-missing=1.5"], "--max-missing"),
@@ -170,5 +186,7 @@ def test_only_the_named_splits_are_packed(raw, tmp_path, splits, made):
     code = main(arguments(raw, "--splits", *splits.split()))
     assert code == (0 if made else 2)
     packed = tmp_path / "packed"
-    found = {path.name.removesuffix("_meta.json") for path in packed.glob("*_meta.json")}
+    found = {
+        path.name.removesuffix("_meta.json") for path in packed.glob("*_meta.json")
+    }
     assert found == made

@@ -55,7 +55,9 @@ def test_a_damaged_shard_is_packed_again(raw, tmp_path, whole):
     assert hashes(packed) == whole
 
 
-def test_a_file_that_could_not_be_read_is_read_again_by_a_rerun(raw, tmp_path, monkeypatch):
+def test_a_file_that_could_not_be_read_is_read_again_by_a_rerun(
+    raw, tmp_path, monkeypatch
+):
     load = np.load
 
     def refused(path, **rest):
@@ -108,7 +110,9 @@ def run_and_die(raw: Path, moment: int) -> bool:
 
 
 @pytest.mark.spawn
-def test_a_run_that_was_killed_at_any_moment_is_completed_by_a_rerun(raw, tmp_path, whole):
+def test_a_run_that_was_killed_at_any_moment_is_completed_by_a_rerun(
+    raw, tmp_path, whole
+):
     packed = tmp_path / "packed"
     for moment in range(1, 100, 3):
         for path in sorted(packed.rglob("*"), reverse=True):
@@ -123,7 +127,9 @@ def test_a_run_that_was_killed_at_any_moment_is_completed_by_a_rerun(raw, tmp_pa
     assert moment > 30
 
 
-def test_a_full_disk_leaves_no_incomplete_files(raw, tmp_path, capsys, monkeypatch, whole):
+def test_a_full_disk_leaves_no_incomplete_files(
+    raw, tmp_path, capsys, monkeypatch, whole
+):
     append = RowStream.append
     num_calls = 0
 
@@ -165,7 +171,9 @@ def test_memory_holds_one_video_instead_of_a_shard(tmp_path):
     for video_id in ids:
         np.save(tmp_path / f"{video_id}.npy", features)
     tracemalloc.start()
-    packing.pack_features(tmp_path, tmp_path / "packed", Split.TRAIN, ids, shard_size=40)
+    packing.pack_features(
+        tmp_path, tmp_path / "packed", Split.TRAIN, ids, shard_size=40
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 6e6  # measured 3.2 MB for the file and the check for NaN
