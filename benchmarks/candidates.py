@@ -85,9 +85,8 @@ def measure(args: Any) -> list[Figure]:
     retriever = VectorRetriever(args.dim, args.centroids, seed=args.seed)
     build_s, _ = timed(build, retriever, vectors)
     first_s, (found, _) = timed(retriever.search, queries, args.cands)
-    index = (
-        retriever.index
-    )  # the index keeps the number of lists that this search chose
+    # The index keeps the number of lists that this search chose.
+    index = retriever.index
 
     # Later searches use the number of lists of the first one, without choosing it again.
     retriever.nprobe = retriever.last_nprobe

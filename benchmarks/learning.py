@@ -171,13 +171,11 @@ def score(data: Path, folder: Path) -> dict[str, float]:
 
 def compare_retrieval(folder: Path, seeds: list[int], ours: list[str]) -> list[Figure]:
     """Trains and scores both sides with dropout, for every seed."""
-    our_scores: dict[str, list[float]] = defaultdict(
-        list
-    )  # metric -> percentage of each seed
+    # Metric -> percentage of each seed.
+    our_scores: dict[str, list[float]] = defaultdict(list)
     padded_scores: dict[str, list[float]] = defaultdict(list)
-    our_losses: dict[str, list[float]] = defaultdict(
-        list
-    )  # stage -> held-out loss of each seed
+    # Stage -> held-out loss of each seed.
+    our_losses: dict[str, list[float]] = defaultdict(list)
     padded_losses: dict[str, list[float]] = defaultdict(list)
     sides = (
         ("ours", ours, our_losses, our_scores),

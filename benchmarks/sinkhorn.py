@@ -91,7 +91,8 @@ def measure_blocks(num_clips: int, rounds: int, sample: int) -> Figure:
     num_blocks = side * side
     rho = torch.tensor(0.4)
     errors: list[float] = []
-    draws = []  # the blocks of each round, and the positions of those that the plain side computes
+    # The blocks of each round, and the positions of those that the plain side computes.
+    draws = []
     for number in range(rounds + 1):
         generator = torch.Generator().manual_seed(number)
         blocks = torch.rand(side, side, LENGTH, LENGTH, generator=generator)

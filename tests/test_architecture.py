@@ -47,10 +47,8 @@ FORBIDDEN = {
 PUBLISHED = {
     ("models/__init__.py", "inference"),  # `from mmpt.models import MMPTModel`
     ("utils/__init__.py", "shards"),  # `from mmpt.utils import ShardedTensor`
-    (
-        "processors/dedupprocessor.py",
-        "cli",
-    ),  # `python -m mmpt.processors.dedupprocessor`
+    # `python -m mmpt.processors.dedupprocessor`.
+    ("processors/dedupprocessor.py", "cli"),
 }
 # Package -> the files of mmpt/ that may import it, by name or by path relative to mmpt/.
 CONFINED = {

@@ -33,7 +33,8 @@ PHRASES = {
     r"none such|no such thing": "none; no",
     r"nothing but": "only",
     r"one's own": "your own",
-    r"(?<!checkpoint\.)patience": "retry policy",  # `checkpoint.patience` is a key of fairseq
+    # `checkpoint.patience` is a key of fairseq.
+    r"(?<!checkpoint\.)patience": "retry policy",
     r"save for": "except for",
     r"stands?(?! for)|stood": "is; are",
     r"tells?|told": "log; report; state",

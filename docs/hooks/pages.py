@@ -109,9 +109,8 @@ def relink(
         if not target:
             path = document
         if not (ROOT / path).is_file():
-            return link[
-                0
-            ]  # an address, or a page that is generated; mkdocs checks these
+            # An address, or a page that is generated; mkdocs checks these.
+            return link[0]
         uri = PAGES.get(path) or path.removeprefix("docs/")
         if files.get_file_from_path(uri) is None:
             files.append(

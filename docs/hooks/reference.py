@@ -124,12 +124,10 @@ def class_keys(path: str, shared: type[BaseModel]) -> list[str]:
 
     A class declares them in a model `Config`, which extends the model of the section.
     """
-    rows: dict[
-        tuple[str, ...], list[str]
-    ] = {}  # cells of a key -> names of its classes
-    inner: dict[
-        str, type[BaseModel]
-    ] = {}  # path of a section among the keys -> its model
+    # Cells of a key -> names of its classes.
+    rows: dict[tuple[str, ...], list[str]] = {}
+    # Path of a section among the keys -> its model.
+    inner: dict[str, type[BaseModel]] = {}
     for registry in CLASSES.get(path, ()):
         for name in sorted(registry):
             config = getattr(registry.get(name, path), "Config", shared)

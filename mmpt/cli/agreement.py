@@ -99,9 +99,8 @@ def agree(
         store.set(f"mmpt/read/{rank}", "")
         if rank == 0:
             everyone = [f"mmpt/read/{other}" for other in range(size)]
-            with suppress(
-                RuntimeError
-            ):  # another rank has been killed, and will not answer
+            with suppress(RuntimeError):
+                # Another rank has been killed, and will not answer.
                 store.wait(everyone, timedelta(seconds=READ_S))
         raise LaunchError(
             "the processes of this job must have the same code and settings as rank 0, but these "

@@ -40,13 +40,10 @@ def choose_device(name: str | None) -> "torch.device":
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.ones(
-            1, device=device
-        ).item()  # a `meta` tensor has no value, so this refuses `meta`
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as err:  # unknown name, or a torch build without it
+        # A `meta` tensor has no value, so this refuses `meta`.
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as err:
+        # Unknown name, or a torch build without it.
         raise LaunchError(
             f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
         ) from err

@@ -118,8 +118,49 @@ def train(
     words = [yamls, *(overrides or ())]  # unknown options are among them, at any place
     options = [word for word in words if word.startswith("-")]
     paths, *settings = [word for word in words if not word.startswith("-")] or [""]
-    # All YAMLs are checked before the first one runs. Evaluations that follow one another run in
-    # one process, and share a table.
+    together = _read_yamls(paths, settings, options, jobtype, nodes)
+    every = list(chain.from_iterable(together))
+    if any(choose_job_type(jobtype, config) == SLURM for config in every):
+        _submit(every, words, jobtype, nodes, dryrun)
+        return 0
+    for number, configs in enumerate(together):
+        # Each training is a meeting of its own, on the same port.
+        meeting = replace(nodes, run_id=f"{rdzv_id}-{number}" if number else rdzv_id)
+        if configs[0].is_test:
+            code = _predict(configs, options, bool(settings), dryrun)
+        else:
+            with ExitStack() as held:
+                code = _train(
+                    configs[0], jobtype, meeting, bool(settings), dryrun, held
+                )
+            code = _report_stop(code)
+        if code:
+            return code
+    return 0
+
+
+def _read_yamls(
+    paths: str,
+    settings: Sequence[str],
+    options: Sequence[str],
+    jobtype: str | None,
+    nodes: Nodes,
+) -> list[list[RunConfig]]:
+    """Reads all YAMLs, before the first one runs.
+
+    Args:
+        paths: the files, separated by commas.
+        settings: overrides.
+        options: options that only evaluations have.
+        jobtype: the job type that was asked for.
+        nodes: the machines of the job.
+    Returns:
+        Each training, and each group of evaluations that follow one another. A group runs in one
+        process, and shares a table.
+    Raises:
+        ConfigError: a YAML has mistakes.
+        LaunchError: a YAML does not fit the other arguments.
+    """
     together: list[list[RunConfig]] = []
     for path in paths.split(","):
         if not path.endswith((".yaml", ".yml")):
@@ -129,7 +170,9 @@ def train(
         config = load_config(path, settings)
         choose_job_type(jobtype, config)
         if config.is_test and nodes.largest > 1:
-            raise LaunchError(f"--nnodes {nnodes}: evaluations run on one machine.")
+            raise LaunchError(
+                f"--nnodes {nodes.largest}: evaluations run on one machine."
+            )
         if options and not config.is_test:
             raise LaunchError(
                 f"unknown options: {' '.join(options)}; evaluations alone take `mmpt predict`'s."
@@ -138,33 +181,23 @@ def train(
             together[-1].append(config)
         else:
             together.append([config])
-    every = list(chain.from_iterable(together))
-    if any(choose_job_type(jobtype, config) == SLURM for config in every):
-        _submit(every, words, jobtype, nodes, dryrun)
-        return 0
-    for number, configs in enumerate(together):
-        # Each training is a meeting of its own, on the same port.
-        meeting = replace(nodes, run_id=f"{rdzv_id}-{number}" if number else rdzv_id)
-        with ExitStack() as held:
-            if configs[0].is_test:
-                code = _predict(configs, options, bool(settings), dryrun)
-            else:
-                code = _train(
-                    configs[0], jobtype, meeting, bool(settings), dryrun, held
-                )
-            is_training = not configs[
-                0
-            ].is_test  # an evaluation has reported an interrupt
-            if is_training and code in INTERRUPTS:
-                raise KeyboardInterrupt(code - 128)
-            if is_training and code in REQUEUED:
-                sys.stderr.write(
-                    "interrupted; run the same command again to continue\n"
-                )
-                return REQUEUE_CODE
-            if code:
-                return code
-    return 0
+    return together
+
+
+def _report_stop(code: int) -> int:
+    """Returns the exit code of the command for the exit code of a training.
+
+    If the training was asked to stop, it prints how to continue.
+
+    Raises:
+        KeyboardInterrupt: the user has stopped the training. `run_command` prints the same.
+    """
+    if code in INTERRUPTS:
+        raise KeyboardInterrupt(code - 128)
+    if code in REQUEUED:
+        sys.stderr.write("interrupted; run the same command again to continue\n")
+        return REQUEUE_CODE
+    return code
 
 
 main = Command(
@@ -220,9 +253,8 @@ def _train(
     from mmpt.cli import processes  # deferred: seconds
 
     if num_threads:
-        importlib.import_module(
-            "mmpt.cli.fairseqmmtrain"
-        )  # before processes are forked
+        # Before processes are forked.
+        importlib.import_module("mmpt.cli.fairseqmmtrain")
     os.environ[CONFIG_VARIABLE] = config_fingerprint(config)
     return processes.run("mmpt.train", command, size, nodes, num_threads=num_threads)
 
@@ -351,7 +383,8 @@ def _predict(
 
 def count_gpus() -> int:
     """Returns the number of GPUs that PyTorch can use here."""
-    import torch  # deferred: seconds, and neither predict jobs nor mistakes in a YAML need it
+    # deferred: seconds, and neither predict jobs nor mistakes in a YAML need it
+    import torch
 
     return torch.cuda.device_count()
 

@@ -101,9 +101,8 @@ class Nodes:
             # With one store for all rounds, processes that are started again would read the
             # addresses of those that have ended, and wait for them.
             os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-            os.environ.setdefault(
-                "TORCH_CPP_LOG_LEVEL", "ERROR"
-            )  # hides failed look-ups of names
+            # Hides failed look-ups of names.
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
     def launch_settings(self) -> dict[str, Any]:
         """Returns the arguments of torch's `LaunchConfig` that concern the nodes."""

@@ -85,9 +85,8 @@ def score(options: Options) -> None:
         import matplotlib  # noqa: F401
     if options.videos:
         import av  # noqa: F401
-    configs = [
-        load_config(path) for path in paths
-    ]  # reports mistakes before scoring begins
+    # Reports mistakes before scoring begins.
+    configs = [load_config(path) for path in paths]
     device = choose_device(options.device)
     tables: Tables = []
     notes: list[str] = []
@@ -128,9 +127,8 @@ def add_table(
             for name, results in columns.items():
                 last_columns[name] |= results
             return
-    copy = {
-        name: dict(results) for name, results in columns.items()
-    }  # may get more rows
+    # May get more rows.
+    copy = {name: dict(results) for name, results in columns.items()}
     tables.append((checkpoints, copy))
 
 

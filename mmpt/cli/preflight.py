@@ -61,9 +61,8 @@ def check_start(config: RunConfig) -> None:
 
     last = last_checkpoint(config)
     path = last or config.option("checkpoint", "restore_file")
-    if (
-        path is None or path == "checkpoint_last.pt"
-    ):  # that name means: in save_dir, if any
+    if path is None or path == "checkpoint_last.pt":
+        # That name means: in save_dir, if any.
         return
     if not os.path.exists(path):
         raise CheckpointError(
@@ -72,9 +71,8 @@ def check_start(config: RunConfig) -> None:
             "VideoCLIP before Norton), or download the released one as DATASET.md explains. The "
             f"demo makes its own:\n  {DEMO_COMMANDS}"
         )
-    resets = config.option(
-        "checkpoint", "reset_optimizer"
-    )  # ignored when a run continues
+    # Ignored when a run continues.
+    resets = config.option("checkpoint", "reset_optimizer")
     if last is not None:
         repair_last(Path(last))
     try:

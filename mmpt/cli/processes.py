@@ -281,11 +281,11 @@ def run_module(module: str, words: Sequence[str]) -> None:
     except Exception:
         sys.excepthook(*sys.exc_info())
         code = 1
-    _restore_signals()  # the launcher may have to end a process that waits for the others
+    # The launcher may have to end a process that waits for the others.
+    _restore_signals()
     if code not in (0, None, EXIT_CODE):
-        time.sleep(
-            2 * POLL_S
-        )  # the launcher sees first what may have caused this failure
+        # The launcher sees first what may have caused this failure.
+        time.sleep(2 * POLL_S)
     if code:
         sys.exit(code)
 

@@ -72,9 +72,8 @@ def main(words: Sequence[str], name: str | None = None) -> int:
                 sys.stderr.write(f"error: {message_of(err)}\n")
             return EXIT_CODE
         set_environment(place, on_cpu="--cpu" in command)
-        from mmpt.cli.fairseqmmtrain import (
-            train,
-        )  # deferred: seconds, unless it is forked
+        # deferred: seconds, unless it is forked
+        from mmpt.cli.fairseqmmtrain import train
 
         train([*command, *rank_flags(place, on_cpu="--cpu" in command)])
     return 0
@@ -92,9 +91,8 @@ def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
         command, settings = list(words), os.environ.get(CONFIG_VARIABLE, "")
     command = continued(command)
     if place.has_other_nodes or (is_yaml and place.size > 1):
-        store = held.enter_context(
-            nullcontext(open_store())
-        )  # the process group uses it, too
+        # The process group uses it, too.
+        store = held.enter_context(nullcontext(open_store()))
         command = agree(store, place.rank, place.size, command, settings)
     return command
 
@@ -105,9 +103,8 @@ def prepare_rank(
     """Returns the command line that rank 0 makes of a YAML and overrides, which is empty in other
     ranks, and the fingerprint of the settings. `held` keeps other jobs from the folder.
     """
-    from mmpt.cli.launch import (
-        prepare,
-    )  # deferred: not needed if the launcher has done it
+    # deferred: not needed if the launcher has done it
+    from mmpt.cli.launch import prepare
 
     path, *overrides = words
     config = load_config(path, overrides)
@@ -156,9 +153,8 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
     import torch  # deferred: seconds
 
     if on_cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = (
-            ""  # fairseq touches every GPU that it sees
-        )
+        # fairseq touches every GPU that it sees.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if place.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
             threads = max((os.cpu_count() or 1) // place.local_size, 1)
             os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -73,9 +73,8 @@ def _rows_of(config: RunConfig, results: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: there is none.
     """
-    settings = json.loads(
-        json.dumps(config.to_dict())
-    )  # tuples become lists, as in the file
+    # Tuples become lists, as in the file.
+    settings = json.loads(json.dumps(config.to_dict()))
     rows = [row for row in read_results(results) if row.get("settings") == settings]
     if not rows:
         raise DataError(

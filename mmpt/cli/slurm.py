@@ -74,9 +74,8 @@ class NodeTask:
         failure, which would make SLURM kill node 0.
         """
         job = JobEnvironment()
-        warning = signal.Signals[
-            f"SIG{job.USR_SIG}"
-        ]  # SIGUSR2, unless the user chooses another
+        # SIGUSR2, unless the user chooses another.
+        warning = signal.Signals[f"SIG{job.USR_SIG}"]
         requeue: Any = signal.getsignal(warning)  # submitit has set it
         words = [sys.executable, "-m", "mmpt", *self.words]
         if self.num_nodes > 1:
@@ -95,9 +94,8 @@ class NodeTask:
         if asked:
             process.terminate()
         code = process.wait()
-        code = (
-            code if code >= 0 else 128 - code
-        )  # as a shell reports the end by a signal
+        # As a shell reports the end by a signal.
+        code = code if code >= 0 else 128 - code
         if code and (asked or code == REQUEUE_CODE):
             if job.global_rank > 0:
                 sys.exit(0)

@@ -57,9 +57,8 @@ def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     for path, reason in needed.items():
         found: Any = values
         for key in path.split("."):
-            if not isinstance(
-                found, dict
-            ):  # a mistake of its own, or a missing section
+            if not isinstance(found, dict):
+                # A mistake of its own, or a missing section.
                 break
             found = found.get(key)
         if found is None:
@@ -98,9 +97,8 @@ def _at_least(key: str, value: Any, bound_name: str, bound: Any) -> Iterator[str
 
 
 def _check_sequences(config: RunConfig) -> Iterator[str]:
-    sequence = getattr(
-        config.loss, "sequence_contrast", None
-    )  # only some losses have it
+    # Only some losses have it.
+    sequence = getattr(config.loss, "sequence_contrast", None)
     if config.loss is None or sequence is None:
         return
     has_weight = sequence.sequence_contrast_weight is not None

@@ -139,9 +139,8 @@ def write_results(
         DataError: the file is not a results file.
     """
     path = Path(path)
-    plain = json.loads(
-        json.dumps(settings)
-    )  # as it comes back from the file, to compare with
+    # As it comes back from the file, to compare with.
+    plain = json.loads(json.dumps(settings))
     scored = [row["fingerprint"] for row in rows]
     kept = []
     with exclusive(path.with_name(f".{path.name}.lock"), "adding rows"):

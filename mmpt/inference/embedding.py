@@ -20,9 +20,8 @@ from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
 from mmpt.processors.window_aligner import window_spans
 
-if (
-    TYPE_CHECKING
-):  # the import takes seconds, and evaluations are checked without a model
+if TYPE_CHECKING:
+    # The import takes seconds, and evaluations are checked without a model.
     from mmpt.models.mmfusion import MMFusionSeparate
 
 T = TypeVar("T")

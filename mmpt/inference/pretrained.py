@@ -209,9 +209,8 @@ def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
 
 def _download(repo_id: str) -> Path:
     """Downloads a saved folder from the Hugging Face hub, and returns its local path."""
-    from huggingface_hub import (
-        snapshot_download,
-    )  # deferred: only needed for models of the hub
+    # deferred: only needed for models of the hub
+    from huggingface_hub import snapshot_download
 
     try:
         folder = snapshot_download(

@@ -214,9 +214,8 @@ class _TokenSimilarity(torch.autograd.Function):
 
         t2v_AB = text.new_zeros(num_captions, len(video), dtype=dtype)
         v2t_AB = torch.zeros_like(t2v_AB)
-        with torch.autocast(
-            text.device.type, enabled=False
-        ):  # it would multiply in half precision
+        with torch.autocast(text.device.type, enabled=False):
+            # It would multiply in half precision.
             for video_block in video_blocks:
                 unit_xD, _ = normalise_tokens(video, video_block)
                 for text_block in text_blocks:

@@ -59,9 +59,8 @@ class Clock:
         self._max_gap = int(max_gap_s / time_base)
         self._offset = -start  # added to the timestamps of this segment
         self._old_offset = self._offset  # that of the last segment of over a second
-        self._old_clock = (
-            0  # end of that segment, plus the durations of the frames since then
-        )
+        # End of that segment, plus the durations of the frames since then.
+        self._old_clock = 0
         self._segment_start = -math.inf  # no frame yet
         self._last = 0  # time of the previous frame
         self._expected = 0  # end of the previous frame

@@ -197,11 +197,8 @@ def load_s3d(weights: str | Path = S3D_WEIGHTS, words: str | Path | None = None)
     network = S3D(words)
     try:
         network.load_state_dict(state)
-    except (
-        RuntimeError,
-        TypeError,
-        AttributeError,
-    ) as err:  # other names, shapes, or no tensors
+    except (RuntimeError, TypeError, AttributeError) as err:
+        # Other names, shapes, or no tensors.
         reason = " ".join(str(err).split())
         raise CheckpointError(
             f"{path}: these are not S3D's weights ({reason[:300]} ..). {_REMEDY}"

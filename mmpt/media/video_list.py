@@ -43,9 +43,8 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     ]
 )
-_MAX_NAME_BYTES = (
-    236  # file systems allow 255, and the name of a temporary file needs 18 more
-)
+# File systems allow 255, and the name of a temporary file needs 18 more.
+_MAX_NAME_BYTES = 236
 # Unicode categories: control characters, bytes that are not UTF-8, line and paragraph separators.
 _NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
 

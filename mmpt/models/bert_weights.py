@@ -120,16 +120,13 @@ def read_bert_weights(
         bert, info = BertModel.from_pretrained(
             bert_name, config=config, output_loading_info=True
         )
-    except (
-        RuntimeError,
-        ValueError,
-    ) as err:  # transformers' errors for weights of another shape
+    except (RuntimeError, ValueError) as err:
+        # transformers' errors for weights of another shape.
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}"
         ) from err
-    except (
-        Exception
-    ) as err:  # damaged files: safetensors, torch and pickle have different errors
+    except Exception as err:
+        # Damaged files: safetensors, torch and pickle have different errors.
         if file is None and isinstance(err, OSError):
             raise _unreachable_error(bert_name, err) from err
         message = (

@@ -57,9 +57,8 @@ def check_compiler(device: torch.device) -> None:
     )
     try:
         trial(torch.ones(3, device=device))
-    except (
-        RuntimeError
-    ) as err:  # all errors of torch.compile, including those that it wraps
+    except RuntimeError as err:
+        # All errors of torch.compile, including those that it wraps.
         reason = str(err).strip().splitlines()[0]
         raise _requirement_error(
             "a C++ compiler (on a GPU Triton and a C compiler with Python's headers), but torch "

@@ -131,9 +131,8 @@ class MMFusionSeparate(nn.Module):
             "clips_per_forward", clips_per_forward, CLIPS_PER_FORWARD
         )
         bert_config = copy.deepcopy(bert_config)
-        bert_config._attn_implementation = (
-            PACKED  # which treats padded batches as "sdpa" does
-        )
+        # `PACKED` treats padded batches as "sdpa" does.
+        bert_config._attn_implementation = PACKED
         video_config = copy.deepcopy(bert_config)
         video_config.num_hidden_layers = num_hidden_video_layers
         self.video_encoder = self.video_encoder_cls(

@@ -87,9 +87,8 @@ def _choose_files(
     files = own_videos.find_captions(ids, _caption_files(folder), read_language)
     report["captions_without_video"] = [str(path) for path in files.pop(None, {})]
     chosen = {}
-    num_other: Counter[str] = (
-        Counter()
-    )  # language -> number of videos without a wanted language
+    # Language -> number of videos without a wanted language.
+    num_other: Counter[str] = Counter()
     for video_id in ids:
         candidates = files.get(video_id, {})
         used = own_videos.choose_captions(candidates, wanted)

@@ -28,16 +28,12 @@ AUDIO_SUFFIXES = {
 # `.ts` is not among them, because `tea.ts.vtt` has captions in Tsonga.
 MEDIA_SUFFIXES = (VIDEO_SUFFIXES | AUDIO_SUFFIXES) - {".ts"}
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
-CANDIDATES_PER_VIDEO = {
-    "norton": 3,
-    "videoclip": 2,
-}  # num_cands / num_video_per_batch in them
+# num_cands divided by num_video_per_batch in the recipes.
+CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}
 MIN_BATCHES = 8  # a batch has at most this fraction of all videos
 MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
-MAX_WARMUP, WARMUP_FRACTION = (
-    1000,
-    10,
-)  # updates, and at most this fraction of all updates
+# Updates, and at most this fraction of all updates.
+MAX_WARMUP, WARMUP_FRACTION = 1000, 10
 MAX_LOG_INTERVAL = 1000
 
 

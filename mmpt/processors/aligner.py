@@ -213,9 +213,8 @@ class FixedLenAligner(Aligner):
             start, end = self.video_span(video_len, low_s, high_s, rng)
             clip = Clip(first, start, last, end)
             clips.append(clip)
-        if (
-            self.config.sort_clips
-        ):  # as Norton does; VideoCLIP keeps the order of the draws
+        if self.config.sort_clips:
+            # As Norton does; VideoCLIP keeps the order of the draws.
             clips.sort()
         return clips
 

@@ -42,9 +42,8 @@ class VideoProcessor(VideoReader):
         """
         path = self.path(key)
         remedy = "Extract this video's features, or take it off the list."
-        feature = load_npy(
-            path, remedy, mmap_mode="r"
-        )  # only the seconds that are used are read
+        # Only the seconds that are used are read.
+        feature = load_npy(path, remedy, mmap_mode="r")
         shape = list(feature.shape)
         is_table = len(shape) == 2 and shape[1] == FEATURE_DIM
         if not is_table or feature.dtype not in _FLOATS:

@@ -82,9 +82,8 @@ class Plan:
         }
         # A killed process may have left a temporary file.
         remove_leftovers(path.parent, re.escape(path.name))
-        self._log_hardness(
-            path.parent / HARDNESS_LOG
-        )  # first: a plan that exists is not repeated
+        # first: a plan that exists is not repeated
+        self._log_hardness(path.parent / HARDNESS_LOG)
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
         return path

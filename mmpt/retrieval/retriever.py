@@ -222,9 +222,8 @@ class VectorRetriever:
             Positions in `ids`. The distance is infinite, or the dot product minus infinity, where
             fewer neighbours were found.
         """
-        queries_mD = np.require(
-            queries_mD, np.float32, ["C", "W"]
-        )  # torch needs them writable
+        # torch needs them writable.
+        queries_mD = np.require(queries_mD, np.float32, ["C", "W"])
         wanted = min(k, len(self))
         positions_mk, scores_mk = self._find_candidates(queries_mD, wanted)
         if self.db_type != "pq":
@@ -317,7 +316,6 @@ def _nearest(positions_mk: np.ndarray, costs_mk: np.ndarray, k: int) -> Neighbou
 
 def as_float32(vectors: np.ndarray) -> np.ndarray:
     """Returns the vectors in float32. (torch converts float16 several times faster than NumPy.)"""
-    writable = np.require(
-        vectors, requirements=["C", "W"]
-    )  # torch warns about read-only arrays
+    # torch warns about read-only arrays.
+    writable = np.require(vectors, requirements=["C", "W"])
     return torch.from_numpy(writable).float().numpy()

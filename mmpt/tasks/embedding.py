@@ -108,7 +108,8 @@ def fill_pool(
         num_workers=num_workers,
         prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # otherwise the loader would advance the global one
+        # Otherwise the loader would advance the global one.
+        generator=torch.Generator(),
     )
     waited_s = 0.0
     asked_at = time.monotonic()

@@ -103,18 +103,15 @@ class FairseqMMTask(LegacyFairseqTask):
         self.inner = Task.from_config(config, seed=args.seed)
         self.loss = self.inner.build_loss()
         self.model: nn.Module | None = None
-        self.batches: PlannedBatchIterator | None = (
-            None  # of the current epoch's training
-        )
+        # of the current epoch's training
+        self.batches: PlannedBatchIterator | None = None
         self.num_updates = 0  # completed before the current update
         self.epoch = 1
-        self.metrics_log: MetricsLog | None = (
-            None  # in the main process, from the first step on
-        )
+        # In the main process, from the first step on.
+        self.metrics_log: MetricsLog | None = None
         self.sample: dict[str, Any] = {}  # of the current step
-        self.start: tuple[float, float] | None = (
-            None  # (share of the run that is done, time)
-        )
+        # (share of the run that is done, time).
+        self.start: tuple[float, float] | None = None
         self.has_updated = False  # in this process
         self.stop = StopRequest(args.stop_signals)
         self.run = RunState(self.stop, self._is_in_any, args.save_every_minutes)

@@ -27,9 +27,8 @@ MAX_NAMED = 3
 MAX_REASON = 120
 """Largest number of characters of torch's message that an error repeats."""
 
-torch.serialization.add_safe_globals(
-    [Namespace]
-)  # for the whole process, as described above
+# For the whole process, as described above.
+torch.serialization.add_safe_globals([Namespace])
 
 
 def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
@@ -56,9 +55,8 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]
             "(`fairseq.checkpoint.restore_file` in training, `fairseq.common_eval.path` in "
             "evaluation)."
         ) from err
-    except (
-        Exception
-    ) as err:  # with damaged files torch raises almost any error, even OSError
+    except Exception as err:
+        # With damaged files torch raises almost any error, even OSError.
         if refused := re.search(r"GLOBAL ([\w.]+)", str(err)):
             raise CheckpointError(
                 f"{path}: only tensors and plain settings are read, but the file asks for "

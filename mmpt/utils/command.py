@@ -54,9 +54,8 @@ def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
     except KeyboardInterrupt as err:
         return _interrupted(stopped, *err.args)
     except Exception as err:
-        if (
-            received
-        ):  # loader workers got the signal too, and their end caused this error
+        if received:
+            # Loader workers got the signal too, and their end caused this error.
             return _interrupted(stopped, *received)
         message = _user_message(err)
         if message is None:

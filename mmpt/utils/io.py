@@ -228,10 +228,8 @@ def parse_json(text: str, name: str | Path) -> Any:
     """
     try:
         return json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as err:  # ValueError also for numbers that are too long
+    except (ValueError, RecursionError) as err:
+        # ValueError also for numbers that are too long.
         raise DataError(
             f"{name}: not valid JSON ({err}); make or download it again."
         ) from None
@@ -348,9 +346,8 @@ def load_word_array(path: str | Path) -> list[str]:
             words = (
                 _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
             )
-    except (
-        Exception
-    ) as err:  # with damaged files NumPy and pickle raise almost any error
+    except Exception as err:
+        # With damaged files NumPy and pickle raise almost any error.
         raise DataError(
             f"{path}: must be an .npy file with a 1-D array of words, but {err}."
         ) from None

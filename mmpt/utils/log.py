@@ -25,9 +25,8 @@ def setup_logging() -> None:
         datefmt="%H:%M:%S",
         level=logging.INFO,
     )
-    logging.getLogger("httpx2").setLevel(
-        logging.WARNING
-    )  # at INFO it logs every request
+    # At INFO it logs every request.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 def format_seconds(seconds: float) -> str:

@@ -45,9 +45,8 @@ class StopRequest:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         for number in self._numbers:
-            signal.signal(
-                number, lambda *_: None
-            )  # so that Python writes the number to the pipe
+            # So that Python writes the number to the pipe.
+            signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=self._ignore_in_child)
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
@@ -78,9 +77,8 @@ class StopRequest:
         Args:
             result: what has happened to the state, for the message.
         """
-        if (
-            os.environ.get("RANK", "0") == "0"
-        ):  # the same happens in all processes of a run
+        if os.environ.get("RANK", "0") == "0":
+            # The same happens in all processes of a run.
             message = f"stopped by {self.name}: {result}\n"
             with suppress(OSError):
                 os.write(2, message.encode())
@@ -114,8 +112,7 @@ def end_children() -> None:
     They block SIGTERM, with which `multiprocessing` would try to end them.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # torch's handler reports the end as an error
+        # torch's handler reports the end as an error.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         child.kill()

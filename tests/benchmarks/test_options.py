@@ -50,6 +50,5 @@ def test_a_wrong_option_is_refused(
     assert WRONG[command] in captured.err.splitlines()[-1]
     assert not captured.out
     assert not out.exists()
-    assert not list(
-        tmp_path.glob("*mmpt*")
-    )  # the folders of full_size.py and learning.py
+    # The folders of full_size.py and learning.py.
+    assert not list(tmp_path.glob("*mmpt*"))

@@ -54,9 +54,8 @@ def test_features_get_the_vectors_of_encode_video(run, folder, tmp_path, batch_s
     assert out["ids"].tolist() == ["a.x", "b", "deep/c"]
     model = MMPTModel.from_pretrained(run)
     expected = model.encode_video([folder / f"{name}.npy" for name in out["ids"]])
-    np.testing.assert_allclose(
-        out["vectors"], expected, rtol=0, atol=1e-5
-    )  # measured 1e-6
+    # Measured 1e-6.
+    np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)
     assert len(str(out["fingerprint"])) == 64
 
 

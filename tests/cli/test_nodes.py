@@ -57,11 +57,8 @@ def test_mistakes(options, message):
 def test_node_0_is_the_one_with_that_number_or_on_the_machine_of_the_endpoint():
     assert ONE_NODE.leads
     for rank, host, leads in (
-        (
-            0,
-            "elsewhere.invalid",
-            True,
-        ),  # an address that this machine does not know as its own
+        # An address that this machine does not know as its own.
+        (0, "elsewhere.invalid", True),
         (1, HERE, False),
         (None, HERE, True),
         (None, "elsewhere.invalid", False),

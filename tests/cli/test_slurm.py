@@ -124,11 +124,8 @@ def test_a_training_is_submitted_and_the_user_is_told_how_to_follow_it(
             3,
             3 * 5,
         ),
-        (
-            [RELEASED, "--jobtype", "slurm", "task_type=null"],
-            8,
-            8 * 5,
-        ),  # `slurm_config: big`
+        # `slurm_config: big`.
+        ([RELEASED, "--jobtype", "slurm", "task_type=null"], 8, 8 * 5),
         ([RELEASED, "--jobtype", "sweep_small"], 2, 2 * 5),
         ([RELEASED, "slurm.gpus_per_node=0"], 1, 5),
         ([RELEASED, "slurm.gpus_per_node=0", "slurm.processes_per_node=6"], 6, 6 * 5),

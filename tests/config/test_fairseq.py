@@ -106,9 +106,8 @@ def test_the_released_yamls_have_the_optimizer_under_optimization() -> None:
     found, problems = parse(optimization=options)
     assert (found, problems) == ({"optimization": options}, [])
     assert list(found["optimization"]) == list(options)  # the order of the command line
-    assert (
-        str(found["optimization"]["total_num_update"]) == "1000000"
-    )  # a float in fairseq
+    # A float in fairseq.
+    assert str(found["optimization"]["total_num_update"]) == "1000000"
 
 
 def test_every_bound_is_of_an_option_and_allows_its_default() -> None:

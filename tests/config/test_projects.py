@@ -68,9 +68,8 @@ def test_videoclip_pretraining_equals_the_released_yaml() -> None:
     golden = json.loads((GOLDEN / "config_mmpt.json").read_text())
     for name in ("how2", "how2_pretrain"):
         ours = read_yaml(f"projects/retri/videoclip/{name}.yaml")
-        assert (
-            ours.pop("infer_scale") == 16
-        )  # our key; the release has this number in its code
+        # Our key; the release has this number in its code.
+        assert ours.pop("infer_scale") == 16
         assert ours == golden["generated projects/retri/videoclip/how2.yaml"]
 
 

@@ -77,9 +77,8 @@ def test_mutations_are_named(tmp_path) -> None:
         dotted = ".".join([*sections, key])
         kind = rng.choice(["misspelt", "mapping", "negative"])
         is_number = type(section[key]) in (int, float)
-        if (
-            kind == "negative" and is_number and not key.startswith("keep_")
-        ):  # -1 keeps all
+        if kind == "negative" and is_number and not key.startswith("keep_"):
+            # -1 keeps all.
             section[key] = -1 - section[key]
             expected = f"`{dotted}` must be "
         elif kind == "misspelt":

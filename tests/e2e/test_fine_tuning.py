@@ -102,9 +102,8 @@ def test_msrvtt(files: Path, tmp_path: Path) -> None:
     overrides = small(files, "msrvtt", **MSRVTT)
     batches = [ONE_EPOCH, "fairseq.dataset.batch_size=64"]
     log, changed = tune(f"{NORTON}/vtt_ft.yaml", tmp_path, [*overrides, *batches])
-    assert re.search(
-        r"num_updates 3\b", log
-    )  # 8 videos, 20 times each, in batches of 64
+    # 8 videos, 20 times each, in batches of 64.
+    assert re.search(r"num_updates 3\b", log)
     assert re.search(r"\| train \| .*clip_caption ", log)
     assert re.search(r"\| valid \| .*loss ", log)
     assert any("LayerNorm" not in name for name in changed)  # all weights are trained
@@ -165,9 +164,8 @@ def test_youcook(files: Path, tmp_path: Path) -> None:
 def test_coin_trains_a_new_head_and_scores_it(files: Path, tmp_path: Path) -> None:
     common = small(files, "coin", vfeat_dir="coin_feature_fps30_512")
     splits = small(files, "coin", train_path="COIN.json", val_path="COIN.json")
-    two = (
-        "fairseq.optimization.max_epoch=2"  # the learning rate of the first update is 0
-    )
+    # The learning rate of the first update is 0.
+    two = "fairseq.optimization.max_epoch=2"
     log, changed = tune(f"{NORTON}/coin_ft.yaml", tmp_path, [*common, *splits, two])
     head = [f"video_encoder.classifier.{name}" for name in ("bias", "weight")]
     assert f"kept the model's own {', '.join(head)}" in log
@@ -184,9 +182,8 @@ def test_coin_trains_a_new_head_and_scores_it(files: Path, tmp_path: Path) -> No
     with pytest.raises(
         CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"
     ):
-        score(
-            f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests
-        )  # has no trained classifier
+        # Has no trained classifier.
+        score(f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests)
 
 
 # The files of `write_crosstask` have the names of the keys.

@@ -52,9 +52,8 @@ def test_a_compiled_bfloat16_run_learns_and_continues_eagerly(
 ) -> None:
     half = "fairseq.common.bf16=true"
     (first,) = train(corpus, tmp_path, half, "model.compile=true", ONE_EPOCH)
-    assert first == pytest.approx(
-        8.701, abs=0.05
-    )  # float32 gives 8.701; measured 8.715
+    # float32 gives 8.701; measured 8.715
+    assert first == pytest.approx(8.701, abs=0.05)
     (second,) = train(
         corpus, tmp_path, half, "fairseq.optimization.max_epoch=2", resume=True
     )

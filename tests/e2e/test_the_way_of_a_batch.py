@@ -91,8 +91,7 @@ def test_the_page_names_the_files_of_a_step(entered: dict[str, list[str]]) -> No
 
 def test_the_page_names_the_files_of_the_refresh(entered: dict[str, list[str]]) -> None:
     sections = named_files()
-    built = set(
-        sections["From the command to the training process"]
-    )  # a data set of its own
+    # A data set of its own.
+    built = set(sections["From the command to the training process"])
     more = set(entered["refresh"]) - set(entered["step"]) - built
     assert set(sections["The refresh"]) == more

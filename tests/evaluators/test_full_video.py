@@ -47,9 +47,8 @@ def test_alignment_scores_equal_a_loop(
         for j, block in enumerate(row):
             distance = -block.astype(np.float64) * longest**2 / block.size
             expected[i, j] = naive_warping.score(distance, kind, form, longest, longest)
-    np.testing.assert_allclose(
-        result, expected, rtol=1e-6, atol=1e-5
-    )  # 8.7e-6 of 164: float32
+    # 8.7e-6 of 164: float32.
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +57,8 @@ def test_alignment_scores_equal_a_loop(
 def test_scores_of_pairs_do_not_depend_on_how_many_are_scored_at_a_time(
     cells_per_chunk: int, most_pairs: int
 ) -> None:
-    lengths = LENGTHS[
-        0
-    ]  # at most two paragraphs and two videos of a length, padded to 36 cells
+    # At most two paragraphs and two videos of a length, padded to 36 cells.
+    lengths = LENGTHS[0]
     scores = random_scores(lengths, 3)
     num_pairs = []
 

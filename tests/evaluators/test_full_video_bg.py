@@ -55,9 +55,8 @@ def test_alignment_scores_equal_a_loop(
     expected = []
     for row in blocks_of(scores, captions, windows):
         expected.append([loop_score(block, kind, form, *lengths.most) for block in row])
-    np.testing.assert_allclose(
-        result, expected, rtol=1e-6, atol=1e-5
-    )  # 3.1e-5 of 999: float32
+    # 3.1e-5 of 999: float32.
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)
 
 
 def test_the_nearest_windows_are_kept_in_time_order() -> None:

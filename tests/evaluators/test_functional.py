@@ -109,9 +109,8 @@ def test_chance_is_the_mean_over_random_scores(num: int) -> None:
         runs.append(retrieval_metrics(ranks))
     for name, expected in chance_metrics(num).items():
         values = np.array([run[name] for run in runs])
-        error = (
-            4 * values.std() / np.sqrt(len(values))
-        )  # four standard errors; the worst is 2.8
+        # Four standard errors; the worst is 2.8.
+        error = 4 * values.std() / np.sqrt(len(values))
         assert values.mean() == pytest.approx(expected, abs=error + 1e-12), name
 
 

@@ -50,9 +50,8 @@ def test_each_setting_changes_the_identity_of_a_run() -> None:
         Run.of(Arm("one", "One", {"nprobe": 1}, yaml=START.yaml), DEMO, 0),
     ]
     assert len({run.key for run in runs}) == len(runs)
-    assert (
-        len({run.arm_key for run in runs}) == len(runs) - 1
-    )  # seeds 0 and 1 are one arm
+    # Seeds 0 and 1 are one arm.
+    assert len({run.arm_key for run in runs}) == len(runs) - 1
 
 
 def test_norton_starts_from_videoclip_on_the_same_corpus_and_seed() -> None:

@@ -44,9 +44,8 @@ def test_the_release_has_the_constants_0_and_3(scores: Scores) -> None:
     by_dtw = dtw(scores.values, scores.lengths, background=background)
     by_otam = otam(scores.values, scores.lengths, background=background)
     moved = pair_scores(scores, "DTW", 3.0 if background else 0.0)
-    np.testing.assert_allclose(
-        moved, by_dtw, rtol=1e-5, atol=1e-4
-    )  # sums in another order
+    # Sums in another order.
+    np.testing.assert_allclose(moved, by_dtw, rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(pair_scores(scores, "OTAM", 0.0), by_otam)
 
 

@@ -71,9 +71,8 @@ def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
     write_results(results, ("control", "batch", "noise"))
     assert main(["--page", str(page), "--results", str(results)]) == 0
     text = page.read_text()
-    assert MARKED.sub(r"\1\4", text) == MARKED.sub(
-        r"\1\4", PAGE_TEXT
-    )  # the rest is the same
+    # The rest is the same.
+    assert MARKED.sub(r"\1\4", text) == MARKED.sub(r"\1\4", PAGE_TEXT)
     assert "Old text." not in text
     # Arm 2 (Norton) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
     assert "| I: G and a bucket of 30 % (Norton), against A | +0.0 ± 1.0 |" in text
@@ -107,7 +106,6 @@ def test_the_page_of_the_docs_has_all_experiments() -> None:
         for experiment in EXPERIMENTS
         for corpus in experiment.corpora
     }
-    assert marks - wanted == {
-        ("control", "youcook2")
-    }  # needs a file that is not shipped
+    # Needs a file that is not shipped.
+    assert marks - wanted == {("control", "youcook2")}
     assert wanted <= marks

@@ -11,9 +11,8 @@ from mmpt.inference.alignment import align_sentences, monotone_peaks, span_aroun
 def test_monotone_peaks_are_the_best_of_all_orders():
     rng = np.random.default_rng(0)
     for _ in range(30):
-        plan = rng.integers(0, 5, size=(4, 6)).astype(
-            float
-        )  # small integers: many ties
+        # Small integers: many ties.
+        plan = rng.integers(0, 5, size=(4, 6)).astype(float)
         choices = itertools.combinations_with_replacement(range(6), 4)
         best = max(
             sum(plan[row, second] for row, second in enumerate(choice))

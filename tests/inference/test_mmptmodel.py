@@ -84,9 +84,8 @@ def test_a_long_video_is_the_mean_of_its_windows_weighted_by_length(model, batch
             window = rows[start : start + F]
             pooled, _ = embed_by_hand(model, window)
             total += len(window) * pooled
-        torch.testing.assert_close(
-            vector, total / len(rows), rtol=0, atol=1e-5
-        )  # measured 2e-6
+        # Measured 2e-6.
+        torch.testing.assert_close(vector, total / len(rows), rtol=0, atol=1e-5)
 
 
 def test_one_video_can_be_given_in_many_forms(model, tmp_path):
@@ -139,9 +138,8 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
             cosine = torch.cosine_similarity(text, state, dim=0)
             cosines[second].append(cosine.item())
     wanted = [np.mean(values) for values in cosines]
-    np.testing.assert_allclose(
-        result.similarity[1], wanted, rtol=0, atol=1e-5
-    )  # measured 3e-7
+    # Measured 3e-7.
+    np.testing.assert_allclose(result.similarity[1], wanted, rtol=0, atol=1e-5)
     for (start, end), row in zip(result.spans, result.plan, strict=True):
         assert start <= row.argmax() < end
 

@@ -116,12 +116,10 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
     joined = select(0, sum(rows))
     for config, (loss, gradients) in zip(CONFIGS, results, strict=True):
         expected_loss, expected = run(config, joined)
-        torch.testing.assert_close(
-            loss, expected_loss, rtol=0, atol=1e-12
-        )  # measured 0
-        torch.testing.assert_close(
-            gradients, expected, rtol=0, atol=1e-12
-        )  # measured 1e-15
+        # Measured 0.
+        torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)
+        # Measured 1e-15.
+        torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)
         for gradient in expected:
             is_bias = gradient.dim() == 1  # which may cancel
             assert is_bias or gradient.abs().max() > 1e-4
@@ -129,10 +127,8 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
 
 def refused_in_process(world: World, folder: Path) -> None:
     """Writes the messages of the losses that have sequences."""
-    rows = [
-        6,
-        10,
-    ]  # 16 clips make 4 sequences, but the second would have clips of both processes
+    # 16 clips make 4 sequences, but the second would have clips of both processes.
+    rows = [6, 10]
     batch = select(0, rows[world.rank])
     messages = []
     for config in CONFIGS[:2]:

@@ -205,9 +205,8 @@ def test_null_removes_the_sequence_term(config: MMContraLoss.Config) -> None:
 
 def test_bucket_value_is_at_least_the_smallest_similarity() -> None:
     matrix = torch.diag(torch.tensor([0.5, 0.2, 0.9]))
-    assert (
-        bucket_value(matrix, 0.3) == 0.2
-    )  # int(0.3 * 3) = 0 in the released code, an error there
+    # Int(0.3 * 3) = 0 in the released code, an error there.
+    assert bucket_value(matrix, 0.3) == 0.2
     assert bucket_value(matrix, 0.7) == 0.5
     assert bucket_value(matrix, 1.0) == 0.9
 

@@ -12,12 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpt.losses.tokenscore import token_similarity
 
-SHAPES = [
-    (1, 1, 1, 1, 3),
-    (5, 3, 4, 6, 2),
-    (7, 12, 9, 5, 8),
-    (16, 16, 6, 8, 5),
-]  # A, B, T, V, D
+# A, B, T, V, D.
+SHAPES = [(1, 1, 1, 1, 3), (5, 3, 4, 6, 2), (7, 12, 9, 5, 8), (16, 16, 6, 8, 5)]
 
 
 class Inputs(NamedTuple):
@@ -118,9 +114,8 @@ def test_scores_and_gradients_equal_the_definition(
         *ours, alpha=alpha, masked_outer_sum=released, tile_bytes=512
     )
     expected = dense(theirs, alpha, released)
-    torch.testing.assert_close(
-        scores, expected, rtol=1e-11, atol=1e-12
-    )  # measured: 1e-14
+    # measured: 1e-14
+    torch.testing.assert_close(scores, expected, rtol=1e-11, atol=1e-12)
 
     generator = torch.Generator().manual_seed(9)
     weights = torch.randn(2, *shape[:2], generator=generator, dtype=torch.float64)
@@ -189,9 +184,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     assert scores.dtype == torch.float32
     doubles = inputs._replace(text=inputs.text.double(), video=inputs.video.double())
     exact = torch.stack(paper(doubles))
-    torch.testing.assert_close(
-        scores, exact.float(), rtol=5e-6, atol=1e-6
-    )  # measured: 1.2e-6
+    # measured: 1.2e-6
+    torch.testing.assert_close(scores, exact.float(), rtol=5e-6, atol=1e-6)
 
     scores.sum().backward()
     assert inputs.text.grad.dtype == dtype

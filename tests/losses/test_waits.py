@@ -84,9 +84,8 @@ def test_norton_loss_waits_for_the_device_twice(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))
-    loss(
-        **norton_batch()
-    ).total.backward()  # without what happens only in the first call
+    # Without what happens only in the first call.
+    loss(**norton_batch()).total.backward()
     with Waits(monkeypatch) as waits:
         loss(**norton_batch()).total.backward()
     # Once for the numbers of tokens, once for the check that the loss is finite.

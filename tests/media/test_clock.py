@@ -18,9 +18,8 @@ from tests.support.videos import TIME_BASE, Clip, regular_times, truncate, write
 GROUP = 10  # frames with the same grey level
 SEGMENT = 60  # frames of a segment: 2 s
 HOUR = 3600
-WRAP_S = Fraction(
-    2**33, 90_000
-)  # the 33-bit clock of MPEG-TS, in units of 1/90,000 s, wraps here
+# The 33-bit clock of MPEG-TS, in units of 1/90,000 s, wraps here.
+WRAP_S = Fraction(2**33, 90_000)
 
 
 def write_segment(
@@ -189,22 +188,13 @@ B = list(range(100, 200))
     [
         (A + A + A, range(300), [10, 20]),
         (A + list(range(5000, 5100)), range(200), [10]),  # 490 s ahead
-        (
-            A + list(range(3000, 3100)),
-            A + list(range(3000, 3100)),
-            [],
-        ),  # a gap of 290 s
-        (
-            A + list(range(50, 150)),
-            A + list(range(50, 150)),
-            [],
-        ),  # half the segment overlaps
+        # A gap of 290 s.
+        (A + list(range(3000, 3100)), A + list(range(3000, 3100)), []),
+        # Half the segment overlaps.
+        (A + list(range(50, 150)), A + list(range(50, 150)), []),
         (A + list(range(49, 149)), range(200), [10]),
-        (
-            A + B + list(range(99, 199)),
-            range(300),
-            [20],
-        ),  # more than 10 s is not an overlap
+        # More than 10 s is not an overlap.
+        (A + B + list(range(99, 199)), range(300), [20]),
         # One frame with a wrong timestamp, a run of them, and an inserted segment.
         ([*A, 3, *B[1:]], range(200), []),
         ([*A, 9000, *B[1:]], range(200), []),

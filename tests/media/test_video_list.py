@@ -48,11 +48,8 @@ def test_paths_of_a_list_may_be_relative_to_its_folder(tmp_path, monkeypatch):
     lines = tmp_path / "there" / "videos.lst"
     lines.write_text(f"{tmp_path}/here/a.mp4\n\nb.mp4\nmissing.mp4\n")
     videos = find_videos([lines], "f")
-    assert ids_of(videos) == [
-        "a",
-        "b",
-        "missing",
-    ]  # a missing file is reported when it is opened
+    # A missing file is reported when it is opened.
+    assert ids_of(videos) == ["a", "b", "missing"]
     assert [job.video.exists() for job in videos.jobs] == [True, True, False]
     monkeypatch.chdir(tmp_path / "here")
     lines.write_text("a.mp4\n")

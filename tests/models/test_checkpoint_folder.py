@@ -47,12 +47,10 @@ def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(
     write(last, 9)
     write(tmp_path / "checkpoint_previous.pt", 8)
     write(tmp_path / "checkpoint1.pt", 5)
-    write(
-        tmp_path / "checkpoint_1_8.pt", 10, value=float("nan")
-    )  # whole, but of no use
-    os.utime(
-        tmp_path / "checkpoint_previous.pt", (0, 0)
-    )  # times of a copy mean nothing
+    # Whole, but of no use.
+    write(tmp_path / "checkpoint_1_8.pt", 10, value=float("nan"))
+    # Times of a copy mean nothing.
+    os.utime(tmp_path / "checkpoint_previous.pt", (0, 0))
     damage(last)
     bad = last.read_bytes()
     repair_last(last)

@@ -66,9 +66,8 @@ def test_compiled_training_equals_eager_training_and_compiles_once(
         rest, gradients = updates(compiled, range(1, 6))
     assert counters["stats"]["unique_graphs"] == graphs
     assert first + rest == pytest.approx(wanted, rel=1e-12)  # measured 1e-15
-    torch.testing.assert_close(
-        gradients, wanted_gradients, rtol=1e-9, atol=1e-12
-    )  # measured
+    # Measured.
+    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-9, atol=1e-12)
     eager.load_state_dict(compiled.state_dict())
 
 

@@ -83,9 +83,8 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
     classifier = head(MMFusionSeparateActionSegmentation).video_encoder.classifier
     assert isinstance(classifier, nn.Linear)
     assert classifier.weight.shape == (779, 8)
-    assert float(classifier.weight.detach().std()) == pytest.approx(
-        0.02, rel=0.05
-    )  # 6232 draws
+    # 6232 draws.
+    assert float(classifier.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert not classifier.bias.detach().any()
 
 

@@ -43,9 +43,8 @@ def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> 
     model, clips = towers(std=0.3, intermediate_size=4 * WIDTH), draw(16)
     if layernorm_only:
         freeze_all_but_layernorm(model)
-    mask = torch.ones_like(
-        clips["cmasks"]
-    )  # no padding, because it would be stored too
+    # No padding, because it would be stored too.
+    mask = torch.ones_like(clips["cmasks"])
     positions = torch.arange(SLOTS).expand_as(mask)
     found = saved_bytes(
         model,

@@ -63,9 +63,8 @@ def test_operations_of_a_step_equal_torchs_count(frozen: bool) -> None:
     if frozen:
         freeze_all_but_layernorm(model)
     for tower in (model.video_encoder.bert, model.text_encoder):
-        tower.set_attn_implementation(
-            "eager"
-        )  # torch counts plain matrix products on any device
+        # torch counts plain matrix products on any device.
+        tower.set_attn_implementation("eager")
     batch = draw(6)
     cmasks = torch.ones_like(batch["cmasks"])
     vmasks = torch.ones_like(batch["vmasks"])

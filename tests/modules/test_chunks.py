@@ -67,9 +67,8 @@ def test_chunks_give_the_values_and_gradients_of_one_pass(
     tower.rows = []
     found = results(tower, run_chunks(tower, size, *inputs()))
     assert tower.rows == calls  # backward computes chunks again, the last one first
-    torch.testing.assert_close(
-        found, expected, rtol=1e-13, atol=1e-13
-    )  # measured 2e-14
+    # Measured 2e-14.
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
 
 
 def test_recomputation_repeats_the_dropout_masks() -> None:
@@ -239,9 +238,8 @@ def test_loss_and_gradients_are_those_of_the_smaller_chunk(
     found = train(model, seeds)
     assert model.chunk_in_training.size(NUM, CPU) == FITS  # after 24 and 12
     torch.testing.assert_close(found, train(own_towers(FITS), seeds), rtol=0, atol=0)
-    assert any(
-        gradient is None for gradient in found[1]
-    )  # of BERT's poolers, as without retries
+    # of BERT's poolers, as without retries
+    assert any(gradient is None for gradient in found[1])
 
 
 @pytest.mark.parametrize("in_backward", [False, True])

@@ -108,9 +108,8 @@ def test_intermediate_values(case: str) -> None:
     np.testing.assert_allclose(blocks, golden["fused_clip_logit_blocks"], rtol=1e-6)
     scale = torch.tensor(LOG_SCALE, dtype=torch.float64).exp()
     logits = paragraph_logits(config, scale, fused)
-    np.testing.assert_allclose(
-        logits, golden["sequence_logits"], rtol=1e-7
-    )  # measured: 9.5e-9
+    # measured: 9.5e-9
+    np.testing.assert_allclose(logits, golden["sequence_logits"], rtol=1e-7)
 
 
 @by_case

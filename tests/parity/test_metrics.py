@@ -38,9 +38,8 @@ FULL_VIDEO_CASES = {
 
 
 def outputs_of(scores: np.ndarray, video_ids: list[str]) -> RetrievalOutputs:
-    rows = scores.astype(
-        np.float32
-    )  # the product with the identity gives exactly these scores
+    # The product with the identity gives exactly these scores.
+    rows = scores.astype(np.float32)
     clips = [ClipId(video_id) for video_id in video_ids]
     return RetrievalOutputs(
         pooled_text=rows, pooled_video=np.eye(len(rows), dtype=np.float32), clips=clips
@@ -66,9 +65,8 @@ def test_retrieval_metric() -> None:
     [("qa", "QAMetric", "acc"), ("coin", "COINActionSegmentationMetric", "frame_acc")],
 )
 def test_accuracies(kind: str, metric: str, number: str) -> None:
-    scores = np.eye(1000)[
-        ARRAYS[f"{kind}_outputs"]
-    ]  # the recorded prediction has the best score
+    # The recorded prediction has the best score.
+    scores = np.eye(1000)[ARRAYS[f"{kind}_outputs"]]
     accuracy = shared_credit(scores, ARRAYS[f"{kind}_targets"]).mean()
     assert accuracy == pytest.approx(RESULTS[metric][number], abs=1e-12)
 
@@ -174,9 +172,8 @@ def test_moment_metric() -> None:
 def test_merged_windows() -> None:
     golden = arrays("downstream")
     ours = average_windows(golden["coin_window_logits"], window_spans(37, 8, 16))
-    np.testing.assert_allclose(
-        ours, golden["coin_merged_logits"], rtol=1e-6
-    )  # measured 0
+    # Measured 0.
+    np.testing.assert_allclose(ours, golden["coin_merged_logits"], rtol=1e-6)
 
 
 def test_crosstask_recall() -> None:

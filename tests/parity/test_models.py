@@ -204,9 +204,8 @@ def test_float64_outputs_equal_the_release_to_ten_digits():
         caps=caps, cmasks=caps != 0, vfeats=vfeats, vmasks=vmasks, video_id=["a", "b"]
     )
     dummy_caps = torch.tensor([[101, 102, 0, 102]]).repeat(2, 1)
-    dummy_masks = torch.tensor([[False, True, False, True]]).repeat(
-        2, 1
-    )  # the [CLS] key is masked
+    # The [CLS] key is masked.
+    dummy_masks = torch.tensor([[False, True, False, True]]).repeat(2, 1)
     ours = {
         "pooled_video": out["pooled_video"][:, :3],
         "pooled_text": out["pooled_text"][:, :3],

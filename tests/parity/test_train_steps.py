@@ -78,16 +78,14 @@ def test_steps_equal_the_release(tag, kind, loss_rtol):
             recorded = golden[f"{case}_grad0_norm_per_param"][
                 ~golden[f"{case}_grad0_is_none"]
             ]
-            np.testing.assert_allclose(
-                first, recorded, rtol=1e-3, atol=1e-6
-            )  # measured 2e-6
+            # Measured 2e-6.
+            np.testing.assert_allclose(first, recorded, rtol=1e-3, atol=1e-6)
         rows.append(row)
     losses, norms, rates = np.array(rows).T
     # Measured 3e-7, 1.3e-5.
     np.testing.assert_allclose(losses, golden[f"{case}_loss"], rtol=loss_rtol)
-    np.testing.assert_allclose(
-        norms, golden[f"{case}_gnorm"], rtol=1e-3
-    )  # measured 4e-6, 5.4e-4
+    # Measured 4e-6, 5.4e-4.
+    np.testing.assert_allclose(norms, golden[f"{case}_gnorm"], rtol=1e-3)
     np.testing.assert_allclose(rates, golden[f"{case}_lr"], rtol=1e-12)
     if tag == "ln":
         after = torch.cat([p.detach().flatten() for p in trained])

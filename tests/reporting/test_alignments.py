@@ -62,9 +62,8 @@ def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
             f"{video}: {len(words)} sentences, {len(features)} s, mean"
         )
         *_, shown = title.split()
-        assert float(shown) == pytest.approx(
-            np.mean(overlaps), abs=0.006
-        )  # two decimals
+        # Two decimals.
+        assert float(shown) == pytest.approx(np.mean(overlaps), abs=0.006)
         assert words[0][:20] in svg
 
 
@@ -78,9 +77,8 @@ def test_only_the_part_of_the_video_with_sentences_is_shown(run: Run) -> None:
     )
     alignments, _ = pictures(made.outputs, scored)
     first, second = alignments.data["figures"]
-    assert first.startswith(
-        "one: 4 sentences, 51 s, mean overlap"
-    )  # the last one ends at 50 s
+    # The last one ends at 50 s.
+    assert first.startswith("one: 4 sentences, 51 s, mean overlap")
     assert second.startswith("two: 4 sentences, 51 s, mean overlap")
 
 

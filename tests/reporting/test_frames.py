@@ -38,24 +38,16 @@ def colour_at(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("second", "colour"),
-    [
-        (0.0, 0),
-        (0.5, 0),
-        (1.5, 1),
-        (3.2, 3),
-        (5.9, 5),
-        (60.0, 5),
-        (None, 3),
-    ],  # None: the middle
+    # None: the middle
+    [(0.0, 0), (0.5, 0), (1.5, 1), (3.2, 3), (5.9, 5), (60.0, 5), (None, 3)],
 )
 def test_the_frame_at_a_time_is_returned(
     videos: Path, second: float | None, colour: int
 ) -> None:
     picture = np.array(read_frame(videos / "wide.mp4", second))
     assert picture.shape == (112, 149, 3)
-    np.testing.assert_allclose(
-        colour_at(picture), COLOURS[colour], atol=12
-    )  # 6: encoding
+    # 6: encoding
+    np.testing.assert_allclose(colour_at(picture), COLOURS[colour], atol=12)
     # The corner is black.
     np.testing.assert_allclose(picture[:20, :20].mean(axis=(0, 1)), 0, atol=12)
 

@@ -60,9 +60,8 @@ def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None
     assert f"“{NASTY}” right clip at rank 12" in failures
     assert "video1, 10 to 18 s" in failures
     assert NASTY not in html  # only escaped
-    assert (
-        "clip, text to video, R@1 8.3 82.5 91.7" in words
-    )  # chance 1/12, and the two checkpoints
+    # Chance 1/12, and the two checkpoints.
+    assert "clip, text to video, R@1 8.3 82.5 91.7" in words
 
 
 def test_only_the_first_queries_of_a_large_test_set_are_ranked() -> None:
@@ -82,9 +81,8 @@ def test_a_clip_with_the_same_caption_is_marked(tmp_path: Path) -> None:
 
 def test_a_lone_surrogate_in_a_caption_is_replaced(tmp_path: Path) -> None:
     run = retrieval()
-    items = [
-        (key, "broken \ud83d caption") for key, _ in run.test_items()
-    ]  # as JSON may hold it
+    # As JSON may hold it.
+    items = [(key, "broken \ud83d caption") for key, _ in run.test_items()]
     _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
     assert "broken ? caption" in words
 

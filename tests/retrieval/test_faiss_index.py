@@ -20,9 +20,8 @@ def known_lists():
     vectors[80:95, 0] = np.linspace(6, 10, 15)
     vectors[95:100, 0] = np.linspace(16, 18, 5)
     vectors[100:200, 0] = 33
-    vectors[200:, 1] = (
-        31  # in the first list, but farther away than the neighbours in the third
-    )
+    # In the first list, but farther away than the neighbours in the third.
+    vectors[200:, 1] = 31
     queries = np.zeros((40, DIM), np.float32)
     queries[:, 2] = np.linspace(0, 1, 40)
     return build(vectors, cent=4, centroids=centroids).index, queries
@@ -59,9 +58,8 @@ def recall_of(index, queries, true, num_probes):
 
 def test_all_queries_reach_the_recall_in_19_of_20_samples():
     rng = np.random.default_rng(0)
-    spread = rng.uniform(
-        0.2, 3, (2000, 1)
-    )  # so the neighbours of queries differ in their distance
+    # So the neighbours of queries differ in their distance.
+    spread = rng.uniform(0.2, 3, (2000, 1))
     directions = rng.standard_normal((2000, 8))
     vectors = (spread * directions).astype(np.float32)
     index = build(vectors, cent=30, examples_per_cent_to_train=2000).index

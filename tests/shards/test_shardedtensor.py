@@ -143,9 +143,8 @@ def test_missing_files_and_python_objects_are_errors(stem):
 
 def test_a_failed_save_keeps_the_old_files(stem):
     shard = ShardedTensor.from_list(ROWS[:1])
-    shard.starts = np.array(
-        ["x"]
-    )  # cannot be written; this fails after the data was written
+    # Cannot be written; this fails after the data was written.
+    shard.starts = np.array(["x"])
     with pytest.raises(ValueError, match="invalid literal"):
         shard.save(stem)
     assert ShardedTensor.load(stem).lengths().tolist() == [2, 0, 4]
@@ -166,9 +165,8 @@ def test_each_shard_is_opened_once_and_keeps_no_file_descriptor(tmp_path, monkey
             shard = open_shard(str(tmp_path / f"s{number}"))
             assert shard[2].sum() == 12
     assert len(opened) == 80
-    assert (
-        len(os.listdir("/proc/self/fd")) - before <= 0
-    )  # would be 80 with NumPy's own maps
+    # Would be 80 with NumPy's own maps.
+    assert len(os.listdir("/proc/self/fd")) - before <= 0
     ShardedTensor.from_list(ROWS[:1]).save(tmp_path / "s0")
     assert len(open_shard(str(tmp_path / "s0"))) == 1
 

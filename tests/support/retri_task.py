@@ -16,7 +16,8 @@ def make_task(
     corpus: Path, save_dir: Path, *more: str, videos_at_once: int = 3
 ) -> VideoRetriTask:
     """Return a task for `corpus` (32 videos, batches of 4), with settings changed by `more`."""
-    few = f"clips_per_forward={CLIPS * videos_at_once + 5}"  # of a fourth video, not all fit
+    # of a fourth video, not all fit
+    few = f"clips_per_forward={CLIPS * videos_at_once + 5}"
     own = ["fairseq.dataset.num_workers=0", few, *more]
     return VideoRetriTask(
         load_config(VIDEOCLIP, [*corpus_overrides(corpus, save_dir), *own])

@@ -102,9 +102,8 @@ def test_a_video_with_more_clips_than_fit_is_embedded_in_parts(
         vectors.append(embedding.embed(model, batch, CLIPS))
     in_parts, at_once_1D = vectors
     assert len(passes) == 3 + 1
-    torch.testing.assert_close(
-        in_parts, at_once_1D, rtol=0, atol=1e-5
-    )  # measured: 5e-7
+    # measured: 5e-7
+    torch.testing.assert_close(in_parts, at_once_1D, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -169,9 +168,8 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
 ) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task)
-    watch_model(
-        model, 6, KeyboardInterrupt
-    )  # the first pass is for the width of a vector
+    # The first pass is for the width of a vector.
+    watch_model(model, 6, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         task.refresh(model, 1, World())
     assert len(vector_files(tmp_path)) == 1

@@ -63,11 +63,8 @@ def values_of(epoch_iterator: PlannedBatchIterator) -> list[int]:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
     data = PlannedValues()
-    for epoch in (
-        1,
-        2,
-        3,
-    ):  # fairseq makes one iterator per epoch: the data set forbids reuse
+    for epoch in (1, 2, 3):
+        # fairseq makes one iterator per epoch: the data set forbids reuse.
         seen = values_of(iterator(data, epoch, num_workers))
         assert sorted(seen) == [100 * epoch + place for place in range(5 + epoch)]
     assert data.calls == [(1, None), (2, None), (3, None)]

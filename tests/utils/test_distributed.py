@@ -14,11 +14,8 @@ from tests.support.ranks import run_ranks
 
 SIZE = 3
 POSITIONS = np.random.default_rng(0).permutation(50)
-POSITIONS_OF_RANK = (
-    POSITIONS[:17],
-    POSITIONS[17:17],
-    POSITIONS[17:],
-)  # one process has none
+# One process has none.
+POSITIONS_OF_RANK = POSITIONS[:17], POSITIONS[17:17], POSITIONS[17:]
 ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
 
 

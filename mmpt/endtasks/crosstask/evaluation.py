@@ -225,8 +225,7 @@ def expected_hits(done_LK: np.ndarray) -> float:
 
 @pictures.register
 def _pictures(outputs: LocalisationOutputs, run: Run) -> list[Section]:
-    from mmpt.endtasks.crosstask.report import (
-        localisation_sections,
-    )  # deferred: matplotlib
+    # deferred: matplotlib
+    from mmpt.endtasks.crosstask.report import localisation_sections
 
     return localisation_sections(outputs, run)

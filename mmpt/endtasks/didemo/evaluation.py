@@ -36,13 +36,11 @@ _CHANCE_DRAWS = 50
 class MomentOutputs(Outputs):
     """The scores of every second for each query. Moments are scored and ranked from them."""
 
-    second_scores: (
-        np.ndarray
-    )  # float32 [N, S]: dot products with the sentence, also for padding
+    # float32 [N, S]: dot products with the sentence, also for padding
+    second_scores: np.ndarray
     num_seconds: np.ndarray  # int64 [N]: real seconds of the first S, at least 1
-    times: (
-        np.ndarray
-    )  # int64 [N, A, 2]: first and last piece that a person chose, -1 for none
+    # int64 [N, A, 2]: first and last piece that a person chose, -1 for none
+    times: np.ndarray
     video_ids: list[str]  # [N]
 
     def ranking(self, form: Form) -> np.ndarray:
@@ -87,18 +85,16 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the scores of the seconds for each batch of queries."""
-        known_SD: dict[
-            str, torch.Tensor
-        ] = {}  # the states of a video, which four queries share
+        # The states of a video, which four queries share.
+        known_SD: dict[str, torch.Tensor] = {}
         for batch, inputs in batches:
             videos = batch["video_id"]
             new = [row for row, video in enumerate(videos) if video not in known_SD]
             if new:
                 rows = {name: value[new] for name, value in inputs.items()}
                 states_bTD = model.forward_video(**rows, output_hidden_states=True)
-                states_bSD = states_bTD[
-                    :, 1 : NUM_SECONDS + 1
-                ].float()  # [CLS] is first
+                # [CLS] is first.
+                states_bSD = states_bTD[:, 1 : NUM_SECONDS + 1].float()
                 for row, states_SD in zip(new, states_bSD, strict=True):
                     known_SD[videos[row]] = states_SD
             states_BSD = torch.stack([known_SD[video] for video in videos])

@@ -36,9 +36,8 @@ class AlignedVideo(NamedTuple):
     """A video with the similarities of its sentences and its seconds."""
 
     video_id: str
-    similarity: (
-        np.ndarray
-    )  # float32 [n, L]: mean cosine over windows, 0 where none was compared
+    # float32 [n, L]: mean cosine over windows, 0 where none was compared
+    similarity: np.ndarray
     covered: np.ndarray  # bool [n, L]: whether any was
     aligned: np.ndarray  # bool [n]: the sentence is seen in the video
     spans_s: np.ndarray  # float64 [n, 2]: start and end, shown or else spoken

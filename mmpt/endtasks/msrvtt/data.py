@@ -115,9 +115,8 @@ class MSRVTTTextProcessor(downstream.TextProcessor):
         self.captions: dict[str, list[str]] = {}
         if split is Split.TRAIN:
             self.captions = read_captions(self.need_str("json_path"))
-        self.known: dict[
-            str, list[list[int]]
-        ] = {}  # `dup` brings a video up many times
+        # `dup` brings a video up many times.
+        self.known: dict[str, list[list[int]]] = {}
 
     def __call__(self, key: str) -> Any:
         """Returns the ids of the sentence `key`; in training, a list of ids for each caption of the

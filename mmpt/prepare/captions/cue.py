@@ -32,12 +32,10 @@ class Cue(NamedTuple):
     start: float  # seconds
     end: float  # seconds
     lines: tuple[Words, ...]  # a blank line has no words
-    new_from: int | None = (
-        None  # number of words before the first one that has a word time
-    )
-    highlight: int = (
-        0  # number of words up to the last highlighted one; 0 if there is none
-    )
+    # Number of words before the first one that has a word time.
+    new_from: int | None = None
+    # Number of words up to the last highlighted one; 0 if there is none.
+    highlight: int = 0
 
     @property
     def words(self) -> Words:

@@ -27,7 +27,8 @@ class Step(NamedTuple):
 
     cue: Cue
     before: Cue | None  # the previous cue
-    num_old: int  # number of words at the beginning of the cue that repeat the last lines shown
+    # Number of words at the beginning of the cue that repeat the last lines shown.
+    num_old: int
     repeat: Repeat
     has_pause: bool  # there is a pause between the previous cue and this one
 

@@ -14,9 +14,8 @@ ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL
 )
 """An escape sequence, or two that form a surrogate pair. Group 1 is a lone surrogate."""
-QUESTION_MARK = (
-    r"\u003f"  # as long as a surrogate, so that positions in messages stay correct
-)
+# As long as a surrogate, so that positions in messages stay correct.
+QUESTION_MARK = r"\u003f"
 
 
 def iter_object(blocks: Iterable[str], name: str) -> Iterator[tuple[str, Any]]:

@@ -142,9 +142,8 @@ def _is_still_said(step: Step, highlight: int, scrolls: bool) -> bool:
     """
     cue = step.cue
     if cue.highlight:
-        return (
-            cue.highlight > highlight
-        )  # if the highlight jumps back, the text is said again
+        # If the highlight jumps back, the text is said again.
+        return cue.highlight > highlight
     if step.has_pause:
         return False
     # Between two words, nothing is highlighted.

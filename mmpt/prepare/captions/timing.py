@@ -15,17 +15,15 @@ ARROW = (
 TIMING = re.compile(
     rf"\s*(?P<start>{TIME})\s*(?P<arrow>{ARROW})\s*(?P<end>{TIME})(?P<rest>\s.*)?"
 )
-SETTINGS = re.compile(
-    r"(?:\s+[A-Za-z]\w*:\S*)*\s*"
-)  # WebVTT's `align:start`, SubRip's `X1:10`
+# WebVTT's `align:start`, SubRip's `X1:10`.
+SETTINGS = re.compile(r"(?:\s+[A-Za-z]\w*:\S*)*\s*")
 # A line that was probably meant as a timing line: a time and an arrow, or two times.
 NEARLY_TIMING = re.compile(
     rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?"
 )
 NUMBER = re.compile(r"\s*\d{1,9}\s*")
-COMMENT = re.compile(
-    r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?"
-)  # concatenated files have headers
+# Concatenated files have headers.
+COMMENT = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?")
 
 Repairs = dict[str, list[int]]
 """Kind of repair -> numbers of the repaired lines, from 1."""

@@ -18,10 +18,8 @@ import numpy as np
 
 from mmpt.prepare.check.statistics import SPAN, SplitStatistics
 
-LONG, SHORT = (
-    1.15,
-    0.6,
-)  # time from first to last caption, divided by the length of the video
+# Time from first to last caption, divided by the length of the video.
+LONG, SHORT = 1.15, 0.6
 
 FEW = "most captions, or their ends, are probably missing"
 ENDS = "ends of some captions are probably wrong, such as 99:59:59 for a caption without an end"

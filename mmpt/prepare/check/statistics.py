@@ -42,16 +42,14 @@ class SplitStatistics:
     shards_read: int = 0
     videos: int = 0  # listed videos in the shards that were read
     without_captions: int = 0
-    outlasted: int = (
-        0  # videos that are shorter than from their first start to their last end
-    )
+    # Videos that are shorter than from their first start to their last end.
+    outlasted: int = 0
     early: int = 0  # videos with captions in their first tenth only
     seconds: int = 0  # feature rows
     captions: int = 0
     pieces: int = 0  # word pieces
-    spoken_s: float = (
-        0.0  # sum of caption durations; each counts at most the length of its video
-    )
+    # Sum of caption durations; each counts at most the length of its video.
+    spoken_s: float = 0.0
     inside_s: float = 0.0  # sum of caption durations within their videos
     covered_s: float = 0.0  # seconds of video with at least one caption
     reversed: int = 0  # captions that end before they start
@@ -62,12 +60,10 @@ class SplitStatistics:
     empty: int = 0  # captions without a word piece
     unknown_pieces: int = 0  # word-piece ids that are not in the vocabulary
     captions_alike: int = 0  # captions that equal an earlier one of their shard
-    texts_alike: int = (
-        0  # videos with the same captions as an earlier video of their shard
-    )
-    features_alike: int = (
-        0  # videos with the same features as an earlier video of their shard
-    )
+    # Videos with the same captions as an earlier video of their shard.
+    texts_alike: int = 0
+    # Videos with the same features as an earlier video of their shard.
+    features_alike: int = 0
     unk: int = 0  # word pieces that are [UNK]
     inside: int = 0  # word pieces that continue a word
     nan: int = 0  # numbers in features that are NaN
@@ -75,12 +71,10 @@ class SplitStatistics:
     zero_rows: int = 0  # feature rows of zeros
     uneven_rows: int = 0  # feature rows whose L2 norm is not 1
     still_rows: int = 0  # feature rows that equal the previous row
-    directed_rows: int = (
-        0  # rows that are neither zero nor damaged, in shards with enough rows
-    )
-    direction: float = (
-        0.0  # L2 norm of the sum of these rows, after dividing each by its norm
-    )
+    # Rows that are neither zero nor damaged, in shards with enough rows.
+    directed_rows: int = 0
+    # L2 norm of the sum of these rows, after dividing each by its norm.
+    direction: float = 0.0
     columns: int = 0  # feature columns, summed over the shards
     constant_columns: int = 0  # feature columns with a single value in the whole shard
     tallies: dict[str, Tally] = field(default_factory=_empty_tallies)

@@ -29,12 +29,10 @@ from mmpt.utils.log import get_logger, progress
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.validation import read_json_as
 
-CAPTION_LETTERS = (
-    96  # characters of a caption that are tokenised, as in the released preparation
-)
-NUM_ALIGNED = (
-    80  # videos of the alignment test, as in HTM-Align; scoring all takes too long
-)
+# Characters of a caption that are tokenised, as in the released preparation.
+CAPTION_LETTERS = 96
+# Videos of the alignment test, as in HTM-Align; scoring all takes too long.
+NUM_ALIGNED = 80
 TRAIN, VAL = Split.TRAIN.shard_name, Split.VALID.shard_name
 logger = get_logger(__name__)
 
@@ -137,10 +135,8 @@ def write_files(
     test_alignment = {video.id: alignment[video.id] for video in val[:NUM_ALIGNED]}
     truth = {
         "captions.json": captions,
-        "val_clips.json": {
-            "format": 1,
-            "videos": clips,
-        },  # mmpt.endtasks.how2_clips reads it
+        # mmpt.endtasks.how2_clips reads it.
+        "val_clips.json": {"format": 1, "videos": clips},
         "true_alignment.json": alignment,
         "test_alignment.json": test_alignment,
         "true_steps.json": {"database": _true_steps(world, val)},
@@ -182,7 +178,8 @@ def _write_bert(folder: Path, vocabulary: Sequence[str]) -> list[Path]:
     _write_lines(vocabulary_path, vocabulary)
     write_json(config_path, config)
     write_json(tokenizer_path, tokenizer)
-    load_tokenizer.cache_clear()  # an older vocabulary may have been read from this folder
+    # An older vocabulary may have been read from this folder.
+    load_tokenizer.cache_clear()
     return [vocabulary_path, config_path, tokenizer_path]
 
 

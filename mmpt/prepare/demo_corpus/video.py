@@ -187,9 +187,8 @@ def _draw_times(
     gap_scale = background * num_seconds / sum(gaps)
     times = []
     end = 0.0
-    for length, gap in zip(
-        lengths, gaps, strict=False
-    ):  # the last gap comes after the last step
+    for length, gap in zip(lengths, gaps, strict=False):
+        # The last gap comes after the last step.
         start = end + gap * gap_scale
         end = start + length * length_scale
         times.append((round(start), round(end)))

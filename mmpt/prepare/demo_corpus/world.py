@@ -26,9 +26,8 @@ LATENT_SIZE = 64
 FEATURE_SIZE = 512
 NUM_BACKGROUNDS = 4
 STEPS_PER_TASK = (6, 9)  # smallest and largest number
-SHARED_STEPS = (
-    0.5  # share of a task's steps that the previous task of its craft also has
-)
+# Share of a task's steps that the previous task of its craft also has.
+SHARED_STEPS = 0.5
 KINDS_PER_STEP = (4, 8)  # smallest and largest number
 WORD_WEIGHTS = {"do": 1.0, "thing": 1.0, "tool": 0.5, "how": 0.5}
 

@@ -269,9 +269,8 @@ class Downloader:
                         expected_size=int(size) if size else None,
                     )
                     break
-                except (
-                    httpx2.ReadError
-                ):  # http_get retries all other interruptions itself
+                except httpx2.ReadError:
+                    # http_get retries all other interruptions itself.
                     if attempt == self.tries:
                         raise
             data.flush()

@@ -141,9 +141,8 @@ class ClipEncoder:
         on_host_ND = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host_ND.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()
-        stream = torch.cuda.current_stream(
-            self.device
-        )  # torch's current GPU may be another one
+        # torch's current GPU may be another one.
+        stream = torch.cuda.current_stream(self.device)
         event.record(stream)
         return PendingFeatures(on_host_ND, num_clips, event)
 

@@ -68,9 +68,8 @@ class _VideoProgress:
 
     job: VideoJob
     file: VideoFile | None = None  # None: not opened, or its features exist already
-    clips: Iterator[np.ndarray] = field(
-        init=False
-    )  # the clips that are not decoded yet
+    # The clips that are not decoded yet.
+    clips: Iterator[np.ndarray] = field(init=False)
     num_clips: int = 0  # decoded so far
     is_decoded: bool = False  # there are no more clips
     rows: bytearray = field(default_factory=bytearray)
@@ -222,9 +221,8 @@ class Extraction:
     def _fail(self, job: VideoJob, reason: str) -> None:
         """Reports a video without features."""
         self.report.failed[job.video_id] = reason
-        self.report.notes.pop(
-            job.video_id, None
-        )  # they are about features of an earlier run
+        # They are about features of an earlier run.
+        self.report.notes.pop(job.video_id, None)
         logger.warning("%s: %s; left out", job.video, reason)
 
     def _store_rows(

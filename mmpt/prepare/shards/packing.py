@@ -76,9 +76,8 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
             f"cannot be read ({err.strerror})", is_temporary=True
         ) from None
     except NPY_ERRORS as err:
-        reason, _, _ = str(err).partition(
-            ". "
-        )  # without NumPy's advice to allow pickled code
+        # Without NumPy's advice to allow pickled code.
+        reason, _, _ = str(err).partition(". ")
         raise FeatureError(f"not a complete .npy file ({reason})") from None
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")

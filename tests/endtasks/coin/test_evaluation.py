@@ -80,9 +80,8 @@ def config(**more: Any) -> WindowAligner.Config:
 def test_the_best_class_of_every_second_is_predicted() -> None:
     torch.manual_seed(0)
     targets = torch.randint(0, 6, (25,))
-    feature = torch.randn(
-        25, 6
-    )  # `Echo` returns the same for a second in all its windows
+    # `Echo` returns the same for a second in all its windows.
+    feature = torch.randn(25, 6)
     first = batch_of(feature[:20], targets[:20].tolist(), "a")
     second = batch_of(feature[20:], targets[20:].tolist(), "b")
     outputs = COINPredictor(config())(Echo(), [first, second], CPU)

@@ -85,9 +85,8 @@ def test_expected_hits_equal_the_mean_over_all_placements() -> None:
         mean = np.mean(totals_of_placements(done))
         assert expected_hits(done) == pytest.approx(mean, abs=1e-12)
     assert expected_hits(np.ones((2, 3))) == 0
-    assert expected_hits(np.ones((3000, 12))) == pytest.approx(
-        12, abs=1e-9
-    )  # no overflow
+    # No overflow.
+    assert expected_hits(np.ones((3000, 12))) == pytest.approx(12, abs=1e-9)
 
 
 def video(task: str, done: list[list[int]], placed: list[list[int]]) -> PlacedVideo:

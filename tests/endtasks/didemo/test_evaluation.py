@@ -77,9 +77,8 @@ def test_a_collapsed_model_is_at_chance() -> None:
     # 50 draws of 4000: standard error 5e-4.
     assert chance["rank1"] == pytest.approx(1 / 21, abs=2e-3)
     assert chance["rank5"] == pytest.approx(5 / 21, abs=4e-3)
-    assert numbers == pytest.approx(
-        chance, abs=0.03
-    )  # one draw: four standard errors of rank5
+    # one draw: four standard errors of rank5
+    assert numbers == pytest.approx(chance, abs=0.03)
 
 
 def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() -> None:
@@ -106,9 +105,8 @@ def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() 
     states = expected["video_outputs"][:, 1:31]
     assert states[:, 8:].abs().amax(dim=2).min() > 0.1
     scores = torch.einsum("bsd,bd->bs", states, expected["pooled_text"])
-    np.testing.assert_allclose(
-        outputs.second_scores, scores, rtol=1e-4, atol=1e-4
-    )  # 1e-5
+    # 1e-5.
+    np.testing.assert_allclose(outputs.second_scores, scores, rtol=1e-4, atol=1e-4)
 
 
 def test_a_video_must_have_room_for_all_moments() -> None:

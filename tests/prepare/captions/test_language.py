@@ -120,11 +120,8 @@ def test_a_value_that_is_not_a_language_code_is_an_error(value):
             json.dumps({"segments": [{"language": "fr"}], "language": "de"}),
             "de",
         ),
-        (
-            "a.json",
-            json.dumps({"segments": [], "language": "german"}),
-            "de",
-        ),  # OpenAI's API
+        # OpenAI's API.
+        ("a.json", json.dumps({"segments": [], "language": "german"}), "de"),
         ("a.json", json.dumps({"start": [], "end": [], "text": []}), None),
         ("a.json", json.dumps({"segments": [], "language": None}), None),
         ("a.json", '["language"]', None),

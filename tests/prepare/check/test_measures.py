@@ -51,9 +51,8 @@ def test_rows_are_compared_across_blocks():
         if norm > 0:  # not NaN
             directions.append(row / norm)
     np.testing.assert_allclose(found.norms, norms, 1e-6)  # measured 5e-8
-    np.testing.assert_allclose(
-        found.direction, np.sum(directions, axis=0), 1e-6
-    )  # measured 7e-8
+    # Measured 7e-8.
+    np.testing.assert_allclose(found.direction, np.sum(directions, axis=0), 1e-6)
 
 
 def test_zero_and_damaged_rows_have_no_direction():

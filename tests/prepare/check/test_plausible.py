@@ -90,11 +90,8 @@ def test_the_demo_is_plausible(corpus):
 
 @pytest.mark.parametrize(
     ("every_s", "length_s", "words"),
-    [
-        (2.1, 4.0, 4),
-        (3.5, 3.6, 4),
-        (7.0, 5.5, 13),
-    ],  # automatic, de-duplicated, sentences
+    # Automatic, de-duplicated, sentences.
+    [(2.1, 4.0, 4), (3.5, 3.6, 4), (7.0, 5.5, 13)],
 )
 def test_howto100m_is_plausible(copy, every_s, length_s, words):
     rng = np.random.default_rng(1)
@@ -262,9 +259,8 @@ def test_a_single_wrong_end_is_a_warning(copy):
 
 
 def test_constant_columns_of_few_rows_are_not_reported(copy):
-    change(
-        copy, FEATURES, each(lambda rows: np.ones_like(rows[:4]))
-    )  # 80 in the largest shard
+    # 80 in the largest shard.
+    change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))
     figures = figures_of(copy)
     assert "constant feature columns" not in figures
     assert "length of the mean feature row" not in figures

@@ -149,9 +149,8 @@ def test_vague_sets_the_share_of_captions_that_do_not_name_their_step():
             for caption in make_video(world, "train", index).captions:
                 if caption.about is not None:
                     vague.append(caption.text in VAGUE)
-        assert np.mean(vague) == pytest.approx(
-            share, abs=0.06
-        )  # 3 deviations of 750 draws
+        # 3 deviations of 750 draws.
+        assert np.mean(vague) == pytest.approx(share, abs=0.06)
 
 
 def test_vague_captions_consist_of_whole_words_of_the_vocabulary():
@@ -170,6 +169,5 @@ def test_reorder_sets_the_share_of_videos_in_another_order():
                 for shown in video.performances
             ]
             reordered.append(order != sorted(order))
-        assert np.mean(reordered) == pytest.approx(
-            share, abs=0.15
-        )  # 2.7 deviations of 80 draws
+        # 2.7 deviations of 80 draws.
+        assert np.mean(reordered) == pytest.approx(share, abs=0.15)

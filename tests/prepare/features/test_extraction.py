@@ -216,9 +216,8 @@ def test_decoding_waits_for_the_network(tmp_path, made_up_video):
 
     made_up_video(clips())
     assert extracted(tmp_path, tmp_path, network).seconds == 300
-    assert (
-        max(most) <= 5
-    )  # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder
+    # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder.
+    assert max(most) <= 5
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video):
