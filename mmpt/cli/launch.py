@@ -85,14 +85,14 @@ def train(
     ] = "1",
     node_rank: Annotated[
         int | None,
-        Option(metavar="K", help="Number of this machine, 0 on the endpoint's."),
+        Option(metavar="K", help="Number of this machine, from 0."),
     ] = None,
     rdzv_endpoint: Annotated[
         str,
-        Option(metavar="HOST:PORT", help="Machine 0 and a free port, where all meet."),
+        Option(metavar="HOST:PORT", help="Machine 0, and a free port on it."),
     ] = "",
     rdzv_id: Annotated[
-        str, Option(metavar="NAME", help="Name of the job, if a port has two.")
+        str, Option(metavar="NAME", help="Name of the job, the same on all machines.")
     ] = (ONE_NODE.run_id),
     rdzv_timeout: Annotated[
         int,
@@ -100,9 +100,7 @@ def train(
     ] = TIMEOUT_S,
     max_restarts: Annotated[
         int,
-        Option(
-            metavar="N", help="Times to continue from the last checkpoint on a failure."
-        ),
+        Option(metavar="N", help="Restarts from the last checkpoint after failures."),
     ] = 0,
 ) -> int:
     """Train or evaluate what YAML files describe.
