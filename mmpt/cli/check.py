@@ -40,7 +40,7 @@ def check(
     Reads the lists, features and captions that the YAML names. Writes `statistics.json` and
     `histograms.png` to `--out`. A figure outside its plausible range is logged as a warning with
     the likely cause. The exit code is 2 if something is damaged, or so implausible that training
-    would be senseless.
+    would be useless.
     """
     config = load_config(yaml, overrides or [])
     report = check_dataset(config, max_shards=max_shards, workers=workers)
@@ -58,7 +58,7 @@ def check(
 
 
 def _problems(report: DatasetReport, out: Path) -> list[str]:
-    """Returns the paragraphs of the error message: what is damaged and what is senseless."""
+    """Returns the paragraphs of the error message: what is damaged and what is useless."""
     problems = []
     if report.damage:
         lines = [f"\n  - {damage}" for damage in report.damage[:MAX_SHOWN]]
@@ -69,7 +69,7 @@ def _problems(report: DatasetReport, out: Path) -> list[str]:
     errors = [finding for finding in report.findings() if finding.severity == "error"]
     if errors:
         lines = [f"\n  {text}" for text in describe(errors)]
-        problems.append(f"training would be senseless:{''.join(lines)}")
+        problems.append(f"training would be useless:{''.join(lines)}")
     return problems
 
 

@@ -93,9 +93,9 @@ class Range(NamedTuple):
     low: float = -np.inf
     high: float = np.inf
     error_low: float = -np.inf
-    """A smaller value is an error, because training would be senseless."""
+    """A smaller value is an error, because training would be useless."""
     error_high: float = np.inf
-    """A larger value is an error, because training would be senseless."""
+    """A larger value is an error, because training would be useless."""
     is_time: bool = False
     """If `diagnose_times` finds a cause, it replaces `cause`."""
 

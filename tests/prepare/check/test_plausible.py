@@ -315,7 +315,7 @@ def test_errors_are_reported_together_with_the_damage(copy, capsys):
     captured = capsys.readouterr()
     assert "damaged:" in captured.err
     assert "seconds with NaN or infinity" in captured.err
-    assert "training would be senseless:" in captured.err
+    assert "training would be useless:" in captured.err
     assert "milliseconds: divide them by 1000\n    train: " in captured.err
     assert "could not be decoded\n    train: " in captured.err
     (line,) = [
