@@ -5,7 +5,7 @@ python locallaunch.py YAML[,YAML..] --jobtype local_small [key=value ..]
 
 import sys
 
-from mmpt.cli.launch import main
+from mmpt.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -13,6 +13,8 @@ from mmpt.utils.command import run_command
 if TYPE_CHECKING:
     import torch
 
+CONTINUE = "run the same command again to continue"
+"""Message after an interrupt of a command that continues where it was interrupted."""
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 Overrides = Annotated[
@@ -84,6 +86,7 @@ class Command:
         function: the command. Its parameters are the arguments and options, and its docstring is
             the help text. It returns the exit code; None is 0.
         stopped: the message after an interrupt, such as "run the same command again to continue".
+        asked_code: exit code after a signal of a batch system; see `run_command`.
         options: a dataclass whose fields are the arguments and options. `function` then takes one
             object of this class.
         context_settings: additional context settings of the typer command.
@@ -94,13 +97,18 @@ class Command:
         function: Callable[..., int | None],
         *,
         stopped: str,
+        asked_code: int | None = None,
         options: type | None = None,
         **context_settings: Any,
     ):
         def command(**values: Any) -> None:
             arguments = {"options": options(**values)} if options else values
             raise typer.Exit(
-                run_command(lambda: function(**arguments), stopped=stopped)
+                run_command(
+                    lambda: function(**arguments),
+                    stopped=stopped,
+                    asked_code=asked_code,
+                )
             )
 
         # Typer reads the help and the options from these two attributes.

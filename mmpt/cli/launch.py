@@ -20,7 +20,7 @@ from typer import Argument, Option
 
 from mmpt.cli import preflight
 from mmpt.cli.agreement import CONFIG_VARIABLE, config_fingerprint
-from mmpt.cli.app import Command, Overrides
+from mmpt.cli.app import CONTINUE, Command, Overrides
 from mmpt.cli.nodes import ONE_NODE, TIMEOUT_S, Nodes
 from mmpt.cli.training_command import (
     count_processes,
@@ -33,7 +33,7 @@ from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.registry import did_you_mean
-from mmpt.utils import stopping
+from mmpt.utils.command import ASKS
 from mmpt.utils.io import writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
@@ -47,10 +47,9 @@ JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT, SLURM)
 LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 
-INTERRUPTS = {128 + signum for signum in (signal.SIGINT, signal.SIGHUP)}
-"""Exit codes of a job that its user has stopped."""
-REQUEUED = {REQUEUE_CODE, *(128 + signal.Signals[name] for name in stopping.SIGNALS)}
-"""Exit codes of a job that a batch system has asked to stop, from the launcher or a process."""
+STOPPED = {128 + signum: signum for signum in (signal.SIGINT, signal.SIGHUP, *ASKS)}
+STOPPED[REQUEUE_CODE] = signal.SIGTERM
+"""Exit codes of a job that was asked to stop -> the signal that asked, as far as it is known."""
 
 LOOK_S = 0.1
 """Seconds in which the use of the cores is measured before a job starts."""
@@ -126,12 +125,15 @@ def train(
         meeting = replace(nodes, run_id=f"{rdzv_id}-{number}" if number else rdzv_id)
         if configs[0].is_test:
             code = _predict(configs, options, bool(settings), dryrun)
+            if STOPPED.get(code) in ASKS:  # it has reported that
+                code = REQUEUE_CODE
         else:
             with ExitStack() as held:
                 code = _train(
                     configs[0], jobtype, meeting, bool(settings), dryrun, held
                 )
-            code = _report_stop(code)
+            if code in STOPPED:
+                raise KeyboardInterrupt(STOPPED[code])
         if code:
             return code
     return 0
@@ -182,25 +184,10 @@ def _read_yamls(
     return together
 
 
-def _report_stop(code: int) -> int:
-    """Returns the exit code of the command for the exit code of a training.
-
-    If the training was asked to stop, it prints how to continue.
-
-    Raises:
-        KeyboardInterrupt: the user has stopped the training. `run_command` prints the same.
-    """
-    if code in INTERRUPTS:
-        raise KeyboardInterrupt(code - 128)
-    if code in REQUEUED:
-        sys.stderr.write("interrupted; run the same command again to continue\n")
-        return REQUEUE_CODE
-    return code
-
-
 main = Command(
     train,
-    stopped="run the same command again to continue",
+    stopped=CONTINUE,
+    asked_code=REQUEUE_CODE,
     ignore_unknown_options=True,  # they are for `mmpt predict`
 )
 

@@ -8,7 +8,8 @@ from typing import Annotated
 from typer import Option
 
 from mmpt import __version__
-from mmpt.cli.app import new_app, run
+from mmpt.cli.app import CONTINUE, new_app, run
+from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.command import run_command
 
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")
         return int(module.main(rest, name=f"mmpt {name}"))
 
-    return run_command(
-        run_named, stopped="nothing was done; run the same command again"
-    )
+    if name == "train":
+        stopped, asked_code = CONTINUE, REQUEUE_CODE
+    else:
+        stopped, asked_code = "nothing was done; run the same command again", None
+    return run_command(run_named, stopped=stopped, asked_code=asked_code)

@@ -3,8 +3,8 @@
 An error that the user can fix is one message and exit code 2, without a traceback. An interrupt is
 one line.
 
-SIGTERM, which batch systems send at a job's time limit, is treated like Ctrl-C. The command can
-then remove temporary files and write reports.
+SIGTERM, SIGUSR1 and SIGUSR2, which batch systems send before they end a job, are treated like
+Ctrl-C. The command can then remove temporary files and write reports.
 """
 
 import atexit
@@ -29,6 +29,9 @@ atexit.register(gc.freeze)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
+ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals with which batch systems ask a program to end."""
+
 EXTRA_OF = {
     **dict.fromkeys(("av", "json_stream"), "prepare"),
     **dict.fromkeys(("faiss", "tensorboardX", "psutil", "submitit"), "train"),
@@ -38,36 +41,40 @@ EXTRA_OF = {
 that not all commands need are listed."""
 
 
-def run_command(work: Callable[[], int | None], *, stopped: str) -> int:
+def run_command(
+    work: Callable[[], int | None], *, stopped: str, asked_code: int | None = None
+) -> int:
     """Runs `work`, and returns the exit code of the command.
 
     Args:
         work: returns the exit code, or None for 0. It may raise KeyboardInterrupt with the number
             of the signal as its argument.
         stopped: message for an interrupt, such as "run the same command again to continue".
+        asked_code: exit code after one of `ASKS`. None: 128 + the number of the signal.
     """
     received: list[int] = []
+
+    def interrupted(signum: int = signal.SIGINT) -> int:
+        sys.stderr.write(f"interrupted; {stopped}\n")
+        if asked_code is not None and signum in ASKS:
+            return asked_code
+        return 128 + signum
+
     try:
         setup_logging()
-        with _sigterm_as_interrupt(received):
+        with _asks_as_interrupts(received):
             return work() or 0
     except KeyboardInterrupt as err:
-        return _interrupted(stopped, *err.args)
+        return interrupted(*err.args)
     except Exception as err:
         if received:
             # Loader workers got the signal too, and their end caused this error.
-            return _interrupted(stopped, *received)
+            return interrupted(*received)
         message = _user_message(err)
         if message is None:
             raise
     sys.stderr.write(f"error: {message}\n")
     return EXIT_CODE
-
-
-def _interrupted(stopped: str, signum: int = signal.SIGINT) -> int:
-    """Writes the message for an interrupt, and returns the exit code."""
-    sys.stderr.write(f"interrupted; {stopped}\n")
-    return 128 + signum
 
 
 def _user_message(err: Exception) -> str | None:
@@ -91,21 +98,25 @@ def _user_message(err: Exception) -> str | None:
 
 
 @contextmanager
-def _sigterm_as_interrupt(received: list[int]) -> Iterator[None]:
-    """Makes SIGTERM raise KeyboardInterrupt in the main thread during the block.
+def _asks_as_interrupts(received: list[int]) -> Iterator[None]:
+    """Makes `ASKS` raise KeyboardInterrupt in the main thread during the block.
 
-    The number of the signal is stored in `received`.
+    The number of the signal is stored in `received`. A signal that is ignored stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         received[:] = [number]
         raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handlers = {number: signal.getsignal(number) for number in ASKS}
     try:
+        for number, handler in handlers.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent(signum: int) -> None:

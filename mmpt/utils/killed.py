@@ -26,6 +26,9 @@ _WORKER_ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
 )
+_FROM_OUTSIDE = [
+    signal.Signals[f"SIG{name}"] for name in ("TERM", "INT", "HUP", "USR1", "USR2")
+]
 _SIGNALS = {signal.strsignal(number): number for number in signal.Signals}
 """Signals by their description, as torch's messages have it."""
 
@@ -105,7 +108,7 @@ def describe_signal(number: int) -> str:
             f"was killed by {name}: either a file was cut short while it was read, or, more "
             f"likely, {_no_shared_memory()} {FEWER_WORKERS}"
         )
-    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    if number in _FROM_OUTSIDE:
         return f"was ended from outside by {name}."
     return f"crashed ({name}). Its last lines are above. Run the same command again to continue."
 

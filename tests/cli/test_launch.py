@@ -106,6 +106,16 @@ def test_a_stopped_training_says_how_to_continue(
     assert capsys.readouterr().err.splitlines().count(line) == 1
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_before_there_are_processes(monkeypatch, capsys, signum):
+    monkeypatch.setattr(
+        launch, "yield_busy_cores", lambda: os.kill(os.getpid(), signum)
+    )
+    assert launch.main([VIDEOCLIP]) == REQUEUE_CODE
+    line = "interrupted; run the same command again to continue\n"
+    assert capsys.readouterr().err == line
+
+
 def test_any_number_of_processes(runs, no_preflight, capsys):
     assert launch.main([VIDEOCLIP, "--jobtype", "local_5"]) == 0
     assert runs.size == 5
@@ -204,6 +214,14 @@ def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
     ]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--allow-missing"]) == 2
     assert "unknown options: --allow-missing; evaluations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(143, REQUEUE_CODE), (130, 130), (1, 1)]
+)
+def test_exit_codes_of_evaluations(runs, no_preflight, code, expected):
+    runs.codes.append(code)
+    assert launch.main([PREDICT]) == expected
 
 
 def test_an_interrupted_run_continues(runs, capsys, caplog):

@@ -1,6 +1,8 @@
 """The command `mmpt`: its help, its imports, and errors in the command line."""
 
+import os
 import runpy
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -14,7 +16,6 @@ from tests.support.jobs import VIDEOCLIP
 from tests.support.paths import ROOT
 
 PUBLISHED = {
-    "locallaunch.py": "train",
     "scripts/check_dataset.py": "check",
     "scripts/download.py": "download",
     "scripts/make_demo_data.py": "make-demo-data",
@@ -33,6 +34,28 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in shown
         assert panel in shown
         assert summary in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("train", 75, "run the same command again to continue"),
+        ("pack", 138, "nothing was done; run the same command again"),
+    ],
+)
+def test_a_signal_before_a_command_begins(
+    name: str,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted_import(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr("mmpt.cli.main.importlib.import_module", interrupted_import)
+    assert main([name]) == code
+    assert capsys.readouterr().err == f"interrupted; {message}\n"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +91,15 @@ def test_a_wrong_command_line_ends_with_2(
 def test_a_published_path_runs_the_command(path: str, name: str) -> None:
     module = import_module(f"mmpt.cli.{COMMANDS[name][0]}")
     assert runpy.run_path(str(ROOT / path))["main"] is module.main
+
+
+def test_locallaunch_is_mmpt_train(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["locallaunch.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(ROOT / "locallaunch.py"), run_name="__main__")
+    assert "mmpt train [OPTIONS]" in capsys.readouterr().out
 
 
 @pytest.mark.spawn

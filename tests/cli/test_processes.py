@@ -82,6 +82,7 @@ def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
         (signal.SIGBUS, ["was killed by SIGBUS", "/dev/shm"]),
         (signal.SIGSEGV, ["crashed (SIGSEGV)"]),
         (signal.SIGTERM, ["was ended from outside by SIGTERM"]),
+        (signal.SIGUSR1, ["was ended from outside by SIGUSR1"]),
     ],
 )
 def test_a_rank_that_a_signal_ends_is_named_with_the_cause(way, signum, parts):

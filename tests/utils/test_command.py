@@ -74,18 +74,35 @@ def test_assertion_errors_keep_their_traceback():
         run_command(raising(AssertionError()), stopped="")
 
 
-def test_sigterm_cleans_up_and_the_previous_handler_is_restored(capsys):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("asked_code", [None, 75])
+def test_a_signal_cleans_up_and_the_previous_handler_is_restored(
+    capsys, signum, asked_code
+):
+    before = signal.getsignal(signum)
     cleaned = []
 
     def work() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signum)
             threading.Event().wait(60)
         finally:
             cleaned.append(True)
 
-    assert run_command(work, stopped="run it again") == 143
+    code = run_command(work, stopped="run it again", asked_code=asked_code)
+    assert code == (asked_code or 128 + signum)
     assert cleaned == [True]
     assert capsys.readouterr().err == "interrupted; run it again\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signum) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As in the tasks of a SLURM job, which pass on one of several signals."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        assert (
+            run_command(lambda: os.kill(os.getpid(), signal.SIGUSR1), stopped="") == 0
+        )
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
