@@ -14,6 +14,8 @@ from mmpt.errors import LaunchError
 DEFAULT_PORT = 29400
 """Port of an endpoint that names none, as for `torchrun`."""
 TIMEOUT_S = 300
+LAST_CALL_S = 30
+"""Longest time to wait for more nodes when there are as many as the job needs."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Nodes:
         # writes the checkpoints. Only the address of node 0 is used as an address.
         number = socket.gethostname() if self.rank is None else f"{self.rank:09}"
         waits = {"join_timeout": self.timeout_s, "read_timeout": self.timeout_s}
+        # The wait for more nodes than the job needs must end before the join does.
+        waits["last_call_timeout"] = max(1, min(LAST_CALL_S, self.timeout_s // 2))
         return settings | {
             "rdzv_backend": "c10d",
             "rdzv_endpoint": f"{self.host}:{self.port}",

@@ -132,9 +132,11 @@ def continued(command: Sequence[str]) -> list[str]:
 
 
 def rank_flags(place: Place, *, on_cpu: bool) -> list[str]:
-    """Returns fairseq's options for this process among several. A single process needs none."""
+    """Returns fairseq's options for this process. They replace the number of processes in a command
+    line, because with `--nnodes 1:4` it is that of the largest job.
+    """
     if place.size == 1:
-        return []
+        return ["--distributed-world-size", "1"]
     flags = ["--distributed-init-method", "env://", "--distributed-no-spawn"]
     flags += [
         "--distributed-rank",
@@ -156,7 +158,7 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
         # fairseq touches every GPU that it sees.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if place.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-            threads = max((os.cpu_count() or 1) // place.local_size, 1)
+            threads = max(num_cores() // place.local_size, 1)
             os.environ["OMP_NUM_THREADS"] = str(threads)
             torch.set_num_threads(threads)
     if (
@@ -169,6 +171,13 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
         interface = interface_towards(host) if place.has_other_nodes else "lo"
         if interface:
             os.environ["GLOO_SOCKET_IFNAME"] = interface
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use. SLURM and containers limit it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
 
 
 def interface_towards(host: str) -> str | None:

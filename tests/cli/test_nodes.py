@@ -77,6 +77,15 @@ def test_the_ranks_are_in_the_order_of_the_node_numbers():
     assert addresses[0] == host
 
 
+@pytest.mark.parametrize(("timeout_s", "last_call_s"), [(1, 1), (20, 10), (300, 30)])
+def test_the_wait_for_more_nodes_ends_before_the_wait_for_enough(
+    timeout_s, last_call_s
+):
+    settings = parse("1:2", 0, HERE, timeout_s=timeout_s).launch_settings()
+    assert settings["rdzv_configs"]["join_timeout"] == timeout_s
+    assert settings["rdzv_configs"]["last_call_timeout"] == last_call_s
+
+
 def refused(nodes: Nodes, error: str = "") -> str:
     """Returns the message when torch raises the error of this name."""
     from torch.distributed.elastic import rendezvous

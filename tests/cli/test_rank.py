@@ -48,7 +48,7 @@ def test_the_place_is_that_of_torchruns_variables(environment):
 
 
 def test_flags_of_a_process():
-    assert rank_flags(Place(), on_cpu=True) == []
+    assert rank_flags(Place(), on_cpu=True) == ["--distributed-world-size", "1"]
     flags = (
         "--distributed-init-method env:// --distributed-no-spawn --distributed-rank 3"
     )
@@ -70,7 +70,9 @@ def test_flags_of_a_process():
 def test_processes_on_the_cpu_share_the_cores(
     environment, place, on_cpu, set_before, threads
 ):
-    environment.setattr(os, "cpu_count", lambda: 6)
+    environment.setattr(os, "cpu_count", lambda: 12)
+    six = set(range(6))
+    environment.setattr(os, "sched_getaffinity", lambda _: six, raising=False)
     environment.setenv("MASTER_ADDR", "127.0.0.1")
     for name, value in set_before.items():
         environment.setenv(name, value)
