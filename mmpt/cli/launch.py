@@ -276,7 +276,7 @@ def prepare(
         config, yaml, size, total, count_gpus(), resume=bool(last)
     )
     if not dry_run:
-        check(config)
+        check(config, leads=leads)
     if leads and not dry_run:
         lock = os.path.join(save_dir, LOCK_NAME)
         # Two jobs would write over each other's checkpoints and vectors.
@@ -295,14 +295,18 @@ def prepare(
     return command
 
 
-def check(config: RunConfig) -> None:
-    """Raises UserError if a job cannot run, because files or packages are missing or do not fit."""
+def check(config: RunConfig, *, leads: bool = True) -> None:
+    """Raises UserError if a job cannot run, because files or packages are missing or do not fit.
+
+    Args:
+        leads: this is the first node of the job.
+    """
     if config.is_test:
         preflight.check_data(config)
         return
     require_fairseq()
     preflight.check_data(config)
-    preflight.check_start(config)
+    preflight.check_start(config, leads=leads)
     preflight.check_parts(config)
 
 

@@ -51,9 +51,13 @@ def last_checkpoint(config: RunConfig) -> str | None:
     return path if os.path.exists(path) else None
 
 
-def check_start(config: RunConfig) -> None:
+def check_start(config: RunConfig, *, leads: bool = True) -> None:
     """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
     starts from. For a bad `checkpoint_last.pt`, the error names the newest whole checkpoint.
+
+    Args:
+        leads: this is the first node of the job. It repairs a damaged checkpoint. The others only
+            check that the file exists, because a repair may be in progress.
     """
     # deferred: seconds, for torch
     from mmpt.models.checkpoint import check_training_checkpoint
@@ -71,6 +75,8 @@ def check_start(config: RunConfig) -> None:
             "VideoCLIP before Norton), or download the released one as DATASET.md explains. The "
             f"demo makes its own:\n  {DEMO_COMMANDS}"
         )
+    if not leads:
+        return
     # Ignored when a run continues.
     resets = config.option("checkpoint", "reset_optimizer")
     if last is not None:

@@ -58,7 +58,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def no_preflight(monkeypatch):
     for check in ("check_data", "check_start", "check_parts"):
-        monkeypatch.setattr(launch.preflight, check, lambda config: None)
+        monkeypatch.setattr(launch.preflight, check, lambda config, **_: None)
 
 
 def last_command(out):

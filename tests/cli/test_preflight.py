@@ -133,6 +133,8 @@ def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(
     entries = {"model": {"w": torch.ones(9)}, "extra_state": {}}
     torch.save(entries | {"optimizer_history": [{"num_updates": 3}]}, previous)
     last.write_bytes(damage)
+    preflight.check_start(config, leads=False)  # node 0 repairs it
+    assert last.read_bytes() == damage
     preflight.check_start(config)
     assert last.read_bytes() == previous.read_bytes()
     assert f"{last}: damaged" in caplog.text
