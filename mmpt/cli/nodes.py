@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -120,8 +121,9 @@ class Nodes:
         # writes the checkpoints. Only the address of node 0 is used as an address.
         number = socket.gethostname() if self.rank is None else f"{self.rank:09}"
         waits = {"join_timeout": self.timeout_s, "read_timeout": self.timeout_s}
-        # The wait for more nodes than the job needs must end before the join does.
-        waits["last_call_timeout"] = max(1, min(LAST_CALL_S, self.timeout_s // 2))
+        # The wait for more nodes than the job needs must end before the join does. After the loss
+        # of a node, the join takes 15 seconds more.
+        waits["last_call_timeout"] = max(1, min(LAST_CALL_S, self.timeout_s // 4))
         return settings | {
             "rdzv_backend": "c10d",
             "rdzv_endpoint": f"{self.host}:{self.port}",
@@ -154,6 +156,7 @@ class Nodes:
 
         Raises:
             LaunchError: the nodes do not find each other. It names the endpoint.
+            SystemExit: the connection to node 0 is lost, which is no mistake of the user.
         """
         from torch.distributed.elastic import rendezvous  # deferred: seconds, for torch
 
@@ -164,12 +167,16 @@ class Nodes:
         try:
             yield
         except rendezvous.RendezvousConnectionError as err:
-            raise LaunchError(
-                f"{where}: this machine cannot listen there for the other nodes. Choose another "
-                "port."
-                if self.leads
-                else f"{where}: another program than a job of `mmpt` or `torchrun` listens there."
-            ) from err
+            if self.leads:
+                raise LaunchError(
+                    f"{where}: this machine cannot listen there for the other nodes. Choose "
+                    "another port."
+                ) from err
+            sys.stderr.write(
+                f"error: {where}: the connection to node 0 is lost. The job has ended there, or "
+                "another program listens at this address.\n"
+            )
+            raise SystemExit(1) from err
         except rendezvous.RendezvousTimeoutError as err:
             raise LaunchError(
                 f"{where}: fewer than {self.smallest} nodes came {late}. Start the same command on "

@@ -77,7 +77,7 @@ def test_the_ranks_are_in_the_order_of_the_node_numbers():
     assert addresses[0] == host
 
 
-@pytest.mark.parametrize(("timeout_s", "last_call_s"), [(1, 1), (20, 10), (300, 30)])
+@pytest.mark.parametrize(("timeout_s", "last_call_s"), [(1, 1), (40, 10), (300, 30)])
 def test_the_wait_for_more_nodes_ends_before_the_wait_for_enough(
     timeout_s, last_call_s
 ):
@@ -128,3 +128,13 @@ def test_errors_of_torch_are_explained():
     late = refused(node_0, "RendezvousTimeoutError")
     assert "fewer than 2 nodes came within 300 s" in late
     assert "has ended on the other nodes" in refused(node_0, "RendezvousClosedError")
+
+
+def test_the_loss_of_node_0_is_no_mistake_of_the_user(capsys):
+    from torch.distributed.elastic.rendezvous import RendezvousConnectionError
+
+    with socket.create_server((HERE, 0)) as server:
+        node_1 = parse("2", 1, f"{HERE}:{server.getsockname()[1]}")
+        with pytest.raises(SystemExit, match="1"), node_1.errors_explained():
+            raise RendezvousConnectionError
+    assert "the connection to node 0 is lost" in capsys.readouterr().err
