@@ -51,6 +51,8 @@ from mmpt.utils.killed import describe_signal
 HERE = "127.0.0.1"
 POLL_S = 0.1
 """Seconds between two looks at the processes."""
+LAUNCHER = "MMPT_LAUNCHER_PID"
+"""Variable that names the launcher of a process."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
 ASKS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -150,6 +152,7 @@ def run(
         LaunchError: the machines do not find each other.
     """
     log_dir = tempfile.mkdtemp(prefix="mmpt_launch_")
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         with (
             _signals_as_exceptions(),
@@ -268,6 +271,9 @@ def _in_fork(module: str, words: list[str], num_threads: int) -> None:
 def run_module(module: str, words: Sequence[str]) -> None:
     """Runs `main(words)` of a module in this process, and exits unless it returns 0."""
     end_with_parent(signal.SIGTERM)
+    if os.environ.get(LAUNCHER) not in (None, str(os.getppid())):
+        # The launcher was killed while this process was loading Python, which takes seconds.
+        sys.exit(1)
     # fairseq's use of hydra and torch makes Python warn at every start.
     if "PYTHONWARNINGS" not in os.environ:
         os.environ["PYTHONWARNINGS"] = "ignore::UserWarning,ignore::FutureWarning"

@@ -175,6 +175,14 @@ def test_children_end_when_we_are_killed_outright(tmp_path, way):
         psutil.Process(int(file.read_text())).kill()
 
 
+def test_a_process_whose_launcher_was_killed_while_it_started_ends():
+    command = [sys.executable, "-m", "mmpt.cli.processes", "tests.support.child"]
+    for launcher, expected in ((os.getpid(), 0), (1 << 30, 1)):
+        env = os.environ | {"MMPT_LAUNCHER_PID": str(launcher)}
+        done = subprocess.run([*command, "pass"], cwd=ROOT, env=env, check=False)
+        assert done.returncode == expected
+
+
 def test_a_process_that_has_finished_ends_with_the_others(tmp_path):
     """While it waits for them, the handlers of its training would not end it."""
     deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)"
