@@ -5,7 +5,6 @@ checkpoint and its parts.
 import logging
 import os
 import shlex
-from contextlib import suppress
 from pathlib import Path
 
 from mmpt.batch import Split
@@ -91,22 +90,18 @@ def check_start(config: RunConfig, *, leads: bool = True) -> None:
 
 def _way_to_continue(last: str) -> str:
     """Returns how to continue a run whose last checkpoint cannot be used, as sentences."""
-    from mmpt.models.checkpoint import check_training_checkpoint  # deferred, as above
+    from mmpt.models.checkpoint_folder import newest_whole  # deferred, as above
 
-    others = [
-        path for path in Path(last).parent.glob("checkpoint*.pt") if str(path) != last
-    ]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        with suppress(CheckpointError):
-            check_training_checkpoint(path, optimizer=True)
-            command = shlex.join(["cp", str(path), last])
-            return (
-                f"The newest whole checkpoint of this run is {path}. To continue from it, run "
-                f"`{command}` and the same command again."
-            )
+    newest = newest_whole(Path(last).parent, ignored=Path(last))
+    if newest is None:
+        return (
+            "No other checkpoint of this run is whole. To start the run from its beginning, remove "
+            f"{last} and run the same command again."
+        )
+    command = shlex.join(["cp", str(newest), last])
     return (
-        "No other checkpoint of this run is whole. To start the run from its beginning, remove "
-        f"{last} and run the same command again."
+        f"The newest whole checkpoint of this run is {newest}. To continue from it, run "
+        f"`{command}` and the same command again."
     )
 
 
