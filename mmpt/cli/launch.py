@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace

@@ -33,12 +33,11 @@ from mmpt.config.mistakes import validate
 from mmpt.config.schema import Section
 from mmpt.config.yaml_files import parse_overrides
 from mmpt.errors import REQUEUE_CODE, ConfigError, LaunchError
+from mmpt.utils.command import ASKS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask a job to stop."""
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
 """Ports at which the nodes of a job meet. Its id chooses one, as a node may run several jobs."""
 NOTICE_S = 3
