@@ -53,12 +53,12 @@ def job(corpus: Path, save_dir: Path) -> list[str]:
     return [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS]
 
 
-def start(command: Sequence[str]) -> subprocess.Popen[str]:
+def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
+        stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
@@ -70,7 +70,7 @@ def finish(*jobs: subprocess.Popen[str], code: int = 0) -> list[str]:
     logs = []
     try:
         for each in jobs:
-            logs.append(each.communicate(timeout=120)[0])
+            logs.append(each.communicate(timeout=120)[0] or "")
     finally:
         for each in jobs:
             each.kill()
@@ -194,6 +194,48 @@ def test_two_machines_continue_after_the_loss_of_a_rank(
     kill_a_rank(jobs[1], tmp_path)
     finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
+
+
+def test_a_machine_joins_and_leaves(
+    corpus: Path, tmp_path: Path, hosts: list[list[str]]
+) -> None:
+    """No update is lost or repeated, as the processes save their state each time."""
+    options = ["--nnodes", "1:2", *NODES[2:], "--jobtype", "local_1"]
+    options += ["--max-restarts", "1", "--rdzv-timeout", "40", "--node-rank"]
+    endless = ["fairseq.optimization.max_epoch=10000"]
+    command = [*LAUNCHER, *job(corpus, tmp_path), *endless, *options]
+
+    def wait_for(num_clips: int, after: int = 0) -> int:
+        """Waits for an update with so many clips, and returns its number."""
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline:
+            rows = [row for row in read_metrics(tmp_path) if row["split"] == "train"]
+            if rows and rows[-1]["update"] > after and rows[-1]["bsz"] == num_clips:
+                return int(rows[-1]["update"])
+            time.sleep(0.1)
+        raise AssertionError(f"no update with {num_clips} clips")
+
+    jobs = [start([*hosts[0], *command, "0"], subprocess.DEVNULL)]
+    try:
+        alone = wait_for(64)
+        jobs.append(start([*hosts[1], *command, "1"], subprocess.DEVNULL))
+        together = wait_for(128, alone)
+        jobs[1].terminate()
+        wait_for(64, together)
+        jobs[0].terminate()
+    except AssertionError:
+        for each in jobs:
+            each.kill()
+        raise
+    finish(*jobs, code=REQUEUE_CODE)
+    rows = [row for row in read_metrics(tmp_path) if row["split"] == "train"]
+    assert [row["update"] for row in rows] == list(range(1, len(rows) + 1))
+    changes = [
+        row["bsz"]
+        for row, before in zip(rows, [{"bsz": 0}, *rows], strict=False)
+        if row["bsz"] != before["bsz"]
+    ]
+    assert changes == [64, 128, 64]
 
 
 def test_machines_with_other_settings_are_refused(
