@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import psutil
 import torch
@@ -53,6 +54,8 @@ POLL_S = 0.1
 """Seconds between two looks at the processes."""
 LAUNCHER = "MMPT_LAUNCHER_PID"
 """Variable that names the launcher of a process."""
+RAISE_AGAIN_S = 0.2
+"""Seconds until a signal that was lost counts again."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
 ASKS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -192,19 +195,40 @@ def _signals_as_exceptions() -> Iterator[None]:
     A signal that is ignored, as SIGHUP under nohup, stays ignored.
     """
 
+    received: list[signal.Signals] = []
+
     def end(number: int, _: FrameType | None) -> None:
         # Batch systems may send several, and a second one must not interrupt the end of the job.
         for each in ASKS:
             signal.signal(each, signal.SIG_IGN)
-        raise SignalException(f"received signal {number}", signal.Signals(number))
+        received.append(signal.Signals(number))
+        signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_S, RAISE_AGAIN_S)
+        raise SignalException(f"received signal {number}", received[0])
+
+    def end_again(*_: Any) -> None:
+        # Python drops an exception that a handler raises while a hook of `fork` or a finaliser
+        # runs. So it is raised again until the launcher handles it.
+        if isinstance(sys.exc_info()[1], SignalException):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            raise SignalException(f"received signal {received[0]}", received[0])
+
+    def report_dropped(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, SignalException):
+            report(dropped)
 
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    timer = signal.signal(signal.SIGALRM, end_again)
+    report, sys.unraisablehook = sys.unraisablehook, report_dropped
     try:
         for signum, handler in handlers.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(signum, end)
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, timer)
+        sys.unraisablehook = report
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from torch.distributed.elastic.multiprocessing import SignalException
 
+from mmpt.cli import processes
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.spawn
@@ -142,6 +144,25 @@ def test_a_signal_to_all_processes_at_once_is_no_failure(tmp_path):
     for pid in (launcher.pid, *family(tmp_path)):
         os.kill(pid, signal.SIGTERM)
     assert finish(launcher) == (128 + signal.SIGTERM, "")
+
+
+class Finalised:
+    """An object whose finaliser runs while a signal arrives."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_whose_exception_python_drops_ends_the_job_nevertheless():
+    def run() -> None:
+        with processes._signals_as_exceptions():
+            Finalised()  # Python drops what the handler raises here
+            time.sleep(30)
+
+    with pytest.raises(SignalException) as caught:
+        run()
+    assert caught.value.sigval == signal.SIGTERM
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_further_signals_do_not_interrupt_the_saving_of_the_state(tmp_path):
