@@ -32,8 +32,8 @@ from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.registry import did_you_mean
-from mmpt.utils.command import ASKS
 from mmpt.utils.io import writing
+from mmpt.utils.killed import ASKS
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 

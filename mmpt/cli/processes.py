@@ -47,7 +47,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import adopt_orphans, end_with_parent
-from mmpt.utils.killed import describe_signal
+from mmpt.utils.killed import ASKS, describe_signal
 
 HERE = "127.0.0.1"
 POLL_S = 0.1
@@ -58,9 +58,9 @@ RAISE_AGAIN_S = 0.2
 """Seconds until a signal that was lost counts again."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
-ASKS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals of batch systems that ask a job to end."""
-SIGNALS = (signal.SIGINT, *ASKS)
+ONCE = (signal.SIGHUP, *ASKS)
+"""Signals that end a job and are then ignored. A second Ctrl-C ends a job at once."""
+SIGNALS = (signal.SIGINT, *ONCE)
 """Signals that end a job."""
 
 
@@ -199,7 +199,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
     def end(number: int, _: FrameType | None) -> None:
         # Batch systems may send several, and a second one must not interrupt the end of the job.
-        for each in ASKS:
+        for each in ONCE:
             signal.signal(each, signal.SIG_IGN)
         received.append(signal.Signals(number))
         signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_S, RAISE_AGAIN_S)

@@ -33,7 +33,7 @@ from mmpt.config.mistakes import validate
 from mmpt.config.schema import Section
 from mmpt.config.yaml_files import parse_overrides
 from mmpt.errors import REQUEUE_CODE, ConfigError, LaunchError
-from mmpt.utils.command import ASKS
+from mmpt.utils.killed import ASKS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)

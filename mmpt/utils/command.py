@@ -18,7 +18,7 @@ from types import FrameType
 
 from mmpt.errors import EXIT_CODE, UserError, message_of
 from mmpt.utils.io import DISK_FULL, write_error
-from mmpt.utils.killed import worker_failure
+from mmpt.utils.killed import ASKS, worker_failure
 from mmpt.utils.log import setup_logging
 
 # By default, Python's garbage collection runs after every 700 new objects, which takes a tenth of
@@ -28,9 +28,6 @@ atexit.register(gc.freeze)
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals with which batch systems ask a program to end."""
 
 EXTRA_OF = {
     **dict.fromkeys(("av", "json_stream"), "prepare"),

@@ -16,8 +16,9 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from mmpt.errors import REQUEUE_CODE
+from mmpt.utils.killed import ASKS
 
-SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2")
+SIGNALS = tuple(signum.name for signum in ASKS)
 """Signals that ask a training to stop. SIGINT (Ctrl-C) always does."""
 
 
