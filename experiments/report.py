@@ -17,7 +17,7 @@ from experiments.arms import ROOT, Experiment
 from experiments.corpora import CORPORA, Corpus, demo_videos, narration_statistics
 from experiments.figures import draw_gains, draw_levels, draw_offsets
 from experiments.results import RESULTS, Row, read_results
-from experiments.tables import rows_of, tables
+from experiments.tables import DTW_CONSTANTS, means_table, rows_of, tables
 
 PAGE = ROOT / "docs" / "ablations.md"
 MARKED = re.compile(
@@ -41,8 +41,11 @@ def results_text(
     if not any(by_arm.values()):
         return NO_RESULTS
     path = images / f"{experiment.name}-{corpus.name}.svg"
+    table = tables(arms, by_arm)
     if experiment.name == "dtw_offset":
         drawn = draw_offsets(arms, by_arm, path)
+        # All other numbers are in the tables of the control experiment, whose runs these are.
+        table = means_table("R@1 of DTW", DTW_CONSTANTS, arms, by_arm)
     elif experiment.x_title:
         drawn = draw_levels(arms, by_arm, experiment.x_title, path)
     else:
@@ -54,7 +57,7 @@ def results_text(
     parts = [f"Seeds {', '.join(map(str, seeds))}; commits {', '.join(commits)}."]
     if drawn:
         parts.append(f"![{experiment.question}]({images.name}/{path.name})")
-    parts.append(tables(arms, by_arm))
+    parts.append(table)
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,15 +14,17 @@ BySeed = dict[int, Row]
 
 
 class Number(NamedTuple):
-    """A number of the tables, in percent."""
+    """A number of the tables."""
 
     title: str
     metric: str
     key: str
+    scale: float = 100.0
+    """The tables show multiples of 1 / `scale`. Default: percent."""
 
     def of(self, row: Row) -> float:
         """Returns the number of a run."""
-        return 100 * float(row["metrics"][self.metric][self.key])
+        return self.scale * float(row["metrics"][self.metric][self.key])
 
 
 CLIP = Number("clip R@1", "RetrievalMetric", "R1")
@@ -30,6 +32,7 @@ DTW = Number("DTW", "FullVideoRetrievalMetric", "DTW-R1")
 DTW_CALIBRATED = Number("DTW, calibrated", "Calibrated", "DTW-R1")
 AVERAGE = Number("caption average", "FullVideoRetrievalMetric", "R1")
 AVERAGE_BG = Number("caption average", "FullVideoBGRetrievalMetric", "R1")
+DTW_BG = Number("DTW", "FullVideoBGRetrievalMetric", "DTW-R1")
 DTW_BG_CALIBRATED = Number("DTW, calibrated", "CalibratedBG", "DTW-R1")
 AUC = Number("alignment AUC", "How2AlignMetric", "AUC")
 GROUPS: dict[str, tuple[Number, ...]] = {
@@ -44,7 +47,7 @@ GROUPS: dict[str, tuple[Number, ...]] = {
     ),
     "with background, and alignment": (
         AVERAGE_BG,
-        Number("DTW", "FullVideoBGRetrievalMetric", "DTW-R1"),
+        DTW_BG,
         DTW_BG_CALIBRATED,
         Number("OTAM", "FullVideoBGRetrievalMetric", "OTAM-R1"),
         Number("OT", "FullVideoBGRetrievalMetric", "OT-R1"),
@@ -52,6 +55,16 @@ GROUPS: dict[str, tuple[Number, ...]] = {
     ),
 }
 """Title of a table -> its columns. Scores of whole videos are R@1."""
+DTW_CONSTANTS: tuple[Number, ...] = (
+    DTW._replace(title="c = 0"),
+    DTW_CALIBRATED._replace(title="calibrated c"),
+    Number("this c", "Calibrated", "DTW-constant", scale=1.0),
+    DTW_BG._replace(title="with background, c = 3"),
+    DTW_BG_CALIBRATED._replace(title="calibrated c"),
+    Number("this c", "CalibratedBG", "DTW-constant", scale=1.0),
+)
+"""Columns of the table of the constant in DTW's distances. The first of each three is the constant
+of the release."""
 
 
 class Estimate(NamedTuple):
@@ -101,14 +114,7 @@ def tables(arms: Sequence[Arm], by_arm: Mapping[str, BySeed]) -> str:
     """
     parts = []
     for title, numbers in GROUPS.items():
-        lines = []
-        for arm in arms:
-            if rows := by_arm[arm.name]:
-                values = [
-                    [number.of(row) for row in rows.values()] for number in numbers
-                ]
-                lines.append([arm.title, *(estimate(each).text() for each in values)])
-        parts.append(_table(f"mean, {title}", numbers, lines))
+        parts.append(means_table(f"mean, {title}", numbers, arms, by_arm))
         lines = []
         for arm in arms:
             if not arm.against:
@@ -121,6 +127,25 @@ def tables(arms: Sequence[Arm], by_arm: Mapping[str, BySeed]) -> str:
                 lines.append([f"{arm.title}, against {arm.against}", *cells])
         parts.append(_table(f"gain, {title}", numbers, lines))
     return "\n\n".join(part for part in parts if part)
+
+
+def means_table(
+    title: str,
+    numbers: Sequence[Number],
+    arms: Sequence[Arm],
+    by_arm: Mapping[str, BySeed],
+) -> str:
+    """Returns a table of the means of some numbers, as Markdown.
+
+    Args:
+        by_arm: name of an arm -> its results.
+    """
+    lines = []
+    for arm in arms:
+        if rows := by_arm[arm.name].values():
+            means = [estimate([each.of(row) for row in rows]) for each in numbers]
+            lines.append([arm.title, *(mean.text() for mean in means)])
+    return _table(title, numbers, lines)
 
 
 def _table(

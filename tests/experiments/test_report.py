@@ -82,6 +82,18 @@ def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
         assert (tmp_path / "images" / f"{name}-demo.svg").stat().st_size > 5000
 
 
+def test_the_section_on_the_constant_has_one_table(page: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    write_results(results, ("control",))
+    main(["--page", str(page), "--results", str(results)])
+    sections = {match[2]: match[0] for match in MARKED.finditer(page.read_text())}
+    assert sections["control"].count("| ---: |\n") == 4
+    assert sections["dtw_offset"].count("| ---: |\n") == 1
+    # The recall of arm 1 is 51.0 and 53.0, and 50.0 with the constant 8.
+    line = "| A: plain loss (control) | 52.0 ± 1.0 | 52.0 ± 1.0 | 8.0 ± 0.0 |"
+    assert line in sections["dtw_offset"]
+
+
 def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     write_results(results, ("control",))
