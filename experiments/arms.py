@@ -72,6 +72,37 @@ class Arm:
 START = Arm("videoclip", "VideoCLIP, the start of the others", yaml=VIDEOCLIP)
 
 
+def plain_and_norton(
+    name: str,
+    overrides: Overrides,
+    *,
+    corpus: Corpus | None = None,
+    panel: str = "",
+    level: float | None = None,
+) -> tuple[Arm, Arm]:
+    """Returns an arm with the plain loss, and one with Norton's loss that is compared with it.
+
+    Args:
+        name: name of the setting that both have in common.
+        overrides: overrides of both.
+        corpus: corpus of both. Default: the corpus of the experiment.
+        panel: panel of the gain.
+        level: position on the x axis of the panel.
+    """
+    plain_overrides = {**overrides, **PLAIN_LOSS}
+    plain = Arm(f"{name}, plain", f"{name}, plain loss", plain_overrides, corpus=corpus)
+    norton = Arm(
+        f"{name}, norton",
+        f"{name}, Norton",
+        overrides,
+        corpus=corpus,
+        against=plain.name,
+        panel=panel,
+        level=level,
+    )
+    return plain, norton
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A question, and the arms that answer it."""

@@ -13,7 +13,7 @@ compute the same loss as one with the batches of both, which a test of the losse
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment, Overrides
+from experiments.arms import ALL_WEIGHTS, Arm, Experiment, Overrides, plain_and_norton
 from experiments.command import main
 from experiments.corpora import DEMO, Corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
@@ -35,13 +35,9 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
             "fairseq.optimization.max_epoch": -(-NUM_UPDATES // updates_per_epoch),
             "fairseq.optimization.max_update": NUM_UPDATES,
         }
-        name = f"{num_videos} videos"
-        yield Arm(f"{name}, plain", f"{name}, plain loss", {**size, **PLAIN_LOSS})
-        yield Arm(
-            f"{name}, norton",
-            f"{name}, Norton",
+        yield from plain_and_norton(
+            f"{num_videos} videos",
             size,
-            against=f"{name}, plain",
             panel="gain of Norton over the plain loss",
             level=num_videos,
         )

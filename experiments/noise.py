@@ -18,7 +18,7 @@ are trained. The result is the gain of Norton over the plain loss.
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment
+from experiments.arms import ALL_WEIGHTS, Arm, Experiment, plain_and_norton
 from experiments.command import main
 from experiments.corpora import DEMO, Corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
@@ -44,16 +44,10 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields a pair of arms for each kind and level of noise, on variants of `corpus`."""
     for kind, (option, levels) in LEVELS.items():
         for level in levels:
-            name = f"{kind} {level:g}"
-            noisy = noisy_corpus(corpus, option, level)
-            plain = {**ALL_WEIGHTS, **PLAIN_LOSS}
-            yield Arm(f"{name}, plain", f"{name}, plain loss", plain, corpus=noisy)
-            yield Arm(
-                f"{name}, norton",
-                f"{name}, Norton",
+            yield from plain_and_norton(
+                f"{kind} {level:g}",
                 ALL_WEIGHTS,
-                corpus=noisy,
-                against=f"{name}, plain",
+                corpus=noisy_corpus(corpus, option, level),
                 panel=kind,
                 level=level,
             )

@@ -11,7 +11,7 @@ loss.
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import PLAIN_LOSS, START, Arm, Experiment, Overrides
+from experiments.arms import START, Arm, Experiment, Overrides, plain_and_norton
 from experiments.command import main
 from experiments.corpora import DEMO, Corpus
 
@@ -38,14 +38,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
             overrides: Overrides = {**PARTS[part], "fairseq.optimization.lr": [rate]}
             if num_epochs != 6:  # the number of the YAML
                 overrides = {**overrides, "fairseq.optimization.max_epoch": num_epochs}
-            plain = {**overrides, **PLAIN_LOSS}
-            yield Arm(f"{name}, plain", f"{name}, plain loss", plain)
-            yield Arm(
-                f"{name}, norton",
-                f"{name}, Norton",
-                overrides,
-                against=f"{name}, plain",
-            )
+            yield from plain_and_norton(name, overrides)
 
 
 EXPERIMENT = Experiment(

@@ -5,7 +5,16 @@ import logging
 import pytest
 
 from experiments.__main__ import EXPERIMENTS
-from experiments.arms import NORTON, START, Arm, Experiment, Run, override_words
+from experiments.arms import (
+    NORTON,
+    PLAIN_LOSS,
+    START,
+    Arm,
+    Experiment,
+    Run,
+    override_words,
+    plain_and_norton,
+)
 from experiments.command import estimated_seconds, runs_of
 from experiments.corpora import DEMO, HOWTO100M
 from experiments.runner import training_command
@@ -58,6 +67,15 @@ def test_norton_starts_from_videoclip_on_the_same_corpus_and_seed() -> None:
     run = Run.of(Arm("one", "One", yaml=NORTON), HOWTO100M, 2)
     assert run.start == Run(START, HOWTO100M, 2)
     assert run.start.start is None
+
+
+def test_both_losses_have_the_same_settings_otherwise() -> None:
+    plain, norton = plain_and_norton("one", {"nprobe": 1}, corpus=HOWTO100M, level=2)
+    assert norton.overrides == {"nprobe": 1}
+    assert plain.overrides == {"nprobe": 1, **PLAIN_LOSS}
+    assert plain.corpus == norton.corpus == HOWTO100M
+    assert norton.against == plain.name
+    assert (plain.level, norton.level) == (None, 2)
 
 
 def test_overrides_are_words_of_yaml() -> None:
