@@ -3,11 +3,19 @@
     python -m experiments.control [--seeds 0 1 2] [--jobs 2] [--plan]
 
 All arms continue from the same VideoCLIP checkpoint, with the same number of updates, the same
-trained parameters and the same way of choosing batches. The letters are from Norton's Table 7:
-A the plain loss, B targets from optimal transport, C to J also the contrast of paragraphs and
-videos: with mean pooling (C), with the fine-grained similarity by maximum (D) or by log-sum-exp (E
-to G), and with a prompt bucket (H to J). From G on, the pooled and the fine-grained similarities
-are fused as in the released code. I is the released recipe.
+trained parameters and the same way of choosing batches. The letters are those of Table 7 in the
+paper of Norton (arXiv 2401.16702):
+
+- A: the plain loss, without the contrast of paragraphs and videos
+- B: A with targets from optimal transport (faulty negatives); all others have them, too
+- C: B and the contrast of paragraphs and videos, with the mean-pooled similarity
+- D to G: C with a fine-grained similarity, by the maximum (D), or by log-sum-exp with alpha 0.1 (E),
+  0.2 (F) or 1 (G)
+- H to J: G with a prompt bucket of 10 % (H), 50 % (I) or 30 % (J, which is Norton)
+
+Appendix A of the paper says that the fine-grained similarity is added to the mean-pooled one. The
+weight of the sum is only in the released code. The last arm is G with the fine-grained similarity
+alone, as in Eq. 5.
 
 The whole ladder trains all weights. Plain loss, B, G and Norton also train LayerNorms only. On
 other corpora than `howto100m` there are only the plain loss and Norton. With your own copy of the
@@ -41,19 +49,17 @@ LADDER: dict[str, tuple[str, Overrides]] = {
         {**NO_BUCKET, "loss.fusion_weight": POOLED_ONLY},
     ),
     # 0.02 is the smallest value that the loss accepts.
-    "D": (
-        "D: fine-grained, maximum",
-        {**NO_BUCKET, "loss.fusion_weight": 0, "loss.alpha_lse": 0.02},
-    ),
-    "E": (
-        "E: log-sum-exp, alpha 0.1",
-        {**NO_BUCKET, "loss.fusion_weight": 0, "loss.alpha_lse": 0.1},
-    ),
-    "F": ("F: log-sum-exp, alpha 1", {**NO_BUCKET, "loss.fusion_weight": 0}),
-    "G": ("G: pooled and log-sum-exp", NO_BUCKET),
+    "D": ("D: C and the maximum", {**NO_BUCKET, "loss.alpha_lse": 0.02}),
+    "E": ("E: C and log-sum-exp, alpha 0.1", {**NO_BUCKET, "loss.alpha_lse": 0.1}),
+    "F": ("F: C and log-sum-exp, alpha 0.2", {**NO_BUCKET, "loss.alpha_lse": 0.2}),
+    "G": ("G: C and log-sum-exp, alpha 1", NO_BUCKET),
     "H": ("H: G and a bucket of 10 %", {"loss.sequence_contrast.prompt_ratio": 0.1}),
-    "norton": ("I: G and a bucket of 30 % (Norton)", NORTON_LOSS),
-    "J": ("J: G and a bucket of 50 %", {"loss.sequence_contrast.prompt_ratio": 0.5}),
+    "I": ("I: G and a bucket of 50 %", {"loss.sequence_contrast.prompt_ratio": 0.5}),
+    "norton": ("J: G and a bucket of 30 % (Norton)", NORTON_LOSS),
+    "G, Eq. 5": (
+        "G without mean pooling (Eq. 5)",
+        {**NO_BUCKET, "loss.fusion_weight": 0},
+    ),
 }
 """Name -> title and overrides of the loss."""
 WITH_LAYERNORM: tuple[str, ...] = ("A", "B", "G", "norton")

@@ -75,7 +75,7 @@ def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
     assert MARKED.sub(r"\1\4", text) == MARKED.sub(r"\1\4", PAGE_TEXT)
     assert "Old text." not in text
     # Arm 2 (Norton) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
-    assert "| I: G and a bucket of 30 % (Norton), against A | +0.0 ± 1.0 |" in text
+    assert "| J: G and a bucket of 30 % (Norton), against A | +0.0 ± 1.0 |" in text
     assert "Seeds 0, 1; commits abc1234." in text
     for name in ("control", "batch", "dtw_offset", "noise"):
         assert f"(images/{name}-demo.svg)" in text
