@@ -62,6 +62,8 @@ class Arm:
     """Arms with the same panel are a line of a figure."""
     level: float | None = None
     """Position on the x axis of the panel."""
+    with_curves: bool = False
+    """Record DTW and OTAM for several constants, which takes longer than all other scores."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -69,7 +71,12 @@ class Arm:
         return {**COMMON, **self.overrides}
 
 
-START = Arm("videoclip", "VideoCLIP, the start of the others", yaml=VIDEOCLIP)
+START = Arm(
+    "videoclip",
+    "VideoCLIP, the start of the others",
+    yaml=VIDEOCLIP,
+    with_curves=True,
+)
 
 
 def plain_and_norton(
@@ -113,9 +120,15 @@ class Experiment:
     """Returns the arms for a corpus."""
     corpora: tuple[Corpus, ...]
     """The corpora on which the experiment runs by default."""
-    num_seeds: int = 5
+    later: tuple[str, ...] = ()
+    """Beginnings of the names of arms that run only with `--all`. A first pass can do without."""
+    num_seeds: int = 3
     x_title: str = ""
     """Meaning of `Arm.level`. Default: the experiment has no figure with levels."""
+
+    def first_arms(self, corpus: Corpus) -> list[Arm]:
+        """Returns the arms of a first pass."""
+        return [arm for arm in self.arms(corpus) if not arm.name.startswith(self.later)]
 
     def arms(self, corpus: Corpus) -> list[Arm]:
         """Returns the arms for a corpus."""

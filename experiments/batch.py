@@ -47,8 +47,8 @@ EXPERIMENT = Experiment(
     name="batch",
     question="How many videos should a batch have?",
     make_arms=arms,
+    later=("32", "64"),
     corpora=(DEMO,),
-    num_seeds=3,
     x_title="videos in a batch",
 )
 

@@ -33,6 +33,7 @@ EXPERIMENT = Experiment(
     question="How much does DTW depend on a constant in its distances?",
     make_arms=arms,
     corpora=(DEMO,),
+    num_seeds=5,
 )
 
 

@@ -123,8 +123,12 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
     A column of panels is a way to align; the upper row is without background. A dot is the recall
     with the calibrated constant.
     """
-    shown = [arm for arm in arms if by_arm[arm.name]]
-    if not shown:
+    with_curves = {}
+    for arm in arms:
+        rows = [row for row in by_arm[arm.name].values() if row["curves"]]
+        if rows:
+            with_curves[arm.title] = rows
+    if not with_curves:
         return False
     ways = ("DTW", "DTW-corrected", "OTAM")
     rows = {"clips": "Calibrated", "background": "CalibratedBG"}
@@ -135,11 +139,11 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
         )
         for line, (name, metric) in zip(panels, rows.items(), strict=True):
             for panel, way in zip(line, ways, strict=True):
-                for colour, arm in zip(COLOURS, shown, strict=False):
-                    results = list(by_arm[arm.name].values())
+                coloured = zip(COLOURS, with_curves.items(), strict=False)
+                for colour, (title, results) in coloured:
                     curves = np.array([row["curves"][name][way] for row in results])
                     panel.plot(
-                        CONSTANTS, 100 * curves.mean(0), color=colour, label=arm.title
+                        CONSTANTS, 100 * curves.mean(0), color=colour, label=title
                     )
                     dots = [_calibrated(row, metric, way) for row in results]
                     x, y = np.mean(dots, axis=0)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.offsets import calibrated, offset_curve, read_predictions
+from experiments.offsets import WAYS, calibrated, offset_curve, read_predictions
 from mmpt.config.yaml_files import read_yaml, write_yaml
 
 CHECKPOINT = "checkpoint_last.pt"
@@ -45,10 +45,12 @@ def scoring_command(folder: Path, data: Path) -> list[str]:
     return ["-m", "mmpt", "predict", *paths, *options]
 
 
-def read_measures(folder: Path) -> dict[str, Any]:
-    """Returns the metrics of a run that was scored, and its curves of DTW and OTAM.
+def read_measures(folder: Path, *, with_curves: bool) -> dict[str, Any]:
+    """Returns the metrics of a run that was scored.
 
-    The predictions are large, and are removed.
+    Args:
+        with_curves: also calibrate all forms of DTW and OTAM, and return their curves over the
+            constant. Otherwise only the released DTW is calibrated.
     """
     metrics: dict[str, dict[str, float]] = {}
     curves = {}
@@ -59,8 +61,10 @@ def read_measures(folder: Path) -> dict[str, Any]:
         for path in scores.glob("*.npz"):
             if name in WITH_PREDICTIONS:
                 predictions = read_predictions(path)
-                metrics[WITH_PREDICTIONS[name]] = calibrated(predictions)
-                curves[name] = offset_curve(predictions)
+                ways = tuple(WAYS) if with_curves else ("DTW",)
+                metrics[WITH_PREDICTIONS[name]] = calibrated(predictions, ways)
+                if with_curves:
+                    curves[name] = offset_curve(predictions)
     return {"metrics": metrics, "curves": curves}
 
 

@@ -57,8 +57,8 @@ EXPERIMENT = Experiment(
     name="noise",
     question="In which kind of noise does the loss of Norton help?",
     make_arms=arms,
+    later=("misaligned 0.8", "tasks", "reordered"),
     corpora=(DEMO,),
-    num_seeds=3,
     x_title="share (number of tasks)",
 )
 

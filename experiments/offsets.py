@@ -16,7 +16,7 @@ of the best one. A quantile of all scores was tried before. It was as good on th
 10 points worse on YouCook2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,15 +83,18 @@ def recall_at_1(scores_pn: np.ndarray) -> float:
     return float((ranks_from_scores(scores_pn) == 0).mean())
 
 
-def calibrated(scores: Scores) -> dict[str, float]:
+def calibrated(scores: Scores, ways: Iterable[str] = tuple(WAYS)) -> dict[str, float]:
     """Returns the calibrated constant and its R@1, by the names WAY-constant and WAY-R1.
 
     If several constants are equally good, it is the median of these.
+
+    Args:
+        ways: names of `WAYS`.
     """
     low, high = np.quantile(scores.values, TRIED_QUANTILES)
     constants = np.linspace(low, high, NUM_TRIED)
     found = {}
-    for way in WAYS:
+    for way in ways:
         counts = []
         for constant in constants:
             first_p = pair_scores(scores, way, constant).argmax(axis=1)

@@ -42,8 +42,8 @@ EXPERIMENT = Experiment(
     name="quirks",
     question="Do the differences between the released loss and the paper matter?",
     make_arms=arms,
+    later=("masked_outer_sum", "transport_mass"),
     corpora=(DEMO,),
-    num_seeds=3,
 )
 
 if __name__ == "__main__":

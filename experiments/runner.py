@@ -172,7 +172,7 @@ def _run_step(run: Run, experiment: str, base: Path, results: Path) -> Step:
         if saved.exists():
             measures = read_json(saved)
         else:
-            measures = read_measures(folder)
+            measures = read_measures(folder, with_curves=run.arm.with_curves)
             write_json(saved, measures)
         if run.key not in read_results(results):
             append_result(make_row(run, experiment, texts, seconds, measures), results)

@@ -45,8 +45,13 @@ EXPERIMENT = Experiment(
     name="trained",
     question="Which parameters should the post-training train, how fast and how long?",
     make_arms=arms,
+    later=(
+        "LayerNorm, rate 0.01",
+        "LayerNorm, rate 0.001, 12",
+        "all weights, rate 0.0001",
+        "all weights, rate 0.0003, 12",
+    ),
     corpora=(DEMO,),
-    num_seeds=3,
 )
 
 if __name__ == "__main__":

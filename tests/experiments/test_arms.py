@@ -32,13 +32,25 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     "experiment", EXPERIMENTS, ids=lambda experiment: experiment.name
 )
 def test_every_training_command_has_a_valid_config(experiment: Experiment) -> None:
-    for run in runs_of(experiment, [3], None):
+    for run in runs_of(experiment, [3], None, all_arms=True):
         command = training_command(run)
         yaml, words = command[3], command[6:]
         config = load_config(yaml, words)
         assert config.option("common", "seed") == 4
         assert config.save_dir.endswith(run.key)
         assert 40 < estimated_seconds(run) < 1800
+
+
+@pytest.mark.parametrize(
+    "experiment", EXPERIMENTS, ids=lambda experiment: experiment.name
+)
+def test_a_first_pass_has_all_arms_that_it_compares(experiment: Experiment) -> None:
+    for corpus in experiment.corpora:
+        names = {arm.name for arm in experiment.first_arms(corpus)}
+        assert {arm.against for arm in experiment.first_arms(corpus)} <= {*names, ""}
+        every = [run.arm.name for run in runs_of(experiment, [0], None, all_arms=True)]
+        for beginning in experiment.later:
+            assert any(name.startswith(beginning) for name in every), beginning
 
 
 def test_names_and_corpora_have_no_effect_on_the_identity_of_a_run() -> None:

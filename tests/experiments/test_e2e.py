@@ -49,6 +49,7 @@ def test_an_experiment_runs_and_is_not_repeated(
         for number in sum(GROUPS.values(), ()):
             assert 0 <= number.of(row) <= 100
         assert row["seed"] == 3
+        assert bool(row["curves"]) == (row["name"] == "videoclip")
     (start,) = (row for row in rows if row["name"] == "videoclip")
     trained = [row["metrics"]["Calibrated"]["DTW-constant"] for row in rows]
     assert len(set(trained)) == 3  # each run has weights of its own
