@@ -8,8 +8,8 @@ from experiments.command import main
 EXPERIMENTS = (
     control.EXPERIMENT,
     dtw_offset.EXPERIMENT,
-    noise.EXPERIMENT,
     retrieval.EXPERIMENT,
+    noise.EXPERIMENT,
     trained.EXPERIMENT,
     quirks.EXPERIMENT,
     batch.EXPERIMENT,
