@@ -43,6 +43,7 @@ from mmpt.utils.rng import stable_seed
 CSV = Path("data/youcook2_validation.csv")
 COLUMNS = ("video_id", "start", "end", "text")
 SPOKEN_SHARE = 0.7  # share of the words of a sentence that the narrator says at a time
+NUM_VAL = 76  # validation videos
 AFTER_S = 10  # seconds of a video after its last segment
 
 
@@ -155,12 +156,13 @@ def make_videos(
     return videos
 
 
-def make_corpus(path: Path, out: Path, num_val: int, seed: int) -> None:
-    """Writes the corpus.
+def read_corpus(
+    path: Path = CSV, num_val: int = NUM_VAL, seed: int = 0
+) -> tuple[SentenceWorld, list[Video], list[Video]]:
+    """Returns the world, the validation videos and the training videos of a corpus.
 
     Args:
         path: the file of sentences.
-        out: folder to write to.
         num_val: validation videos. All others are training videos.
         seed: decides the order of videos, the looks and the narration.
     Raises:
@@ -174,9 +176,15 @@ def make_corpus(path: Path, out: Path, num_val: int, seed: int) -> None:
     texts = {segment.text for own in segments.values() for segment in own}
     world = sentence_world(CorpusSettings(seed=seed), sorted(texts))
     videos = make_videos(world, segments, seed)
+    return world, videos[:num_val], videos[num_val:]
+
+
+def make_corpus(path: Path, out: Path, num_val: int, seed: int) -> None:
+    """Writes a corpus to the folder `out`. For the other arguments, see `read_corpus`."""
+    world, val, train = read_corpus(path, num_val, seed)
     known = make_vocabulary()
     vocabulary = [*known, *sorted(world.looks.keys() - set(known))]
-    write_files(out, world, vocabulary, videos[num_val:], videos[:num_val])
+    write_files(out, world, vocabulary, train, val)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -187,7 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, default=CSV, help=f"the sentences ({CSV})")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
-        "--num-val", type=int, default=76, help="validation videos (76)"
+        "--num-val",
+        type=int,
+        default=NUM_VAL,
+        help=f"validation videos ({NUM_VAL})",
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -129,9 +129,9 @@ def write_files(
     paths += _write_split(out, world, Split.TRAIN, train)
     paths += _write_split(out, world, Split.VALID, val)
     # Write the ground truth.
-    clips = [_true_clips(world, video) for video in val]
+    clips = [true_clips(world, video) for video in val]
     captions = {video.id: _raw_captions(video) for video in (*train, *val)}
-    alignment = {video.id: _true_alignment(video) for video in val}
+    alignment = {video.id: true_alignment(video) for video in val}
     test_alignment = {video.id: alignment[video.id] for video in val[:NUM_ALIGNED]}
     truth = {
         "captions.json": captions,
@@ -241,7 +241,7 @@ def _raw_captions(video: Video) -> dict[str, list[Any]]:
     return raw
 
 
-def _true_clips(world: World, video: Video) -> dict[str, Any]:
+def true_clips(world: World, video: Video) -> dict[str, Any]:
     """Returns the annotation of a video: every step shown, its seconds and a clean sentence."""
     seed = stable_seed("clips", world.settings.seed, video.id)
     rng = random.Random(seed)
@@ -279,7 +279,7 @@ def _true_steps(world: World, videos: Sequence[Video]) -> dict[str, Any]:
     return database
 
 
-def _true_alignment(video: Video) -> list[list[Any]]:
+def true_alignment(video: Video) -> list[list[Any]]:
     """Returns [aligned, start, end, text] for every caption, in the form of HTM-Align.
 
     An aligned caption (1) has the times of its step. A caption without a step is not aligned (0)
