@@ -3,7 +3,7 @@
     python -m experiments.control [--seeds 0 1 2] [--jobs 2] [--plan]
 
 All arms continue from the same VideoCLIP checkpoint, with the same number of updates, the same
-trained parameters and the same way of choosing batches. The letters are those of Table 7 in the
+trained parameters and the same way of choosing batches. The letters are from Table 7 in the
 paper of Norton (arXiv 2401.16702):
 
 - A: the plain loss, without the contrast of paragraphs and videos

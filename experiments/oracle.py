@@ -3,8 +3,8 @@
     python -m experiments.oracle [--corpora demo howto100m]
 
 The oracle knows the look of every word of the corpus. The vector of a sentence is the sum of the
-looks of its words. The vector of a second is its features without the noise in other dimensions
-than those of the looks. A model can learn both. All corpora have seed 0.
+looks of its words. The vector of a second is its features, without the noise outside the
+dimensions of the looks. A model can learn both. All corpora have seed 0.
 
 Legend: T sentences, W clips or windows, S seconds, L latent size.
 """
