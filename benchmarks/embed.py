@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from loader import C, generate
-from mmpt.cli.app import choose_device
+from mmpt.cli.main import choose_device
 from mmpt.config import ModelConfig, RetrievalConfig, RunConfig
 from mmpt.tasks import VideoRetriTask
 from mmpt.utils.distributed import World

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mmpt.cli.app import choose_device
+from mmpt.cli.main import choose_device
 from mmpt.media.frame_graph import FPS, SIZE, scaled_size
 from mmpt.media.s3d import S3D
 from mmpt.media.video_list import find_videos

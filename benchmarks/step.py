@@ -25,7 +25,7 @@ from transformers import BertConfig
 
 from loader import generate, training_set
 from loss import NORTON
-from mmpt.cli.app import choose_device
+from mmpt.cli.main import choose_device
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
 from mmpt.models.freezing import freeze_all_but_layernorm

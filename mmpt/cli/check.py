@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mmpt.cli.app import Command, Overrides
+from mmpt.cli.main import Command, Overrides
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset

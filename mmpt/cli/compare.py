@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.errors import DataError, LaunchError
 from mmpt.evaluators import (
     Results,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.errors import DataError
 from mmpt.prepare.captions.corpus import SUFFIXES, convert_corpus
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.errors import UserError
 from mmpt.prepare.download.catalogue import CATALOGUE, list_catalogue
 from mmpt.prepare.download.downloader import download as download_items

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from typer import Option
 
-from mmpt.cli.app import Command, Device, choose_device
+from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.embedding import batches
 from mmpt.inference.mmptmodel import MMPTModel

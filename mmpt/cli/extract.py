@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from mmpt.cli.app import Command, Device, choose_device
+from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.media.frame_graph import FPS, SIZE
 from mmpt.media.s3d import S3D_WEIGHTS

@@ -19,7 +19,7 @@ from typer import Argument, Option
 
 from mmpt.cli import preflight
 from mmpt.cli.agreement import CONFIG_VARIABLE, config_fingerprint
-from mmpt.cli.app import CONTINUE, Command, Overrides
+from mmpt.cli.main import CONTINUE, Command, Overrides
 from mmpt.cli.nodes import ONE_NODE, TIMEOUT_S, Nodes
 from mmpt.cli.training_command import (
     count_processes,

@@ -1,16 +1,135 @@
-"""The command `mmpt`: lists the subcommands, and imports only the module of the one that runs."""
+"""The command `mmpt`, and the common parts of its subcommands.
+
+typer parses the arguments, and `run_command` reports errors. Only the module of the subcommand that
+runs is imported.
+"""
 
 import importlib
+import inspect
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+import typer
+from typer import Argument, Option
 
 from mmpt import __version__
-from mmpt.cli.app import CONTINUE, new_app, run
-from mmpt.errors import REQUEUE_CODE
+from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.utils.command import run_command
+
+if TYPE_CHECKING:
+    import torch
+
+CONTINUE = "run the same command again to continue"
+"""Message after an interrupt of a command that continues where it was interrupted."""
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+Overrides = Annotated[
+    list[str] | None,
+    Argument(
+        metavar="key=value",
+        help="Values that replace keys of the YAML: dataset.bert_name=my_bert.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    Option(
+        help="cpu, cuda or cuda:1. Default: the first GPU, or the CPU if there is none."
+    ),
+]
+
+
+def choose_device(name: str | None) -> "torch.device":
+    """Returns the device called `name`. The default is the first GPU, or the CPU without one.
+
+    Raises:
+        LaunchError: this machine has no such device.
+    """
+    import torch  # deferred: takes seconds, and most commands do not need it
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        # A `meta` tensor has no value, so this refuses `meta`.
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as err:
+        # Unknown name, or a torch build without it.
+        raise LaunchError(
+            f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
+        ) from err
+    return device
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """Returns an app without commands. Its help is plain text, as rich truncates long options."""
+    plain: dict[str, Any] = {
+        "rich_markup_mode": None,
+        "context_settings": CONTEXT_SETTINGS,
+    }
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, **plain | settings
+    )
+
+
+def run(
+    app: typer.Typer, argv: Sequence[str] | None = None, name: str | None = None
+) -> int:
+    """Runs an app on `argv` and returns the exit code, which is 2 for a wrong command line.
+
+    Args:
+        argv: the arguments. None uses the arguments of the process.
+        name: name of the program in messages. None uses the name of the process.
+    """
+    try:
+        app(None if argv is None else list(argv), prog_name=name)
+    except SystemExit as end:
+        return int(end.code or 0)
+    raise AssertionError("typer ends every command with SystemExit")
+
+
+class Command:
+    """A command line for a function. Calling it parses arguments and returns the exit code.
+
+    Args:
+        function: the command. Its parameters are the arguments and options, and its docstring is
+            the help text. It returns the exit code; None is 0.
+        stopped: the message after an interrupt, such as "run the same command again to continue".
+        asked_code: exit code after a signal of a batch system; see `run_command`.
+        options: a dataclass whose fields are the arguments and options. `function` then takes one
+            object of this class.
+        context_settings: additional context settings of the typer command.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., int | None],
+        *,
+        stopped: str,
+        asked_code: int | None = None,
+        options: type | None = None,
+        **context_settings: Any,
+    ):
+        def command(**values: Any) -> None:
+            arguments = {"options": options(**values)} if options else values
+            raise typer.Exit(
+                run_command(
+                    lambda: function(**arguments),
+                    stopped=stopped,
+                    asked_code=asked_code,
+                )
+            )
+
+        # Typer reads the help and the options from these two attributes.
+        command.__doc__ = function.__doc__
+        command.__signature__ = inspect.signature(options or function)  # type: ignore[attr-defined]
+        self.app = new_app(context_settings=CONTEXT_SETTINGS | context_settings)
+        self.app.command()(command)
+
+    def __call__(
+        self, argv: Sequence[str] | None = None, name: str | None = None
+    ) -> int:
+        """Runs the command and returns its exit code; see `run`."""
+        return run(self.app, argv, name)
+
 
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
 

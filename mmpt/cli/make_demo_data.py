@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.prepare.demo_corpus.corpus import make_corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 

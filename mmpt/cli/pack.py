@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mmpt.batch import Split
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.video_table import read_id_list
 from mmpt.shards.writer import SHARD_SIZE

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from mmpt import reporting
 from mmpt.cli import scoring
-from mmpt.cli.app import Command, Device, choose_device
+from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import LaunchError
 from mmpt.evaluators import Results, render_markdown, render_table

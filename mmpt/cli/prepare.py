@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from mmpt.cli import extract
-from mmpt.cli.app import Command
 from mmpt.cli.check import check
+from mmpt.cli.main import Command
 from mmpt.cli.pack import pack
 from mmpt.config import RunConfig, load_config
 from mmpt.config.yaml_files import to_yaml

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from mmpt.cli import scoring
-from mmpt.cli.app import Command, Device, choose_device
+from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.evaluators import METRICS, read_results

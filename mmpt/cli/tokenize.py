@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from mmpt.cli.app import Command, Overrides
+from mmpt.cli.main import Command, Overrides
 from mmpt.config.mistakes import validate
 from mmpt.config.schema import Section, Switch
 from mmpt.config.yaml_files import parse_overrides, read_yaml

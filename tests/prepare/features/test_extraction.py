@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmpt.cli import extract
-from mmpt.cli.app import Command
+from mmpt.cli.main import Command
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
