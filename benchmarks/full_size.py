@@ -29,11 +29,10 @@ from full_size_stream import READ_AHEAD, stream_figures
 from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset
-from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.datasets.fairseqmmdataset import FairseqMMDataset, PlannedBatchIterator
 from mmpt.errors import UserError
 from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
 from mmpt.retrieval import Plan, VectorRetriever, VideoVectorPool, refresh_plan
-from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch

@@ -15,7 +15,7 @@ from transformers import BertConfig
 from loss import NORTON
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
-from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.tasks.task import freeze_all_but_layernorm
 from process_memory import MB, peak_memory, run_in_new_process
 from results import Figure, Options, record, run_script
 from step import MODELS

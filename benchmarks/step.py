@@ -28,7 +28,7 @@ from loss import NORTON
 from mmpt.cli.main import choose_device
 from mmpt.losses import MMContraLoss
 from mmpt.models import MMFusionSeparate
-from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.tasks.task import freeze_all_but_layernorm
 from plain_parts import attend_eagerly, dense
 from process_memory import run_in_new_process
 from results import Figure, Options, record, run_script

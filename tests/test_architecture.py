@@ -215,7 +215,7 @@ def test_the_checker_finds(relative: str, source: str) -> None:
             "from mmpt.config import LossConfig\nfrom mmpt import __version__",
         ),
         (
-            "models/fairseqmmmodel.py",
+            "tasks/fairseqmmstep.py",
             "import argparse\nfrom fairseq.models import Base",
         ),
         ("config/fairseq.py", "from fairseq.dataclass import configs"),

@@ -1,12 +1,11 @@
 """`mmpt check`: reads all data that a training YAML names and reports statistics and damage."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from mmpt.cli.main import Command, Overrides
+from mmpt.cli.main import Command, Overrides, num_cores
 from mmpt.config import load_config
 from mmpt.errors import DataError
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
@@ -33,7 +32,7 @@ def check(
     ] = None,
     workers: Annotated[
         int, Option(min=1, help="Number of shards to read at the same time.")
-    ] = os.cpu_count() or 1,
+    ] = num_cores(),
 ) -> None:
     """Check the data of a training YAML and print its statistics.
 

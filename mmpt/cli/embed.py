@@ -16,7 +16,7 @@ from mmpt.inference.embedding import batches
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VIDEO_SUFFIXES
-from mmpt.models.checkpoint import weights_fingerprint
+from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.io import atomic_write, read_lines
 from mmpt.utils.log import get_logger, progress
 

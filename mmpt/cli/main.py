@@ -6,6 +6,7 @@ runs is imported.
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +58,13 @@ def choose_device(name: str | None) -> "torch.device":
             f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
         ) from err
     return device
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use. SLURM and containers limit it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
 
 
 def new_app(**settings: Any) -> typer.Typer:

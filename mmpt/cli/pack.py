@@ -1,6 +1,5 @@
 """`mmpt pack`: packs feature files, one per video, into shards that training memory-maps."""
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mmpt.batch import Split
-from mmpt.cli.main import Command
+from mmpt.cli.main import Command, num_cores
 from mmpt.prepare.shards.packing import pack_features
 from mmpt.shards.video_table import read_id_list
 from mmpt.shards.writer import SHARD_SIZE
@@ -50,7 +49,7 @@ def pack(
     ] = SHARD_SIZE,
     workers: Annotated[
         int, Option(min=1, help="Number of shards to pack at the same time.")
-    ] = os.cpu_count() or 1,
+    ] = num_cores(),
     max_missing: Annotated[
         float,
         Option(

@@ -16,7 +16,7 @@ from mmpt.config.yaml_files import to_yaml
 from mmpt.errors import DataError
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoList, find_videos
-from mmpt.models.bert_weights import WEIGHT_FILES, read_bert_config
+from mmpt.models.bert import WEIGHT_FILES, read_bert_config
 from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus

@@ -1,25 +1,50 @@
 """The work of one training process: it takes its place among the processes of the job, agrees with
 the others on the command line of fairseq, and runs it.
+
+The processes of a job on several machines must have the same code and settings, and the same
+`save_dir`.
 """
 
+import hashlib
+import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
-from mmpt.cli.agreement import CONFIG_VARIABLE, agree, config_fingerprint, open_store
+import mmpt
+from mmpt.cli.job import CONFIG_VARIABLE, continued, prepare
+from mmpt.cli.main import num_cores
 from mmpt.config import load_config
-from mmpt.config.run import RESETS
 from mmpt.errors import EXIT_CODE, LaunchError, UserError, message_of
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 QUIET_S = 10.0
 """Seconds that a process waits for its end after a mistake that another process reports."""
+READ_S = 10.0
+"""Longest time that rank 0 waits for the others to read a message."""
+SHARED_S = 60.0
+"""Longest time until a network file system shows a new file on every machine."""
+
+REMEDIES = {
+    "code": "install the same version of mmpt",
+    "torch": "install the same version of torch",
+    "settings": "start the same command with the same YAML",
+    "save_dir": "use a `fairseq.checkpoint.save_dir` on a file system that all nodes share",
+}
+"""Name of a fact that must be the same everywhere -> remedy if it is not."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +98,9 @@ def main(words: Sequence[str], name: str | None = None) -> int:
             return EXIT_CODE
         set_environment(place, on_cpu="--cpu" in command)
         # deferred: seconds, unless it is forked
-        from mmpt.cli.fairseqmmtrain import train
+        from mmpt.tasks.fairseqmmloop import run_fairseq
 
-        train([*command, *rank_flags(place, on_cpu="--cpu" in command)])
+        run_fairseq([*command, *rank_flags(place, on_cpu="--cpu" in command)])
     return 0
 
 
@@ -103,9 +128,6 @@ def prepare_rank(
     """Returns the command line that rank 0 makes of a YAML and overrides, which is empty in other
     ranks, and the fingerprint of the settings. `held` keeps other jobs from the folder.
     """
-    # deferred: not needed if the launcher has done it
-    from mmpt.cli.launch import prepare
-
     path, *overrides = words
     config = load_config(path, overrides)
     if config.is_test:
@@ -113,22 +135,7 @@ def prepare_rank(
     command: list[str] = []
     if place.rank == 0:
         command = prepare(config, place.local_size, place.size, bool(overrides), held)
-    return command, config_fingerprint(config)
-
-
-def continued(command: Sequence[str]) -> list[str]:
-    """Returns a command line of fairseq without the options that would start a new run, if there is
-    a checkpoint to continue from. After a failure, a job is started again with the same command.
-    """
-    words = list(command)
-    save_dir = words[words.index("--save-dir") + 1] if "--save-dir" in words else ""
-    if os.path.exists(os.path.join(save_dir, "checkpoint_last.pt")):
-        for name in RESETS.split():
-            flag = "--" + name.replace("_", "-")
-            if flag in words:
-                at = words.index(flag)
-                del words[at : at + (2 if name == "restore_file" else 1)]
-    return words
+    return command, config.fingerprint
 
 
 def rank_flags(place: Place, *, on_cpu: bool) -> list[str]:
@@ -173,13 +180,6 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
             os.environ["GLOO_SOCKET_IFNAME"] = interface
 
 
-def num_cores() -> int:
-    """Returns the number of cores that this process may use. SLURM and containers limit it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS
-
-
 def interface_towards(host: str) -> str | None:
     """Returns the network interface that reaches another machine; None if it is not known."""
     with suppress(OSError):
@@ -193,3 +193,108 @@ def interface_towards(host: str) -> str | None:
             if name != "lo" and own in [each.address for each in addresses]:
                 return name
     return None
+
+
+def open_store() -> "Store":
+    """Returns the store that torchrun's variables name. Processes pass each other values in it."""
+    import torch.distributed  # deferred: seconds
+
+    store, _, _ = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+    return store
+
+
+def agree(
+    store: "Store", rank: int, size: int, command: Sequence[str], settings: str
+) -> list[str]:
+    """Returns the command line of rank 0, when all processes have the same facts.
+
+    All processes call this at their start.
+
+    Args:
+        store: what `open_store` returns.
+        rank: number of this process.
+        size: number of processes.
+        command: the command line of this process. Only that of rank 0 is used.
+        settings: fingerprint of the settings of this process.
+    Raises:
+        LaunchError: a process has other facts than rank 0. It is raised in every process.
+    """
+    if rank == 0:
+        store.set("mmpt/command", json.dumps([list(command), _saved_config(command)]))
+    command, saved_config = json.loads(store.get("mmpt/command"))
+    facts = {
+        "code": code_fingerprint(),
+        "torch": version("torch"),
+        "settings": settings,
+    }
+    facts |= {
+        "save_dir": _wait_for(saved_config, command),
+        "host": socket.gethostname(),
+    }
+    store.set(f"mmpt/facts/{rank}", json.dumps(facts))
+    if rank == 0:
+        all_facts = [
+            json.loads(store.get(f"mmpt/facts/{rank}")) for rank in range(size)
+        ]
+        store.set("mmpt/differences", "\n".join(differences(all_facts)))
+    if found := store.get("mmpt/differences").decode():
+        # Rank 0 may own the store, so it waits until the others have read the message.
+        store.set(f"mmpt/read/{rank}", "")
+        if rank == 0:
+            everyone = [f"mmpt/read/{other}" for other in range(size)]
+            with suppress(RuntimeError):
+                # Another rank has been killed, and will not answer.
+                store.wait(everyone, timedelta(seconds=READ_S))
+        raise LaunchError(
+            "the processes of this job must have the same code and settings as rank 0, but these "
+            f"differ:\n{found}"
+        )
+    return list(command)
+
+
+def differences(facts: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yields a line for everything in which ranks differ from rank 0, from the facts by rank."""
+    for name, remedy in REMEDIES.items():
+        hosts: dict[str, list[str]] = {}  # of the ranks that differ
+        for rank, own in enumerate(facts):
+            if own[name] != facts[0][name]:
+                hosts.setdefault(own["host"], []).append(str(rank))
+        if hosts:
+            where = "; ".join(
+                f"rank {', '.join(ranks)} on {host}" for host, ranks in hosts.items()
+            )
+            yield f"  - {name}: {where}. Rank 0 is on {facts[0]['host']}. To fix it, {remedy}."
+
+
+def _saved_config(command: Sequence[str]) -> str:
+    """Returns a hash of the `config.yaml` that rank 0 has written to `save_dir`, if it is there."""
+    save_dir = command[command.index("--save-dir") + 1]
+    try:
+        return _hash(Path(save_dir, "config.yaml").read_bytes())
+    except FileNotFoundError:
+        return ""
+
+
+def _wait_for(saved_config: str, command: Sequence[str]) -> str:
+    """Returns `_saved_config` of this machine, when it is that of rank 0 or after a minute."""
+    deadline = time.monotonic() + SHARED_S
+    while (
+        own := _saved_config(command)
+    ) != saved_config and time.monotonic() < deadline:
+        time.sleep(1)
+    return own
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def code_fingerprint() -> str:
+    """Returns a hash of the Python files of this package."""
+    package = Path(mmpt.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(
+            f"{path.relative_to(package)} {_hash(path.read_bytes())}\n".encode()
+        )
+    return digest.hexdigest()

@@ -1,11 +1,10 @@
 """`mmpt tokenize`: tokenises the captions of all packed videos into text shards."""
 
-import os
 from typing import Annotated
 
 from typer import Argument, Option
 
-from mmpt.cli.main import Command, Overrides
+from mmpt.cli.main import Command, Overrides, num_cores
 from mmpt.config.mistakes import validate
 from mmpt.config.schema import Section, Switch
 from mmpt.config.yaml_files import parse_overrides, read_yaml
@@ -67,7 +66,7 @@ def tokenize(
     *,
     workers: Annotated[
         int, Option(min=1, help="Number of shards to write at the same time.")
-    ] = os.cpu_count() or 1,
+    ] = num_cores(),
 ) -> None:
     """Tokenise the captions of all packed videos into text shards.
 

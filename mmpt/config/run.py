@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from mmpt.config.schema import RetrievalConfig, Settings, SlurmConfig
 
+LAST = "checkpoint_last.pt"
+"""Name of the checkpoint from which a run continues."""
 RESETS = "restore_file reset_dataloader reset_lr_scheduler reset_meters reset_optimizer"
 """Options that would discard the state of an interrupted run."""
 _COPY = re.compile("predict_(.+)-[0-9a-f]{8}")
@@ -44,9 +47,13 @@ class RunConfig(Settings):
     def copy_name(self) -> str:
         """File name for a copy with overrides. Different settings give different names, so that two
         jobs can share a folder."""
+        return f"predict_{self.name}-{self.fingerprint[:8]}.yaml"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all settings. The path of the YAML is not among them."""
         settings = json.dumps(self.to_dict(), sort_keys=True, default=str)
-        settings_hash = hashlib.sha256(settings.encode()).hexdigest()
-        return f"predict_{self.name}-{settings_hash[:8]}.yaml"
+        return hashlib.sha256(settings.encode()).hexdigest()
 
     @property
     def is_test(self) -> bool:
@@ -93,6 +100,12 @@ class RunConfig(Settings):
         if self.retrieval != RetrievalConfig():
             whole |= self.retrieval.model_dump(**plain)
         return whole
+
+
+def last_checkpoint(save_dir: str) -> str | None:
+    """Returns the checkpoint in a folder that a training continues from, or None."""
+    path = os.path.join(save_dir, LAST)
+    return path if os.path.exists(path) else None
 
 
 def fairseq_flags(config: RunConfig, *, without: Collection[str] = ()) -> list[str]:

@@ -1,13 +1,30 @@
-"""A wrapper that lets fairseq read an `MMDataset`."""
+"""Lets fairseq read an `MMDataset`: the data set, and the iterators over the batches of an epoch.
 
+The iterator of planned batches plans them when the epoch begins, and stores the identity of the
+plan in checkpoints.
+"""
+
+import gc
+import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from fairseq.data import FairseqDataset
+from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 from torch.utils.data import Dataset
 
 from mmpt.batch import ClipBatch
 from mmpt.datasets.mmdataset import MMDataset
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+# Keeps the garbage collector of forked processes away from the objects that they inherit. A
+# collection writes to every object that it visits. Without this, each training process and each
+# loader worker would get its own copy of the memory pages of all modules.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 class FairseqMMDataset(FairseqDataset):
@@ -70,3 +87,133 @@ class FairseqMMDataset(FairseqDataset):
     def collater(self, samples: list[ClipBatch]) -> dict[str, Any]:
         """Returns a batch of items. Without items it is empty, and fairseq runs a dummy step."""
         return self.dataset.collate(samples)
+
+
+class WaitingIterator(CountingIterator):
+    """The batches of an epoch. It measures the time that training waits for them."""
+
+    def __init__(self, batches: CountingIterator):
+        super().__init__(batches, start=batches.n, total=len(batches))
+        self._waited_s = 0.0
+
+    def __next__(self) -> Any:
+        begin = time.perf_counter()
+        batch = super().__next__()
+        self._waited_s += time.perf_counter() - begin
+        return batch
+
+    def take_waited_s(self) -> float:
+        """Returns the seconds of waiting since the last call. With `update_freq`, several batches
+        are taken between two calls.
+        """
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
+
+
+class ShardedBatchIterator(EpochBatchIterator):
+    """fairseq's iterator of an epoch, which can continue with another number of processes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns fairseq's state and the number of processes."""
+        return {**super().state_dict(), "num_shards": self.num_shards}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues an interrupted epoch.
+
+        Each step takes one batch per process, in the same order for any number of processes. So
+        the steps of the earlier number are converted to steps of the present one. A part of a step
+        is done again.
+        """
+        done = state_dict.get("iterations_in_epoch", 0)
+        done = done * state_dict.get("num_shards", self.num_shards) // self.num_shards
+        super().load_state_dict({**state_dict, "iterations_in_epoch": done})
+
+
+class PlannedBatchIterator(ShardedBatchIterator):
+    """One epoch of a data set whose batches are planned when they are first needed.
+
+    fairseq makes one iterator per epoch, because the data set says that iterators cannot be reused.
+    Loader workers start after the plan is set, so that they have this epoch's batches.
+
+    Args:
+        dataset: training set. Its length and items follow the plan.
+        plan: called as plan(epoch, wanted=...). Sets the plan of the data set and returns its
+            identity. `wanted` is the identity of the plan to continue with, or None.
+        batch_size: items per batch (1 in pre-training).
+        kwargs: as for `EpochBatchIterator`.
+    """
+
+    def __init__(
+        self,
+        dataset: FairseqMMDataset,
+        *,
+        plan: Callable[..., str],
+        epoch: int,
+        batch_size: int,
+        **kwargs: Any,
+    ):
+        self._plan = plan
+        self._batch_size = batch_size
+        self._plan_identity: str | None = None
+        self._wanted: str | None = None
+        self._dummy = dataset.collater([dataset[0]])
+        super().__init__(
+            dataset,
+            dataset.collater,
+            self._make_batches,
+            epoch=epoch,
+            persistent_workers=False,
+            **kwargs,
+        )
+
+    def _make_batches(self, dataset: FairseqMMDataset, epoch: int) -> list[list[int]]:
+        """Plans the epoch if it is not planned yet, and returns the items of each batch.
+
+        fairseq calls this once, when it needs the batches.
+        """
+        if self._plan_identity is None:
+            self._plan_identity = self._plan(epoch, wanted=self._wanted)
+        return dataset.batch_by_size(
+            dataset.ordered_indices(), max_sentences=self._batch_size
+        )
+
+    def _get_iterator_for_epoch(
+        self, *args: Any, **kwargs: Any
+    ) -> WaitingIterator | None:
+        """Returns the batches that are left of the epoch, or None if none is left."""
+        batches = super()._get_iterator_for_epoch(*args, **kwargs)
+        return None if batches is None else WaitingIterator(batches)
+
+    def take_waited_s(self) -> float:
+        """Returns the seconds that training has waited for batches since the last call."""
+        return (
+            0.0 if self._cur_epoch_itr is None else self._cur_epoch_itr.take_waited_s()
+        )
+
+    @property
+    def first_batch(self) -> dict[str, Any]:
+        """A batch for fairseq's dummy steps. It is made before the plan, as only its shape
+        matters.
+        """
+        return self._dummy
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of the base class and the identity of the plan."""
+        return {**super().state_dict(), "plan": self._plan_identity}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues an interrupted epoch on its own plan.
+
+        If that plan does not exist any more, the epoch starts again.
+        """
+        self._wanted = state_dict.get("plan")
+        done, epoch = state_dict.get("iterations_in_epoch", 0), state_dict["epoch"]
+        if done > 0:
+            self._plan_identity = self._plan(epoch, wanted=self._wanted)
+            if self._plan_identity != self._wanted:
+                logger.warning(
+                    "the plan that epoch %d was training on is gone: it starts again",
+                    epoch,
+                )
+                state_dict = {**state_dict, "iterations_in_epoch": 0}
+        super().load_state_dict(state_dict)

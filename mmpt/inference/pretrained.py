@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save
 from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
 from mmpt.config.sections import config_of
 from mmpt.errors import CheckpointError, ConfigError
-from mmpt.models.bert_weights import read_bert_config
-from mmpt.models.checkpoint import adapt_state, load_weights, weights_fingerprint
+from mmpt.models.bert import read_bert_config
+from mmpt.models.checkpoint import adapt_state, load_weights
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.io import atomic_write, read_json, write_json
 
 WEIGHTS_NAME = "model.safetensors"

@@ -1,10 +1,10 @@
+from .bert import MMBertForEncoder, MMBertForTokenClassification
 from .heads import (
     MMFusionSeparateActionLocalization,
     MMFusionSeparateActionSegmentation,
     MMFusionSeparateFullVideoBGRetrieval,
 )
 from .mmfusion import MODELS, MMFusionSeparate
-from .video_bert import MMBertForEncoder, MMBertForTokenClassification
 
 __all__ = [
     "MODELS",

@@ -8,14 +8,12 @@ A checkpoint of fairseq is a dict whose entry `model` holds the weights, with th
 `mmmodel.`. A bare state dict is accepted too.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
@@ -276,26 +274,3 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
             )
     require_finite(state, source, DIVERGED)
     return cast("Mapping[str, Tensor]", state)
-
-
-def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
-    """Returns the SHA-256, in hex, of the names, dtypes, shapes and values of the parameters.
-
-    It does not depend on the device.
-
-    Args:
-        trainable_only: leave out frozen parameters, which do not change in the course of a run.
-    """
-    digest = hashlib.sha256()
-    num_parameters = 0
-    for name, parameter in module.named_parameters():
-        if trainable_only and not parameter.requires_grad:
-            continue
-        num_parameters += 1
-        values = parameter.detach().cpu().contiguous()
-        header = f"{name} {values.dtype} {tuple(values.shape)}\n"
-        digest.update(header.encode())
-        content = values.flatten().view(torch.uint8)
-        digest.update(content.numpy().data)
-    assert num_parameters, "a fingerprint of no weights would fit every model"
-    return digest.hexdigest()

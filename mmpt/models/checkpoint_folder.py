@@ -10,13 +10,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from mmpt.config.run import LAST
 from mmpt.errors import CheckpointError, DamagedCheckpointError
 from mmpt.models.checkpoint import check_training_checkpoint
 from mmpt.utils.checkpoint_file import load_checkpoint, require_intact
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-LAST = "checkpoint_last.pt"
 PREVIOUS = "checkpoint_previous.pt"
 
 

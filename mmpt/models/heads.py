@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mmpt.batch import ModelOutput
 from mmpt.errors import ConfigError
+from mmpt.models.bert import MMBertForTokenClassification
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate, wrong_axes
-from mmpt.models.video_bert import MMBertForTokenClassification
 
 
 class Logits(TypedDict):

@@ -19,12 +19,12 @@ from transformers import BertConfig, BertModel
 from mmpt.batch import ModelOutput
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import ConfigError
-from mmpt.models.bert_weights import (
+from mmpt.models.bert import (
+    MMBertForEncoder,
     find_size_problems,
     read_bert_config,
     read_bert_weights,
 )
-from mmpt.models.video_bert import MMBertForEncoder
 from mmpt.modules import PACKED, ChunkSize, run_chunks, run_packed
 from mmpt.registry import Registry
 from mmpt.utils.log import get_logger

@@ -13,8 +13,8 @@ from types import TracebackType
 
 import torch.distributed as dist
 
+from mmpt.config.run import LAST
 from mmpt.errors import EXIT_CODE, UserError, causes_of, message_of
-from mmpt.models.checkpoint_folder import LAST
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, write_error
 from mmpt.utils.killed import worker_failure

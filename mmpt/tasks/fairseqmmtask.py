@@ -30,23 +30,23 @@ from omegaconf.nodes import AnyNode
 from torch import nn
 from torch.distributed import distributed_c10d
 
-import mmpt.losses.fairseqmmloss
-import mmpt.models.fairseqmmmodel  # noqa: F401  fairseq finds both by name once they are registered
 from mmpt.batch import Split
 from mmpt.config import load_config
+from mmpt.config.run import LAST
 from mmpt.datasets import MMDataset
-from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
+from mmpt.datasets.fairseqmmdataset import (
+    FairseqMMDataset,
+    PlannedBatchIterator,
+    ShardedBatchIterator,
+)
 from mmpt.losses.base import NonFiniteLossError
 from mmpt.models.checkpoint import Use, check_optimizer_state
-from mmpt.models.checkpoint_folder import LAST
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.modules.chunks import step_in_memory
 from mmpt.tasks import fairseqmmloop
 from mmpt.tasks.failure_report import leave_process_group, report_failure
-from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator, ShardedBatchIterator
-from mmpt.tasks.nonfinite import NonFiniteBatches
+from mmpt.tasks.fairseqmmstep import NonFiniteBatches
 from mmpt.tasks.retritask import RetriTask
-from mmpt.tasks.run_state import RunState
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
@@ -114,7 +114,9 @@ class FairseqMMTask(LegacyFairseqTask):
         self.start: tuple[float, float] | None = None
         self.has_updated = False  # in this process
         self.stop = StopRequest(args.stop_signals)
-        self.run = RunState(self.stop, self._is_in_any, args.save_every_minutes)
+        self.run = fairseqmmloop.RunState(
+            self.stop, self._is_in_any, args.save_every_minutes
+        )
         assert config.loss is not None, "checked by the config"
         self.nonfinite = NonFiniteBatches(
             config.loss, args.save_dir, self.world.rank, self._is_in_any

@@ -20,7 +20,6 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.datasets import MMDataset
 from mmpt.errors import DataError
-from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.models.mmfusion import CLIPS_PER_FORWARD
 from mmpt.modules.chunks import ALL, ChunkSize
 from mmpt.shards.video_table import VideoTable
@@ -32,6 +31,7 @@ from mmpt.tasks.embedding import (
     vector_size,
 )
 from mmpt.tasks.task import TASKS, Task
+from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 from mmpt.utils.rng import stable_seed

@@ -1,4 +1,5 @@
-"""Output files with a note of the inputs that they were made from, so that a rerun can skip them.
+"""Output files with a note of the inputs that they were made from, so that a rerun can skip them,
+and the fingerprints of such inputs.
 
 The note is a JSON file. It is removed before its files are written, and written after them. Files
 whose note has the expected fingerprint are therefore complete, even if a run was killed.
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from mmpt.errors import DataError
 from mmpt.utils.io import read_json, write_json
 
@@ -20,6 +24,29 @@ def fingerprint(*inputs: Any) -> str:
     """
     text = json.dumps(inputs)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
+    """Returns the SHA-256, in hex, of the names, dtypes, shapes and values of the parameters.
+
+    It does not depend on the device.
+
+    Args:
+        trainable_only: leave out frozen parameters, which do not change in the course of a run.
+    """
+    digest = hashlib.sha256()
+    num_parameters = 0
+    for name, parameter in module.named_parameters():
+        if trainable_only and not parameter.requires_grad:
+            continue
+        num_parameters += 1
+        values = parameter.detach().cpu().contiguous()
+        header = f"{name} {values.dtype} {tuple(values.shape)}\n"
+        digest.update(header.encode())
+        content = values.flatten().view(torch.uint8)
+        digest.update(content.numpy().data)
+    assert num_parameters, "a fingerprint of no weights would fit every model"
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

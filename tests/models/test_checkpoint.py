@@ -19,7 +19,7 @@ from mmpt.models.checkpoint import (
     load_weights,
     weights_fingerprint,
 )
-from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.tasks.task import freeze_all_but_layernorm
 from mmpt.utils.checkpoint_file import load_checkpoint
 
 BERT = {

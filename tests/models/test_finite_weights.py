@@ -16,9 +16,9 @@ from mmpt.config import RunConfig
 from mmpt.errors import CheckpointError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D, load_s3d
-from mmpt.models.bert_weights import read_bert_weights
+from mmpt.models.bert import read_bert_weights
 from mmpt.models.checkpoint import Use, load_weights
-from mmpt.models.fairseqmmmodel import FairseqMMModel
+from mmpt.tasks.fairseqmmstep import FairseqMMModel
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from tests.support.tiny_run import make_run
 

@@ -7,7 +7,7 @@ from transformers import BertConfig
 
 from mmpt.errors import ConfigError
 from mmpt.models import MMFusionSeparate
-from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.tasks.task import freeze_all_but_layernorm
 
 
 def test_norton_trains_78_tensors_of_59904_numbers():

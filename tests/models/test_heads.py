@@ -21,7 +21,7 @@ from mmpt.models import (
     MMFusionSeparateFullVideoBGRetrieval,
 )
 from mmpt.models.checkpoint import Use
-from mmpt.models.fairseqmmmodel import FairseqMMModel
+from mmpt.tasks.fairseqmmstep import FairseqMMModel
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
 from mmpt.utils.distributed import World
 from tests.support.tiny_bert import tiny_bert

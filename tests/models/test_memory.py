@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.modules import run_packed
+from mmpt.tasks.task import freeze_all_but_layernorm
 from tests.support.towers import SLOTS, assert_same, draw, outputs_and_gradients, towers
 
 WIDTH, HEADS, LAYERS = 32, 4, 3

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertModel
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.models import MMFusionSeparate
-from mmpt.models.freezing import freeze_all_but_layernorm
 from mmpt.models.mmfusion import masked_mean
+from mmpt.tasks.task import freeze_all_but_layernorm
 from tests.support.towers import assert_same, draw, outputs_and_gradients, towers
 
 BERT = {

@@ -18,7 +18,7 @@ from mmpt.models import (
     MMFusionSeparateFullVideoBGRetrieval,
 )
 from mmpt.models.checkpoint import load_weights
-from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.tasks.task import freeze_all_but_layernorm
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.formula import formula_order
 from tests.support.paths import GOLDEN

@@ -14,7 +14,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from mmpt.config import SequenceContrastConfig
 from mmpt.losses.nce import MMContraLoss
 from mmpt.models import MMFusionSeparate
-from mmpt.models.freezing import freeze_all_but_layernorm
+from mmpt.tasks.task import freeze_all_but_layernorm
 from tests.support.recorded import arrays, by_kind, inputs, record, tiny_towers
 
 STEPS, BASE_LR, CLIP_NORM = 5, [1e-2], 2.0

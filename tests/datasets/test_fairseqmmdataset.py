@@ -12,8 +12,11 @@ import torch
 from fairseq.tasks import LegacyFairseqTask
 from torch.utils.data import Dataset, default_collate
 
-from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator, ShardedBatchIterator
+from mmpt.datasets.fairseqmmdataset import (
+    FairseqMMDataset,
+    PlannedBatchIterator,
+    ShardedBatchIterator,
+)
 
 
 class PlannedValues(Dataset):

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmpt.cli.training_command import job_command, require_fairseq, training_command
 
 from mmpt.cli.launch import num_processes
 from mmpt.cli.nodes import ONE_NODE
-from mmpt.cli.training_command import job_command, require_fairseq, training_command
 from mmpt.config import DatasetConfig, RunConfig
 from mmpt.errors import LaunchError
 from tests.support.paths import ROOT

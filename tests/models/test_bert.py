@@ -5,7 +5,7 @@ Its outputs are compared with the released code in tests/parity/test_models.py.
 
 import torch
 
-from mmpt.models.video_bert import VideoTokenMLP
+from mmpt.models.bert import VideoTokenMLP
 
 
 def test_half_features_are_cast_to_the_weights():

@@ -1,0 +1,360 @@
+"""A job on this machine: its type, the files that it needs, and the command line of its processes.
+
+A job type says how many processes a job has on each machine.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import mmpt
+from mmpt.cli.nodes import Nodes
+from mmpt.config import RunConfig
+from mmpt.config.loader import save_resolved, with_run_dir
+from mmpt.config.run import LAST, RESETS, fairseq_flags, last_checkpoint
+from mmpt.config.schema import INPUT
+from mmpt.errors import CheckpointError, DataError, LaunchError
+from mmpt.registry import did_you_mean
+from mmpt.utils.io import writing
+from mmpt.utils.lock import exclusive
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+PREDICT = "local_predict"
+TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
+SLURM = "slurm"
+JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT, SLURM)
+LOCK_NAME = ".lock"
+"""File of a `save_dir` whose lock the launcher holds as long as it trains there."""
+CONFIG_VARIABLE = "MMPT_CONFIG_FINGERPRINT"
+"""Variable that passes the fingerprint of the settings from the launcher to its processes."""
+
+HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
+PACKAGE = Path(mmpt.__file__).parent
+INSTALL_FAIRSEQ = (
+    "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
+    f"-r {PACKAGE / 'requirements-fairseq.txt'}"
+)
+DEMO_COMMANDS = (
+    "mmpt make-demo-data && mmpt train "
+    "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype "
+    "local_small"
+)
+
+
+def choose_job_type(asked: str | None, config: RunConfig) -> str:
+    """Returns the job type: `asked` (the command line), else the YAML's `task_type`, else
+    `local_single`. The release's job types of clusters, `sweep_*`, are `slurm`.
+
+    Raises:
+        LaunchError: no such type, or one that does not fit the config.
+    """
+    job_type = asked or config.task_type or "local_single"
+    if job_type == SLURM or job_type.startswith("sweep_"):
+        return SLURM
+    kind, fitting = "a training", TRAINING_PROCESSES
+    if config.is_test:
+        kind, fitting = "an evaluation", {PREDICT: 1}
+    if job_type not in fitting and (config.is_test or not num_processes(job_type)):
+        types = ", ".join(
+            f"{name} ({count_processes(size)})" for name, size in fitting.items()
+        )
+        types += "" if config.is_test else ", local_N (N processes)"
+        types += ", slurm (a job on a cluster)"
+        raise LaunchError(
+            f"{config.path} is {kind} config (evaluations have `dataset.split: test`), which the "
+            f"job type `{job_type}` does not run.{did_you_mean(job_type, list(fitting))} Say where "
+            f"to run it with --jobtype, one of {types}."
+        )
+    return job_type
+
+
+def num_processes(job_type: str) -> int:
+    """Returns the number of processes of a training's job type on each machine, or 0."""
+    number = re.fullmatch(r"local_(\d{1,4})", job_type)
+    return int(number[1]) if number else TRAINING_PROCESSES.get(job_type, 0)
+
+
+def count_processes(processes: int) -> str:
+    """Returns a number of processes as text."""
+    return "1 process" if processes == 1 else f"{processes} processes"
+
+
+def count_gpus() -> int:
+    """Returns the number of GPUs that PyTorch can use here."""
+    # deferred: seconds, and neither predict jobs nor mistakes in a YAML need it
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def prepare(
+    config: RunConfig,
+    size: int,
+    total: int,
+    overridden: bool,
+    held: ExitStack,
+    *,
+    leads: bool = True,
+    dry_run: bool = False,
+) -> list[str]:
+    """Checks a training job, writes its `config.yaml` and returns the command line of a process.
+
+    Args:
+        config: the job.
+        size: number of processes on this machine.
+        total: number of processes on all machines.
+        overridden: overrides change settings of the YAML. The processes then read `config.yaml`.
+        held: keeps other jobs from the folder until it is closed.
+        leads: on one machine only. It holds the lock of the folder and writes the file.
+        dry_run: neither check nor write anything.
+    Raises:
+        UserError: the job cannot run.
+    """
+    save_dir = config.save_dir
+    last = last_checkpoint(save_dir)
+    config = with_run_dir(config)
+    saved = os.path.join(save_dir, "config.yaml")
+    yaml = saved if overridden else config.path
+    command = training_command(
+        config, yaml, size, total, count_gpus(), resume=bool(last)
+    )
+    if not dry_run:
+        check(config, leads=leads)
+    if leads and not dry_run:
+        _lock(save_dir, held)
+        save_resolved(config, saved)
+    if last:
+        logger.info(
+            "continuing from %s; to start a new run, choose another fairseq.checkpoint.save_dir",
+            last,
+        )
+    return command
+
+
+def _lock(save_dir: str, held: ExitStack) -> None:
+    """Keeps other jobs from a folder until `held` is closed.
+
+    Two jobs would write over each other's checkpoints and vectors.
+
+    Raises:
+        DataError: another job trains there, or the folder cannot be written.
+    """
+    lock = os.path.join(save_dir, LOCK_NAME)
+    refusal = (
+        f"{save_dir}: another job is training in this folder; wait for its end, or choose "
+        "another `fairseq.checkpoint.save_dir`."
+    )
+    with writing(lock):
+        held.enter_context(exclusive(lock, "training", refusal))
+
+
+def check(config: RunConfig, *, leads: bool = True) -> None:
+    """Raises UserError if a job cannot run, because files or packages are missing or do not fit.
+
+    Args:
+        leads: this is the first node of the job.
+    """
+    if config.is_test:
+        check_data(config)
+        return
+    require_fairseq()
+    check_data(config)
+    check_start(config, leads=leads)
+    from mmpt.tasks.task import check_parts  # deferred: seconds, for torch
+
+    check_parts(config)
+
+
+def require_fairseq() -> None:
+    """Raises LaunchError with the install command when there is no `fairseq-train`."""
+    if shutil.which(program("fairseq-train")) is None:
+        raise LaunchError(
+            "fairseq is not installed (no `fairseq-train` found); install it with\n  "
+            f"{INSTALL_FAIRSEQ}"
+        )
+
+
+def check_data(config: RunConfig) -> None:
+    """Raises DataError naming every data file and folder of `config` that is not there.
+
+    The parts that read a folder find out what is missing in it.
+    """
+    dataset = config.dataset
+    needed = {}  # path -> its key
+    for name, field in type(dataset).model_fields.items():
+        unused = config.is_test and name in ("train_path", "val_path")
+        if INPUT in field.metadata and not unused:
+            needed[getattr(dataset, name)] = f"`dataset.{name}`"
+    missing = [
+        f"  - {path} ({key})\n"
+        for path, key in needed.items()
+        if path is not None and not os.path.exists(path)
+    ]
+    if missing:
+        raise DataError(
+            f"{config.path}: files that it names do not exist:\n{''.join(missing)}"
+            "DATASET.md explains how to get or make them; paths are relative to the current "
+            "directory.\n"
+            f"To see the whole job work without them, run `make demo` or\n  {DEMO_COMMANDS}"
+        )
+
+
+def check_start(config: RunConfig, *, leads: bool = True) -> None:
+    """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
+    starts from. For a bad `checkpoint_last.pt`, the error names the newest whole checkpoint.
+
+    Args:
+        leads: this is the first node of the job. It repairs a damaged checkpoint. The others only
+            check that the file exists, because a repair may be in progress.
+    """
+    # deferred: seconds, for torch
+    from mmpt.models.checkpoint import check_training_checkpoint
+    from mmpt.models.checkpoint_folder import repair_last
+
+    last = last_checkpoint(config.save_dir)
+    path = last or config.option("checkpoint", "restore_file")
+    if path is None or path == LAST:
+        # That name means: in save_dir, if any.
+        return
+    if not os.path.exists(path):
+        raise CheckpointError(
+            f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as "
+            "the weights to start from. Train it first (its folder is another run's `save_dir`: "
+            "VideoCLIP before Norton), or download the released one as DATASET.md explains. The "
+            f"demo makes its own:\n  {DEMO_COMMANDS}"
+        )
+    if not leads:
+        return
+    # Ignored when a run continues.
+    resets = config.option("checkpoint", "reset_optimizer")
+    if last is not None:
+        repair_last(Path(last))
+    try:
+        check_training_checkpoint(path, optimizer=bool(last or not resets))
+    except CheckpointError as err:
+        if last is None:
+            raise
+        raise CheckpointError(f"{err}\n{_way_to_continue(last)}") from err
+
+
+def _way_to_continue(last: str) -> str:
+    """Returns how to continue a run whose last checkpoint cannot be used, as sentences."""
+    from mmpt.models.checkpoint_folder import newest_whole  # deferred, as above
+
+    newest = newest_whole(Path(last).parent, ignored=Path(last))
+    if newest is None:
+        return (
+            "No other checkpoint of this run is whole. To start the run from its beginning, remove "
+            f"{last} and run the same command again."
+        )
+    command = shlex.join(["cp", str(newest), last])
+    return (
+        f"The newest whole checkpoint of this run is {newest}. To continue from it, run "
+        f"`{command}` and the same command again."
+    )
+
+
+def training_command(
+    config: RunConfig, yaml: str, size: int, total: int, num_gpus: int, *, resume: bool
+) -> list[str]:
+    """Returns the command line of each process of a training job, one argv item each.
+
+    Each process has a GPU. On a machine without any, the processes run on the CPU, without half
+    precision.
+
+    Args:
+        yaml: the file that the training processes read.
+        size: number of processes on this machine.
+        total: number of processes on all machines.
+        num_gpus: GPUs of this machine that may be used.
+        resume: continue from `checkpoint_last.pt`. Options that would start a new run are left out.
+    Raises:
+        LaunchError: there are GPUs, but fewer than processes.
+    """
+    on_gpu = num_gpus > 0 and not config.option("common", "cpu")
+    drops = RESETS.split() if resume else []
+    if on_gpu and num_gpus < size:
+        raise LaunchError(
+            f"--jobtype local_{size} needs {size} GPUs, but this machine has {num_gpus}; use "
+            f"--jobtype local_{num_gpus}."
+        )
+    if not on_gpu:
+        half = [name for name in HALF_PRECISION if config.option("common", name)]
+        without = f", without {' and '.join(half)}" if half else ""
+        logger.info("no GPU: running %s on the CPU%s", count_processes(size), without)
+        drops += half
+    here = os.path.exists("mmpt") and PACKAGE.samefile("mmpt")
+    command = [
+        program("fairseq-train"),
+        yaml,
+        "--user-dir",
+        "mmpt" if here else str(PACKAGE),
+    ]
+    command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
+    if total > 1 or num_gpus > 1:  # fairseq would otherwise use all GPUs
+        command += ["--distributed-world-size", str(total)]
+    command += fairseq_flags(config, without=drops)
+    if config.dataset.val_path is None and "--disable-validation" not in command:
+        command += ["--disable-validation"]
+    if total > 1 and "--ddp-backend" not in command:
+        command += ["--ddp-backend", "no_c10d"]
+    if not on_gpu:
+        command += [] if "--cpu" in command else ["--cpu"]
+        command += ["--distributed-backend", "gloo"] if total > 1 else []
+    return command
+
+
+def job_command(size: int, nodes: Nodes, command: Sequence[str]) -> list[str]:
+    """Returns a command line that does the same as this launcher, on this machine.
+
+    Args:
+        size: number of processes on this machine.
+        nodes: the machines of the job.
+        command: the command line of fairseq.
+    """
+    if size * nodes.largest == 1:
+        return list(command)
+    words = [
+        program("torchrun"),
+        *nodes.torchrun_options(),
+        "--nproc-per-node",
+        str(size),
+    ]
+    return [*words, "-m", "mmpt.train", *command]
+
+
+def continued(command: Sequence[str]) -> list[str]:
+    """Returns a command line of fairseq without the options that would start a new run, if there is
+    a checkpoint to continue from. After a failure, a job is started again with the same command.
+    """
+    words = list(command)
+    save_dir = words[words.index("--save-dir") + 1] if "--save-dir" in words else ""
+    if last_checkpoint(save_dir):
+        for name in RESETS.split():
+            flag = "--" + name.replace("_", "-")
+            if flag in words:
+                at = words.index(flag)
+                del words[at : at + (2 if name == "restore_file" else 1)]
+    return words
+
+
+def program(name: str) -> str:
+    """Returns the path of a program of this environment, `python` or one next to it; its `name`
+    alone when PATH finds this one, or when there is none.
+    """
+    own = Path(sys.executable)
+    if name != "python":
+        own = own.with_name(name)
+    if not own.exists():
+        return name
+    found = Path(shutil.which(name) or "/")
+    # In a virtual environment, python is a link to one that has other packages.
+    same = found.samefile(own) and found.parent.samefile(own.parent)
+    return name if same else str(own)
