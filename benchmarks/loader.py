@@ -32,7 +32,7 @@ from mmpt.datasets import MMDataset
 from mmpt.processors import VideoRetriOverlappedAligner
 from mmpt.processors.aligner import Clip
 from mmpt.processors.sampling import text_span
-from mmpt.shards.layout import ids_stem, times_stem, video_stem
+from mmpt.shards.shardedtensor import ids_stem, times_stem, video_stem
 from mmpt.shards.writer import write_shards
 from mmpt.tasks import Task
 from mmpt.utils.rng import item_rng

@@ -18,11 +18,9 @@ ELSEWHERE = {
     "prepare/demo_corpus/settings.py": "settings; tested by prepare/demo_corpus/test_corpus.py",
     "reporting/run.py": "plain classes; tested by reporting/test_report.py",
     # Commands, tested together with the package that does their work.
-    "cli/app.py": "the frame of all commands; tested by cli/test_main.py",
     "cli/check.py": "tested by prepare/check/test_dataset_check.py",
     "cli/dedup.py": "tested by prepare/captions/test_dedup.py",
     "cli/extract.py": "tested by prepare/features/test_extraction.py",
-    "cli/fairseqmmtrain.py": "runs in a process of its own; tested by e2e/test_training.py",
     "cli/make_demo_data.py": "tested by prepare/demo_corpus/test_corpus.py",
     "cli/pack.py": "tested by prepare/shards/test_packing.py",
     "cli/scoring_checks.py": "tested by cli/test_scoring.py",
@@ -30,7 +28,6 @@ ELSEWHERE = {
     "processors/dedupprocessor.py": "runs `mmpt dedup`; tested by prepare/captions/test_dedup.py",
     # Parts of a larger module, tested through it.
     "config/checks.py": "tested by config/test_loader.py, which expects every message",
-    "tasks/checks.py": "tested by tasks/test_task.py and cli/test_preflight.py",
     "config/mistakes.py": "tested by config/test_loader.py and test_schema.py",
     "config/run.py": "tested by config/test_loader.py",
     "endtasks/coin/report.py": "tested by reporting/test_report.py",
@@ -48,7 +45,6 @@ ELSEWHERE = {
     "losses/sequence.py": "tested by losses/test_nce.py and parity/test_losses.py",
     "media/frame_graph.py": "tested by media/test_video_reader.py",
     "media/s3d_layers.py": "tested by media/test_s3d.py and parity/test_s3d.py",
-    "models/bert_weights.py": "tested by models/test_mmfusion.py and test_finite_weights.py",
     "models/mismatch.py": "tested by models/test_checkpoint.py",
     "prepare/own_captions.py": "tested by cli/test_prepare.py, with the whole command",
     "prepare/captions/caption_list.py": "tested by prepare/captions/test_reader.py",
@@ -74,19 +70,14 @@ ELSEWHERE = {
     "reporting/retrieval.py": "tested by reporting/test_report.py and test_alignments.py",
     "reporting/timelines.py": "tested by reporting/test_report.py",
     "retrieval/all_pairs.py": "tested by retrieval/test_retriever.py",
-    "shards/layout.py": "tested by processors/test_how2.py and prepare/shards/test_packing.py",
     "shards/video_table.py": "tested by processors/test_how2.py and utils/test_text_files.py",
     "shards/writer.py": "tested by prepare/shards/test_packing.py",
-    "tasks/nonfinite.py": "tested by e2e/test_ended_runs.py",
-    "tasks/run_state.py": "tested by e2e/test_interruptions.py",
     "utils/checkpoint_file.py": "tested by models/test_checkpoint.py",
     "utils/tables.py": "tested by evaluators/test_table.py",
     "utils/workers.py": "tested by utils/test_killed.py and prepare/shards/test_packing_breaks.py",
     # Classes for fairseq, which only mean something to its trainer.
-    "datasets/fairseqmmdataset.py": "tested by tasks/test_fairseqmmiterator.py",
-    "losses/fairseqmmloss.py": "tested by e2e/test_training.py",
     "tasks/fairseqmmloop.py": "tested by e2e/test_interruptions.py",
-    "models/fairseqmmmodel.py": "tested by models/test_heads.py and test_finite_weights.py",
+    "tasks/fairseqmmstep.py": "tested by e2e/test_training.py, e2e/test_ended_runs.py and models/",
 }
 
 MODULES = {

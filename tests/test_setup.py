@@ -146,9 +146,7 @@ ADDED = {
 
 
 CLI = "cli.embed cli.predict cli.compare cli.launch cli.make_demo_data cli.download"
-TRAIN = (
-    "tasks.fairseqmmtask models.fairseqmmmodel losses.fairseqmmloss retrieval.retriever"
-)
+TRAIN = "tasks.fairseqmmtask tasks.fairseqmmstep retrieval.retriever"
 PREPARE = (
     "cli.extract cli.prepare cli.pack cli.tokenize cli.dedup cli.check "
     "prepare.check.statistics"

@@ -22,7 +22,7 @@ from mmpt.errors import DataError
 from mmpt.processors import base
 from mmpt.processors.aligner import FixedLenAligner, OverlappedAligner, VariedLenAligner
 from mmpt.processors.tokenizer import special_tokens
-from mmpt.shards.layout import open_captions, open_features, times_stem
+from mmpt.shards.shardedtensor import open_captions, open_features, times_stem
 from mmpt.shards.video_table import (
     NUM_NAMED,
     VideoTable,

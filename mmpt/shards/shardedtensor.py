@@ -1,4 +1,5 @@
-"""Tensors of ragged rows, stored in two `.npy` files and memory-mapped.
+"""Tensors of ragged rows, stored in two `.npy` files and memory-mapped: the features and the
+captions of a shard.
 
 Why memory maps: mapped pages belong to the kernel's page cache. The kernel shares them between
 processes and frees them when memory is short. The memory of a data loader worker therefore does not
@@ -17,11 +18,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write, load_npy
 
@@ -150,6 +153,87 @@ def open_shard(stem: str) -> ShardedTensor:
     workers inherit it.
     """
     return ShardedTensor.load(stem, mmap_mode="r")
+
+
+def video_stem(vfeat_dir: str | Path, split: Split, shard: int) -> str:
+    """Returns the path stem of a feature shard."""
+    return f"{vfeat_dir}/{split.shard_name}_{shard}"
+
+
+def times_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
+    """Returns the path stem of the caption times of a shard.
+
+    Args:
+        tfeat_dir: path prefix of the caption files, ending in a dot.
+    """
+    return f"{tfeat_dir}{split.shard_name}_{shard}.startends"
+
+
+def ids_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
+    """Returns the path stem of the word-piece ids of a shard.
+
+    Args:
+        tfeat_dir: path prefix of the caption files, ending in a dot.
+    """
+    return f"{tfeat_dir}{split.shard_name}_{shard}.caps_ids"
+
+
+def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
+    """Returns the mapped features of a shard, float [seconds, 512] per video.
+
+    Raises:
+        DataError: a file is missing or damaged, or has another dtype or width.
+    """
+    features = open_shard(video_stem(vfeat_dir, split, shard))
+    wanted = f"floats of shape [seconds, {FEATURE_DIM}]"
+    remedy = "Extract them with S3D, or correct `dataset.vfeat_dir`."
+    _check_rows(features, "f", wanted, FEATURE_DIM, remedy)
+    return features
+
+
+def open_captions(
+    tfeat_dir: str, split: Split, shard: int
+) -> tuple[ShardedTensor, ShardedTensor]:
+    """Returns the mapped caption times and word-piece ids of a shard.
+
+    Returns:
+        Start and end in seconds, float [captions, 2] per video, and ids, int [captions, width],
+        padded with -1.
+    Raises:
+        DataError: a file is missing or damaged, or has another dtype or width.
+    """
+    stem = times_stem(tfeat_dir, split, shard)
+    first_file = Path(f"{stem}_data.npy")
+    if not tfeat_dir.endswith(".") and not first_file.exists():
+        raise DataError(
+            f"{first_file}: no such file. `dataset.tfeat_dir` is the beginning of file names and "
+            f"must end in `.`, but is `{tfeat_dir}`."
+        )
+    times = open_shard(stem)
+    ids = open_shard(ids_stem(tfeat_dir, split, shard))
+    remedy = "Tokenise this shard again, or correct `dataset.tfeat_dir`."
+    _check_rows(times, "f", "floats of shape [captions, 2]", 2, remedy)
+    _check_rows(ids, "i", "signed integers of shape [captions, width]", None, remedy)
+    return times, ids
+
+
+def _check_rows(
+    tensor: ShardedTensor, kind: str, wanted: str, width: int | None, remedy: str
+) -> None:
+    """Raises DataError unless the rows of a tensor have a kind of dtype and a width.
+
+    Args:
+        kind: the `kind` of the NumPy dtype.
+        wanted: describes the rows, for the message.
+        width: length of a row; None: any.
+    """
+    data = tensor.data
+    is_table = data.dtype.kind == kind and data.ndim == 2
+    if not is_table or width not in (None, data.shape[1]):
+        raise DataError(
+            f"{tensor.name}_data.npy: must hold {wanted}, but holds {data.dtype} of shape "
+            f"{list(data.shape)}. {remedy}"
+        )
 
 
 def _check_starts(data: np.ndarray, starts: np.ndarray, name: str) -> None:

@@ -1,8 +1,12 @@
-"""The videos of a split with their shards and rows, as three arrays.
+"""The videos of a split: their shards and rows, and the meta file that lists them.
 
-Arrays are used instead of lists of strings because reading a Python object changes its reference
-count. A forked data loader worker would therefore copy every page that it reads. The arrays of a
-million videos take 19 MB.
+The meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
+k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read if there is no JSON
+file.
+
+The table of a split is three arrays. Arrays are used instead of lists of strings because reading a
+Python object changes its reference count. A forked data loader worker would therefore copy every
+page that it reads. The arrays of a million videos take 19 MB.
 """
 
 from __future__ import annotations
@@ -10,15 +14,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel
 
 from mmpt.batch import ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
-from mmpt.shards.layout import check_shard, meta_path, read_shard_meta
-from mmpt.utils.io import read_lines
+from mmpt.shards.shardedtensor import ShardedTensor, open_captions, open_features
+from mmpt.utils.io import load_plain_pickle, read_lines, write_json
 from mmpt.utils.log import get_logger
+from mmpt.utils.validation import read_json_as, validate
 
 logger = get_logger(__name__)
 NUM_NAMED = 5  # ids listed in a message
@@ -234,3 +241,169 @@ def _check_shards(
         )
         logger.warning(what, config.tfeat_dir, num_outside, num_captions, num_reversed)
     return is_usable
+
+
+def write_shard_meta(
+    vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]
+) -> Path:
+    """Writes `<vfeat_dir>/{train|val}_meta.json` and returns its path.
+
+    Args:
+        shards: the video ids of every shard, in row order.
+    """
+    name = f"{split.shard_name}_meta.json"
+    path = Path(vfeat_dir) / name
+    lists = [list(ids) for ids in shards]
+    write_json(path, {"format": 1, "shards": lists})
+    return path
+
+
+def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
+    """Returns the path of the meta file of a split: the JSON file, or else the released pickle.
+
+    Raises:
+        DataError: neither exists.
+    """
+    stem = f"{split.shard_name}_meta"
+    for suffix in ("json", "pkl"):
+        path = Path(vfeat_dir) / f"{stem}.{suffix}"
+        if path.is_file():
+            return path
+    raise DataError(
+        f"{vfeat_dir}: neither {stem}.json nor {stem}.pkl is there. `dataset.vfeat_dir` must be a "
+        "folder of packed features: run `mmpt pack`, or correct the path."
+    )
+
+
+def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]:
+    """Returns {shard: video ids in row order}, from the meta file of a split.
+
+    Raises:
+        DataError: there is no meta file, or it has another layout.
+    """
+    path = meta_path(vfeat_dir, split)
+    remedy = "It must list the video ids of every shard. Pack the features again."
+    if path.suffix == ".json":
+        meta = read_json_as(path, _Meta, remedy)
+        return dict(enumerate(meta.shards))
+    content = load_plain_pickle(path)
+    return validate(dict[int, list[str]], content, path, remedy)
+
+
+class _Meta(BaseModel):
+    """The content of a JSON meta file."""
+
+    format: Literal[1]
+    shards: list[list[str]]
+
+
+class ShardCounts(NamedTuple):
+    """The number of feature rows and captions of every video of a shard."""
+
+    seconds: np.ndarray
+    """Feature rows, int64 [videos]."""
+    captions: np.ndarray | None
+    """Captions, int64 [videos]; None if captions are not read."""
+    reversed_times: int = 0
+    """Captions that end before they start."""
+    outside_times: int = 0
+    """Captions that start before their video or end after it."""
+
+
+def check_shard(
+    vfeat_dir: str,
+    tfeat_dir: str | None,
+    split: Split,
+    shard: int,
+    shards: Mapping[int, Sequence[str]],
+    vocab_size: int | None = None,
+    num_sampled: int = 4096,
+) -> ShardCounts:
+    """Opens the tensors of one shard and checks that they fit each other.
+
+    No features are read. Word-piece ids are checked for the first captions only. This finds
+    captions that were tokenised for another BERT, while reading all ids of HowTo100M would delay a
+    start by minutes. A single damaged id after them is found when it is drawn, or by `mmpt check`.
+
+    Args:
+        vfeat_dir: folder of the feature shards.
+        tfeat_dir: path prefix of the caption files; None if captions are not read.
+        shard: number of the shard.
+        shards: the video ids of all shards.
+        vocab_size: word-piece ids must be below it; None: ids are not checked.
+        num_sampled: number of captions whose ids are checked.
+    Raises:
+        DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
+            differ, or a word-piece id is not below `vocab_size`.
+    """
+    # All tensors of the shard must have one row per video.
+    tensors = [open_features(vfeat_dir, split, shard)]
+    if tfeat_dir is not None:
+        tensors += open_captions(tfeat_dir, split, shard)
+    video_ids = shards[shard]
+    num_videos = len(video_ids)
+    for tensor in tensors:
+        if len(tensor) != num_videos:
+            raise DataError(
+                f"{tensor.name}: must have one row per video of {meta_path(vfeat_dir, split)}, "
+                f"{num_videos}, but has {len(tensor)}. Features, captions and meta file "
+                "must come from the same packing: make them again."
+            )
+    seconds = tensors[0].lengths()
+    if tfeat_dir is None:
+        return ShardCounts(seconds, None)
+    # Times and ids must belong to the same captions.
+    _, times, ids = tensors
+    _check_caption_counts(times, ids, video_ids)
+    if vocab_size is not None:
+        _check_vocabulary(ids, video_ids, vocab_size, num_sampled)
+    # Times that are reversed or outside of their video are counted, because clips are clamped.
+    num_captions = times.lengths()
+    video_ends = np.repeat(seconds, num_captions)
+    starts = times.data[:, 0]
+    ends = times.data[:, 1]
+    is_reversed = ends < starts
+    latest = np.maximum(starts, ends)
+    is_outside = (starts < 0) | (latest > video_ends)
+    return ShardCounts(
+        seconds=seconds,
+        captions=num_captions,
+        reversed_times=int(is_reversed.sum()),
+        outside_times=int(is_outside.sum()),
+    )
+
+
+def _check_caption_counts(
+    times: ShardedTensor, ids: ShardedTensor, video_ids: Sequence[str]
+) -> None:
+    """Raises DataError if a video does not have as many captions as times."""
+    num_times = times.lengths()
+    num_ids = ids.lengths()
+    differs = num_times != num_ids
+    if not differs.any():
+        return
+    row = int(differs.argmax())
+    raise DataError(
+        f"{ids.name}: video {video_ids[row]} (row {row}) must have one row per time, "
+        f"{num_times[row]}, but has {num_ids[row]}. Tokenise this shard again."
+    )
+
+
+def _check_vocabulary(
+    ids: ShardedTensor, video_ids: Sequence[str], vocab_size: int, num_sampled: int
+) -> None:
+    """Raises DataError if one of the first captions has an id that is not in the vocabulary."""
+    sample = ids.data[:num_sampled]
+    if sample.max(initial=0) < vocab_size:
+        return
+    # Find the first such caption, and the video that it belongs to.
+    is_unknown = sample >= vocab_size
+    caption = int(is_unknown.any(axis=1).argmax())
+    next_row = np.searchsorted(ids.starts, caption, side="right")
+    row = int(next_row) - 1
+    largest = sample[caption].max()
+    raise DataError(
+        f"{ids.name}: video {video_ids[row]} (row {row}) must have word-piece ids below "
+        f"{vocab_size}, the vocabulary of `dataset.bert_name`, but has {largest}. Tokenise the "
+        "captions with the same BERT, or correct `dataset.bert_name`."
+    )

@@ -10,8 +10,14 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from mmpt.batch import Captions, Split
-from mmpt.shards.layout import ids_stem, times_stem, video_stem, write_shard_meta
-from mmpt.shards.shardedtensor import ShardedTensor, open_shard
+from mmpt.shards.shardedtensor import (
+    ShardedTensor,
+    ids_stem,
+    open_shard,
+    times_stem,
+    video_stem,
+)
+from mmpt.shards.video_table import write_shard_meta
 from mmpt.utils.io import atomic_write
 
 SHARD_SIZE = 4096  # videos per shard in the released files

@@ -14,11 +14,11 @@ import results
 import whole_job
 from job_commands import PREDICT, SIZES, TRAINING_PHASES, Data, Job, Lines
 from mmpt.batch import Split
-from mmpt.cli.preflight import check_parts
 from mmpt.config import load_config
 from mmpt.errors import LaunchError
 from mmpt.losses import MMContraLoss
 from mmpt.tasks import Task
+from mmpt.tasks.task import check_parts
 from tests.support.paths import ROOT
 
 LOG = """launching fairseq-train job.yaml

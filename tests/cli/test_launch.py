@@ -10,20 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mmpt.cli import launch, processes
+from mmpt.cli import job, launch, processes
 from mmpt.cli.nodes import ONE_NODE, Nodes
-from mmpt.config import DatasetConfig, RunConfig, load_config
-from mmpt.errors import REQUEUE_CODE, LaunchError
+from mmpt.config import load_config
+from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.lock import exclusive
 from tests.support.jobs import NORTON, VIDEOCLIP
 from tests.support.jobs import SCORES as PREDICT
 from tests.support.paths import ROOT
 
 ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
-TRAINING = RunConfig(path="a.yaml", task_type="sweep_big")
-TEST = RunConfig(
-    path="t.yaml", task_type="local_predict", dataset=DatasetConfig(split="test")
-)
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def runs(tmp_path, monkeypatch):
     """
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "count_gpus", lambda: 0)
+    monkeypatch.setattr(job, "count_gpus", lambda: 0)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # chosen by the user
 
     class Runs(list):
@@ -45,7 +41,7 @@ def runs(tmp_path, monkeypatch):
             self.nodes = nodes
             self.size = size
             if module == "mmpt.train":
-                self.append(launch.job_command(size, nodes, words))
+                self.append(job.job_command(size, nodes, words))
             else:
                 self.append(["python", "-m", module, *words])
             return self.codes.pop(0) if self.codes else 0
@@ -56,9 +52,9 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def no_preflight(monkeypatch):
-    for check in ("check_data", "check_start", "check_parts"):
-        monkeypatch.setattr(launch.preflight, check, lambda config, **_: None)
+def no_checks(monkeypatch):
+    for check in ("check_data", "check"):
+        monkeypatch.setattr(job, check, lambda config, **_: None)
 
 
 def last_command(out):
@@ -80,7 +76,7 @@ def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
 
 
 def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(
-    runs, no_preflight, capsys
+    runs, no_checks, capsys
 ):
     runs.codes.append(9)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 9
@@ -98,7 +94,7 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(
     ],
 )
 def test_a_stopped_training_says_how_to_continue(
-    runs, no_preflight, capsys, code, expected
+    runs, no_checks, capsys, code, expected
 ):
     runs.codes.append(code)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == expected
@@ -116,7 +112,7 @@ def test_a_signal_before_there_are_processes(monkeypatch, capsys, signum):
     assert capsys.readouterr().err == line
 
 
-def test_any_number_of_processes(runs, no_preflight, capsys):
+def test_any_number_of_processes(runs, no_checks, capsys):
     assert launch.main([VIDEOCLIP, "--jobtype", "local_5"]) == 0
     assert runs.size == 5
     (command,) = runs
@@ -130,7 +126,7 @@ NODES = ["--jobtype", "local_4", "--nnodes", "2", "--rdzv-endpoint", "node0:1234
 
 
 def test_only_node_0_locks_the_folder_and_writes_its_config(
-    runs, no_preflight, monkeypatch
+    runs, no_checks, monkeypatch
 ):
     for name in ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "TORCH_CPP_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
@@ -150,14 +146,14 @@ def test_only_node_0_locks_the_folder_and_writes_its_config(
         assert command[command.index("--distributed-world-size") + 1] == "8"
 
 
-def test_an_evaluation_runs_on_one_machine(runs, no_preflight, capsys):
+def test_an_evaluation_runs_on_one_machine(runs, no_checks, capsys):
     assert launch.main([PREDICT, *NODES[2:], "--node-rank", "0"]) == 2
     assert "--nnodes 2: evaluations run on one machine" in capsys.readouterr().err
 
 
-def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, capsys):
+def test_a_second_training_in_the_same_folder_is_refused(runs, no_checks, capsys):
     save_dir = Path(load_config(VIDEOCLIP).save_dir)
-    with exclusive(save_dir / launch.LOCK_NAME, "training"):
+    with exclusive(save_dir / job.LOCK_NAME, "training"):
         assert launch.main([VIDEOCLIP]) == 2
     assert "another job is training in this folder" in capsys.readouterr().err
     assert not (save_dir / "config.yaml").exists()
@@ -166,7 +162,7 @@ def test_a_second_training_in_the_same_folder_is_refused(runs, no_preflight, cap
 
 
 def test_overrides_reach_the_training_processes_through_the_resolved_file(
-    runs, no_preflight, capsys
+    runs, no_checks, capsys
 ):
     overrides = ["dataset.num_video_per_batch=4", "infer_scale=2"]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single", *overrides]) == 0
@@ -184,13 +180,13 @@ def test_overrides_reach_the_training_processes_through_the_resolved_file(
     )
 
 
-def test_evaluations_that_follow_one_another_share_a_process(runs, no_preflight):
+def test_evaluations_that_follow_one_another_share_a_process(runs, no_checks):
     assert launch.main([f"{PREDICT},{ALIGNMENT}"]) == 0
     ((_, *command),) = runs
     assert command == ["-m", "mmpt.cli.predict", PREDICT, ALIGNMENT]
 
 
-def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_preflight):
+def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_checks):
     assert launch.main([f"{PREDICT},{ALIGNMENT}", "fairseq.dataset.batch_size=2"]) == 0
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=3"]) == 0
     *paths, other = runs[0][3:] + runs[1][3:]
@@ -205,7 +201,7 @@ def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_preflight):
     assert other != paths[0]  # else two jobs at once would read each other's settings
 
 
-def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
+def test_options_of_predict_are_passed_on(runs, no_checks, capsys):
     assert launch.main([PREDICT, "--allow-missing", "--device=cpu"]) == 0
     assert last_command(capsys.readouterr().out)[3:] == [
         PREDICT,
@@ -219,7 +215,7 @@ def test_options_of_predict_are_passed_on(runs, no_preflight, capsys):
 @pytest.mark.parametrize(
     ("code", "expected"), [(143, REQUEUE_CODE), (130, 130), (1, 1)]
 )
-def test_exit_codes_of_evaluations(runs, no_preflight, code, expected):
+def test_exit_codes_of_evaluations(runs, no_checks, code, expected):
     runs.codes.append(code)
     assert launch.main([PREDICT]) == expected
 
@@ -237,7 +233,7 @@ def test_an_interrupted_run_continues(runs, capsys, caplog):
 
 
 def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys):
-    monkeypatch.setattr(launch.preflight, "check_data", lambda config: None)
+    monkeypatch.setattr(job, "check_data", lambda config: None)
     assert launch.main([NORTON, "--jobtype", "local_single"]) == 2
     assert (
         "runs/demo/videoclip/checkpoint_best.pt: no such file"
@@ -255,7 +251,7 @@ def test_missing_data(runs, capsys):
     assert not Path("runs").exists()  # nothing is made for a job that cannot start
 
 
-def test_several_yamls_stop_at_the_first_failure(runs, no_preflight):
+def test_several_yamls_stop_at_the_first_failure(runs, no_checks):
     runs.codes.extend([0, 5, 0])
     assert launch.main([f"{VIDEOCLIP},{NORTON},{PREDICT}"]) == 5
     assert [command[7] for command in runs] == [VIDEOCLIP, NORTON]
@@ -278,7 +274,7 @@ JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.y
     ],
 )
 def test_mistakes_of_the_user_are_found_before_anything_runs(
-    runs, no_preflight, capsys, argv, message
+    runs, no_checks, capsys, argv, message
 ):
     Path("job.yaml").write_text(JOB_FILE)
     assert launch.main(argv) == 2
@@ -286,32 +282,9 @@ def test_mistakes_of_the_user_are_found_before_anything_runs(
     assert runs == []
 
 
-def test_a_folder_that_cannot_be_written(runs, no_preflight, capsys):
+def test_a_folder_that_cannot_be_written(runs, no_checks, capsys):
     assert launch.main([VIDEOCLIP, "fairseq.checkpoint.save_dir=/proc/nowhere"]) == 2
     assert "/proc/nowhere" in capsys.readouterr().err
-
-
-# ---- job types, and command lines against argv written by hand
-
-
-@pytest.mark.parametrize(
-    ("asked", "config", "message"),
-    [
-        ("local", TRAINING, "a.yaml is a training config (evaluations have"),
-        (
-            "local_smal",
-            TRAINING,
-            "`local_smal` does not run. Did you mean `local_small`?",
-        ),
-        ("local_predict", TRAINING, "the job type `local_predict` does not run"),
-        ("local_single", TEST, "t.yaml is an evaluation config"),
-    ],
-)
-def test_wrong_job_type(asked, config, message):
-    with pytest.raises(LaunchError) as caught:
-        launch.choose_job_type(asked, config)
-    assert message in str(caught.value)
-    assert "--jobtype" in str(caught.value)
 
 
 @pytest.mark.parametrize(

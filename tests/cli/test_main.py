@@ -129,3 +129,19 @@ def test_a_missing_package_is_reported_with_the_extra_that_installs_it(
     assert capsys.readouterr().err.endswith(
         "Install it with: pip install 'mmpt[prepare]'\n"
     )
+
+
+@pytest.mark.spawn
+@pytest.mark.skipif(sys.platform != "linux", reason="sets the cores of a process")
+def test_commands_take_the_cores_that_they_may_use() -> None:
+    code = """
+import inspect, os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.cpu_count = lambda: 64
+from mmpt.cli import check, pack, tokenize
+for function in (check.check, pack.pack, tokenize.tokenize):
+    print(inspect.signature(function).parameters["workers"].default)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"] * 3

@@ -2,20 +2,23 @@
 
 import os
 import socket
+import threading
 
 import psutil
 import pytest
 import torch
+from torch.distributed import FileStore
 
 from mmpt.cli import rank
 from mmpt.cli.rank import (
     Place,
-    continued,
+    agree,
     interface_towards,
     main,
     rank_flags,
     set_environment,
 )
+from mmpt.errors import LaunchError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -105,30 +108,6 @@ def test_the_interface_of_an_address():
         assert interface_towards(address) == name
 
 
-def test_a_start_after_a_failure_continues(tmp_path):
-    start = [
-        "fairseq-train",
-        "a.yaml",
-        "--restore-file",
-        "start.pt",
-        "--reset-optimizer",
-        "--cpu",
-    ]
-    start += ["--save-dir", str(tmp_path), "--lr", "1"]
-    assert continued(start) == start
-    (tmp_path / "checkpoint_last.pt").touch()
-    kept = [
-        "fairseq-train",
-        "a.yaml",
-        "--cpu",
-        "--save-dir",
-        str(tmp_path),
-        "--lr",
-        "1",
-    ]
-    assert continued(start) == kept
-
-
 def test_a_mistake_is_reported_once_on_each_machine(environment, capsys):
     for name, value in zip(VARIABLES, "1212", strict=True):
         environment.setenv(name, value)
@@ -144,3 +123,84 @@ def test_an_evaluation_needs_no_torchrun(capsys):
     yaml = "projects/retri/norton/test_how2_demo_zs.yaml"
     assert main([yaml]) == 2
     assert f"run `mmpt train {yaml}`" in capsys.readouterr().err
+
+
+# ---- the agreement of ranks, through a store in a file
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """Lets ranks agree, each in a thread, and returns their answers or errors."""
+    monkeypatch.setattr(rank, "SHARED_S", 0)
+    monkeypatch.setattr(rank.socket, "gethostname", lambda: "nodeA")
+
+    def run(commands, settings):
+        answers = [None] * len(commands)
+
+        def work(number):
+            store = FileStore(str(tmp_path / "store"), len(commands))
+            try:
+                answers[number] = agree(
+                    store, number, len(commands), commands[number], settings[number]
+                )
+            except LaunchError as err:
+                answers[number] = str(err)
+
+        threads = [
+            threading.Thread(target=work, args=(number,))
+            for number in range(len(commands))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    return run
+
+
+def test_all_ranks_get_the_command_of_rank_0(ask, tmp_path):
+    (tmp_path / "config.yaml").touch()
+    command = ["fairseq-train", "a.yaml", "--save-dir", str(tmp_path)]
+    assert ask([command, [], ["other"]], ["same"] * 3) == [command] * 3
+
+
+def test_every_rank_names_those_that_differ(ask, tmp_path):
+    command = ["fairseq-train", "a.yaml", "--save-dir", str(tmp_path)]
+    answers = ask([command] * 3, ["same", "other", "same"])
+    assert len(set(answers)) == 1
+    header, *lines = answers[0].splitlines()
+    assert header.endswith(
+        "must have the same code and settings as rank 0, but these differ:"
+    )
+    assert lines == [
+        "  - settings: rank 1 on nodeA. Rank 0 is on nodeA. To fix it, start the same command "
+        "with the same YAML."
+    ]
+
+
+def test_a_folder_that_is_not_shared_is_found(ask, tmp_path, monkeypatch):
+    """Every thread sees another folder of the same name."""
+    texts = iter(["seen by rank 0"] * 2 + ["", "seen by rank 0"])
+    first = threading.Lock()
+
+    def saved(_command):
+        with first:
+            return next(texts)
+
+    monkeypatch.setattr(rank, "_saved_config", saved)
+    command = ["fairseq-train", "a.yaml", "--save-dir", "runs/x"]
+    answers = ask([command] * 3, ["same"] * 3)
+    assert answers[0].count("save_dir: rank ") == 1
+    assert "on a file system that all nodes share" in answers[0]
+
+
+def test_other_code_gives_another_fingerprint(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(rank.mmpt, "__file__", str(tmp_path / "__init__.py"))
+    before = rank.code_fingerprint()
+    assert rank.code_fingerprint() == before
+    (tmp_path / "a.py").write_text("x = 2\n")
+    changed = rank.code_fingerprint()
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert len({before, changed, rank.code_fingerprint()}) == 3

@@ -7,7 +7,7 @@ import yaml
 
 from mmpt.config import RunConfig, load_config, save_resolved
 from mmpt.config.loader import next_run_dir, with_run_dir
-from mmpt.config.run import fairseq_flags
+from mmpt.config.run import fairseq_flags, last_checkpoint
 from mmpt.errors import ConfigError
 
 TRAINING = "projects/retri/norton/how2_pretrain.yaml"
@@ -409,3 +409,16 @@ def test_next_run_dir(tmp_path, entries, expected):
     for entry in entries:
         (tmp_path / entry).mkdir()
     assert next_run_dir(str(tmp_path), "run") == f"{tmp_path}/{expected}"
+
+
+def test_settings_have_the_same_fingerprint_wherever_the_file_is():
+    config = load_config(TRAINING)
+    elsewhere = config.model_copy(update={"path": "elsewhere.yaml"})
+    assert elsewhere.fingerprint == config.fingerprint
+    assert load_config(TRAINING, ["infer_scale=3"]).fingerprint != config.fingerprint
+
+
+def test_a_run_continues_from_its_last_checkpoint(tmp_path):
+    assert last_checkpoint(str(tmp_path)) is None
+    (tmp_path / "checkpoint_last.pt").touch()
+    assert last_checkpoint(str(tmp_path)) == f"{tmp_path}/checkpoint_last.pt"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.cli.training_command import HALF_PRECISION, training_command
+from mmpt.cli.job import HALF_PRECISION, training_command
 from mmpt.config import load_config
 from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import ConfigError

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from mmpt.cli import embed, predict, preflight
+from mmpt.cli import embed, predict
+from mmpt.cli.job import check_start
 from mmpt.config import RunConfig
 from mmpt.errors import CheckpointError
 from mmpt.inference.mmptmodel import MMPTModel
@@ -76,7 +77,7 @@ def load_in_fairseq(run: Path, tmp_path: Path) -> None:
 
 
 def start(**options: object) -> None:
-    preflight.check_start(RunConfig(path="a.yaml", fairseq={"checkpoint": options}))
+    check_start(RunConfig(path="a.yaml", fairseq={"checkpoint": options}))
 
 
 def command(main: Callable[[list[str]], int], *arguments: object) -> None:

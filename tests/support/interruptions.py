@@ -20,10 +20,10 @@ import fairseq_cli.train
 import torch
 
 import mmpt.tasks.fairseqmmtask  # noqa: F401  before the fork
-from mmpt.cli import preflight
+from mmpt.cli.job import check_start
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.run import RESETS, fairseq_flags
+from mmpt.config.run import RESETS, fairseq_flags, last_checkpoint
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.log import FORMAT
 from mmpt.utils.metrics_log import read_metrics
@@ -75,7 +75,7 @@ class Training:
             self.yaml, [*self.overrides, f"fairseq.checkpoint.save_dir={self.save_dir}"]
         )
         config = with_run_dir(config)
-        preflight.check_start(config)
+        check_start(config)
         saved = self.save_dir / "config.yaml"
         save_resolved(config, saved)
         command = self.command(config, saved)
@@ -88,7 +88,7 @@ class Training:
 
     def command(self, config: RunConfig, yaml: Path) -> list[str]:
         """Returns the command line of fairseq."""
-        is_new = preflight.last_checkpoint(config) is None
+        is_new = last_checkpoint(config.save_dir) is None
         command = ["fairseq-train", str(yaml), "--user-dir", str(ROOT / "mmpt")]
         command += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
         command += fairseq_flags(config, without=() if is_new else RESETS.split())

@@ -1,12 +1,16 @@
-"""Runs one training in this process and prints the files of MMPT that its first step enters.
+"""Runs one training and writes the files of MMPT that its start, its first step and its refresh
+enter.
 
-    python -m tests.support.traced_training fairseq-train YAML ...
+    python -m tests.support.traced_training FOLDER YAML ...
 
-The last line is JSON: {"step": [...], "refresh": [...]}. A file is entered if one of its functions
-is called. `step` covers the loading of the first batch and `train_step`; `refresh` covers the plan
-of the epoch.
+The arguments after FOLDER are those of `mmpt train`. Each process writes FOLDER/<its id>.json:
+{"start": [...], "step": [...], "refresh": [...]}. A file is entered if one of its functions is
+called. `start` covers everything from the command to the first batch, except the plan of the epoch,
+in the launcher and in the process that it forks; `step` covers the loading of the first batch and
+`train_step`; `refresh` covers the plan of the epoch.
 """
 
+import atexit
 import inspect
 import json
 import os
@@ -16,16 +20,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmpt.cli.fairseqmmtrain import train
-from mmpt.tasks.fairseqmmiterator import WaitingIterator
+from mmpt.cli.main import main as mmpt
+from mmpt.datasets.fairseqmmdataset import WaitingIterator
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
 from mmpt.tasks.retritask import RetriTask
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def traced(function: Callable[..., Any], files: set[str]) -> Callable[..., Any]:
-    """Returns `function`, whose first call adds the files that it enters to `files`."""
+def note_in(files: set[str]) -> Callable[[FrameType, str, object], None]:
+    """Returns a profile function that adds the files of all functions that are called."""
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
@@ -33,16 +37,28 @@ def traced(function: Callable[..., Any], files: set[str]) -> Callable[..., Any]:
         if event == "call" and code.co_flags & inspect.CO_OPTIMIZED:
             files.add(code.co_filename)
 
+    return note
+
+
+def traced(
+    function: Callable[..., Any], files: set[str], *, ends_start: bool = False
+) -> Callable[..., Any]:
+    """Returns `function`, whose first call adds the files that it enters to `files`.
+
+    Args:
+        ends_start: the trace of the start ends with this call.
+    """
+
     def run(*args: Any, **kwargs: Any) -> Any:
         if run.done:  # type: ignore[attr-defined]
             return function(*args, **kwargs)
         run.done = True  # type: ignore[attr-defined]
         outer = sys.getprofile()
-        sys.setprofile(note)
+        sys.setprofile(note_in(files))
         try:
             return function(*args, **kwargs)
         finally:
-            sys.setprofile(outer)
+            sys.setprofile(None if ends_start else outer)
 
     run.done = False  # type: ignore[attr-defined]
     return run
@@ -57,23 +73,30 @@ def relative(files: set[str]) -> list[str]:
     return sorted(path.as_posix() for path in ours)
 
 
-def main(command: list[str]) -> None:
-    """Trains, and prints the files."""
+def main(folder: Path, arguments: list[str]) -> int:
+    """Trains, and writes the files. Returns the exit code of the training."""
+    start: set[str] = set()
     step: set[str] = set()
     refresh: set[str] = set()
     # fairseq asks for a batch by __next__ and then calls train_step.
-    WaitingIterator.__next__ = traced(WaitingIterator.__next__, step)  # type: ignore[method-assign]
+    first_batch = traced(WaitingIterator.__next__, step, ends_start=True)
+    WaitingIterator.__next__ = first_batch  # type: ignore[method-assign]
     FairseqMMTask.train_step = traced(FairseqMMTask.train_step, step)  # type: ignore[method-assign]
     RetriTask.plan_epoch = traced(RetriTask.plan_epoch, refresh)  # type: ignore[method-assign]
+
+    def write() -> None:
+        files = {"start": start, "step": step, "refresh": refresh}
+        found = {name: relative(paths) for name, paths in files.items()}
+        (folder / f"{os.getpid()}.json").write_text(json.dumps(found))
+
+    atexit.register(write)  # a forked process inherits this
+    sys.setprofile(note_in(start))
     try:
-        train(command)
+        return mmpt(["train", *arguments])
     finally:
-        print(
-            json.dumps({"step": relative(step), "refresh": relative(refresh)}),
-            flush=True,
-        )
+        sys.setprofile(None)
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    main(sys.argv[1:])
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,17 +1,24 @@
 """Tests of looking up the classes that a config names: classes of the project, a user's own, and
-unknown names, which are reported all at once.
+unknown names, which are reported all at once. Tests of the checks before a training starts, and of
+the parameters that are trained.
 """
 
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
+from torch._inductor import config as inductor
+from transformers import BertConfig
 
 from mmpt.batch import Split
 from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig, load_config
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, DataError
 from mmpt.losses import MMContraLoss
+from mmpt.models import MMFusionSeparate
 from mmpt.tasks import Task, VideoRetriTask
+from mmpt.tasks.task import check_parts, freeze_all_but_layernorm
+from tests.support.jobs import VIDEOCLIP, corpus_overrides
 
 DATASET = DatasetConfig(
     meta_processor="ShardedHow2MetaProcessor",
@@ -163,3 +170,79 @@ def test_whole_videos_come_one_at_a_time() -> None:
         match=r"`fairseq\.dataset\.batch_size` must be 1 with .*CrossTaskAligner.* is 2\.",
     ):
         Task.from_config(config.with_option("dataset", "batch_size", 2))
+
+
+def test_shards_that_are_not_there(corpus, tmp_path):
+    (tmp_path / "feat").mkdir()
+    overrides = [
+        *corpus_overrides(corpus, tmp_path),
+        f"dataset.vfeat_dir={tmp_path}/feat",
+    ]
+    with pytest.raises(
+        DataError, match=r"neither train_meta\.json nor .* run `mmpt pack`"
+    ):
+        check_parts(load_config(VIDEOCLIP, overrides))
+
+
+def test_sizes_of_the_model_are_checked_before_a_process_starts(corpus, tmp_path):
+    config = load_config(
+        VIDEOCLIP,
+        [*corpus_overrides(corpus, tmp_path), "model.num_hidden_video_layers=9"],
+    )
+    with pytest.raises(
+        ConfigError, match=r"must be at most the 2 layers of .*, but is 9"
+    ):
+        check_parts(config)
+
+
+def test_the_model_is_not_built_before_a_process_starts(corpus, tmp_path, monkeypatch):
+    def build_model(task, *, pretrained):
+        raise AssertionError("this was not to be called")
+
+    monkeypatch.setattr(Task, "build_model", build_model)
+    check_parts(load_config(VIDEOCLIP, corpus_overrides(corpus, tmp_path)))
+
+
+@pytest.mark.spawn
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a trial on a GPU is left to the processes"
+)
+@inductor.patch({"cpp.cxx": (None, "no-such-compiler")})
+def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):
+    torch.compiler.reset()
+    with pytest.raises(
+        ConfigError, match=r"`model.compile: true` needs a C\+\+ compiler"
+    ):
+        check_parts(
+            load_config(
+                VIDEOCLIP, [*corpus_overrides(corpus, tmp_path), "model.compile=true"]
+            )
+        )
+
+
+def test_norton_trains_78_tensors_of_59904_numbers():
+    with torch.device("meta"):
+        model = MMFusionSeparate(
+            BertConfig(), num_hidden_video_layers=6, max_video_len=16
+        )
+    names = freeze_all_but_layernorm(model)
+    parameters = dict(model.named_parameters())
+    assert len(names) == 78
+    assert sum(parameters[name].numel() for name in names) == 59_904
+    assert names == [name for name, p in parameters.items() if p.requires_grad]
+
+
+def test_the_name_decides_not_the_class():
+    model = nn.ModuleDict(
+        {
+            "norm": nn.LayerNorm(2),
+            "LayerNorm": nn.Linear(2, 2),
+            "LayerNorm2": nn.LayerNorm(2),
+        }
+    )
+    assert freeze_all_but_layernorm(model) == ["LayerNorm.weight", "LayerNorm.bias"]
+
+
+def test_a_model_without_layernorm_is_a_user_error():
+    with pytest.raises(ConfigError, match=r"layernorm_only.*\n.*named `LayerNorm`"):
+        freeze_all_but_layernorm(nn.Linear(2, 2))

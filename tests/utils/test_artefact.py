@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from mmpt.utils.artefact import Artefact, fingerprint
+from mmpt.utils.artefact import Artefact, fingerprint, weights_fingerprint
 
 
 @pytest.fixture
@@ -37,3 +39,24 @@ def test_damaged_files_are_not_finished(artefact: Artefact, damage: str) -> None
     else:
         artefact.note.write_text("{" if damage == "note" else "[]")
     assert artefact.finished(fingerprint("x")) is None
+
+
+def test_fingerprint_changes_with_any_trained_number_and_nothing_else() -> None:
+    def model(seed: int) -> nn.Sequential:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+
+    one = model(1)
+    assert weights_fingerprint(one) == weights_fingerprint(model(1))
+    assert weights_fingerprint(one) != weights_fingerprint(model(2))
+    one[0].requires_grad_(False)
+    before = weights_fingerprint(one)
+    whole = weights_fingerprint(one, trainable_only=False)
+    with torch.no_grad():
+        one[0].bias[0] += 1
+    assert weights_fingerprint(one) == before
+    assert weights_fingerprint(one, trainable_only=False) != whole
+    with torch.no_grad():
+        one[1].bias[-1] += 1e-6
+    assert weights_fingerprint(one) != before
+    assert weights_fingerprint(one.bfloat16()) != before

@@ -22,8 +22,7 @@ from mmpt.prepare.check.shard_reader import read_shard
 from mmpt.prepare.check.shard_report import Damage, collect_errors
 from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards import layout
-from mmpt.shards.video_table import read_id_list
+from mmpt.shards.video_table import meta_path, read_id_list, read_shard_meta
 from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.tables import text_table
@@ -165,7 +164,7 @@ class _Check:
         statistics = self.report.splits[split.shard_name]
         shards: dict[int, list[str]] = {}
         with collect_errors(self.report.damage):
-            shards = layout.read_shard_meta(self.vfeat_dir, split)
+            shards = read_shard_meta(self.vfeat_dir, split)
             self._compare_ids(split, ids, shards)
         numbers = sorted(shards)
         if self.max_shards is not None and self.max_shards < len(numbers):
@@ -198,7 +197,7 @@ class _Check:
         """Compares the ids of the list with the ids of the shards."""
         damage = self.report.damage
         statistics = self.report.splits[split.shard_name]
-        meta = str(layout.meta_path(self.vfeat_dir, split))
+        meta = str(meta_path(self.vfeat_dir, split))
         packed = Counter(chain.from_iterable(shards.values()))
         for name, count in packed.items():
             if count > 1:

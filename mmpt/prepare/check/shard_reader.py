@@ -10,8 +10,8 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.prepare.check.shard_captions import read_pieces, read_times, read_vocabulary
 from mmpt.prepare.check.shard_features import read_features
 from mmpt.prepare.check.shard_report import ShardReport, collect_errors
-from mmpt.shards import layout
-from mmpt.shards.shardedtensor import open_shard
+from mmpt.shards.shardedtensor import open_captions, open_features, open_shard
+from mmpt.shards.video_table import check_shard
 
 
 def read_shard(
@@ -37,14 +37,14 @@ def read_shard(
     report = ShardReport(shards[shard], listed)
     seconds_V = None
     with collect_errors(report.damage):
-        seconds_V = layout.check_shard(vfeat_dir, None, split, shard, shards).seconds
-        features = layout.open_features(vfeat_dir, split, shard)
+        seconds_V = check_shard(vfeat_dir, None, split, shard, shards).seconds
+        features = open_features(vfeat_dir, split, shard)
         read_features(report, features)
     if tfeat_dir is not None:
         with collect_errors(report.damage):
-            times, pieces = layout.open_captions(tfeat_dir, split, shard)
+            times, pieces = open_captions(tfeat_dir, split, shard)
             if seconds_V is not None:
-                layout.check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
+                check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
                 read_pieces(report, pieces)
                 if vocabulary is not None:
                     read_vocabulary(report, pieces, vocabulary)

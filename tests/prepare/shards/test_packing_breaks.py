@@ -15,8 +15,8 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli.pack import main
 from mmpt.prepare.shards import packing
-from mmpt.shards.layout import read_shard_meta, video_stem
-from mmpt.shards.shardedtensor import ShardedTensor
+from mmpt.shards.shardedtensor import ShardedTensor, video_stem
+from mmpt.shards.video_table import read_shard_meta
 from mmpt.shards.writer import RowStream
 from tests.support.feature_files import IDS, arguments, feature, hashes
 
