@@ -357,7 +357,16 @@ def check_shard(
     _check_caption_counts(times, ids, video_ids)
     if vocab_size is not None:
         _check_vocabulary(ids, video_ids, vocab_size, num_sampled)
-    # Times that are reversed or outside of their video are counted, because clips are clamped.
+    return _count_captions(seconds, times)
+
+
+def _count_captions(seconds: np.ndarray, times: ShardedTensor) -> ShardCounts:
+    """Counts captions, and those that are reversed or outside of their video: clips are clamped.
+
+    Args:
+        seconds: number of feature rows of every video.
+        times: start and end of the captions of every video.
+    """
     num_captions = times.lengths()
     video_ends = np.repeat(seconds, num_captions)
     starts = times.data[:, 0]

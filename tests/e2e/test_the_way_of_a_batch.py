@@ -45,7 +45,7 @@ def entered(
     options += ["fairseq.dataset.data_buffer_size=0"]
     options += ["fairseq.checkpoint.restore_file=null"]
     options += ["fairseq.checkpoint.reset_optimizer=false"]
-    # Nothing but the step is of interest.
+    # Validation and checkpoints follow the step.
     options += ["fairseq.dataset.disable_validation=true"]
     options += ["fairseq.checkpoint.no_save=true"]
     overrides = [*corpus_overrides(corpus, folder / "run"), *QUICK, *options]

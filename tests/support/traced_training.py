@@ -3,7 +3,7 @@ enter.
 
     python -m tests.support.traced_training FOLDER YAML ...
 
-The arguments after FOLDER are those of `mmpt train`. Each process writes FOLDER/<its id>.json:
+FOLDER is followed by the arguments of `mmpt train`. Each process writes FOLDER/<its id>.json:
 {"start": [...], "step": [...], "refresh": [...]}. A file is entered if one of its functions is
 called. `start` covers everything from the command to the first batch, except the plan of the epoch,
 in the launcher and in the process that it forks; `step` covers the loading of the first batch and
