@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.batch import Split
-from mmpt.shards.shardedtensor import ids_stem, times_stem, video_stem
-from mmpt.shards.video_table import write_shard_meta
+from mmpt.shards.shardedtensor import ids_stem, times_stem, video_stem, write_shard_meta
 from mmpt.shards.writer import MAX_CAPTION_IDS, SHARD_SIZE
 
 MEAN_SECONDS = 400

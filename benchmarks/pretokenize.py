@@ -27,7 +27,7 @@ import numpy as np
 from mmpt.batch import Captions, Split
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.video_table import write_shard_meta
+from mmpt.shards.shardedtensor import write_shard_meta
 from mmpt.shards.writer import write_caption_shard
 from results import (
     Figure,

@@ -1,5 +1,9 @@
-"""Tensors of ragged rows, stored in two `.npy` files and memory-mapped: the features and the
-captions of a shard.
+"""The files of shards: tensors of ragged rows, each stored in two `.npy` files and memory-mapped,
+and the meta file that maps videos to rows.
+
+The meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
+k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read if there is no JSON
+file.
 
 Why memory maps: mapped pages belong to the kernel's page cache. The kernel shares them between
 processes and frees them when memory is short. The memory of a data loader worker therefore does not
@@ -23,10 +27,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
-from mmpt.utils.io import atomic_write, load_npy
+from mmpt.utils.io import atomic_write, load_npy, load_plain_pickle, write_json
+from mmpt.utils.validation import read_json_as, validate
 
 MAX_OPEN_SHARDS = 1024
 REMEDY = "Pack this shard again, or download it again."
@@ -176,6 +182,60 @@ def ids_stem(tfeat_dir: str | Path, split: Split, shard: int) -> str:
         tfeat_dir: path prefix of the caption files, ending in a dot.
     """
     return f"{tfeat_dir}{split.shard_name}_{shard}.caps_ids"
+
+
+def write_shard_meta(
+    vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]
+) -> Path:
+    """Writes `<vfeat_dir>/{train|val}_meta.json` and returns its path.
+
+    Args:
+        shards: the video ids of every shard, in row order.
+    """
+    name = f"{split.shard_name}_meta.json"
+    path = Path(vfeat_dir) / name
+    lists = [list(ids) for ids in shards]
+    write_json(path, {"format": 1, "shards": lists})
+    return path
+
+
+def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
+    """Returns the path of the meta file of a split: the JSON file, or else the released pickle.
+
+    Raises:
+        DataError: neither exists.
+    """
+    stem = f"{split.shard_name}_meta"
+    for suffix in ("json", "pkl"):
+        path = Path(vfeat_dir) / f"{stem}.{suffix}"
+        if path.is_file():
+            return path
+    raise DataError(
+        f"{vfeat_dir}: neither {stem}.json nor {stem}.pkl is there. `dataset.vfeat_dir` must be a "
+        "folder of packed features: run `mmpt pack`, or correct the path."
+    )
+
+
+def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]:
+    """Returns {shard: video ids in row order}, from the meta file of a split.
+
+    Raises:
+        DataError: there is no meta file, or it has another layout.
+    """
+    path = meta_path(vfeat_dir, split)
+    remedy = "It must list the video ids of every shard. Pack the features again."
+    if path.suffix == ".json":
+        meta = read_json_as(path, _Meta, remedy)
+        return dict(enumerate(meta.shards))
+    content = load_plain_pickle(path)
+    return validate(dict[int, list[str]], content, path, remedy)
+
+
+class _Meta(BaseModel):
+    """The content of a JSON meta file."""
+
+    format: Literal[1]
+    shards: list[list[str]]
 
 
 def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:

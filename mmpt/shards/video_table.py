@@ -1,10 +1,6 @@
-"""The videos of a split: their shards and rows, and the meta file that lists them.
+"""The videos of a split with their shards and rows, as three arrays, and the checks of these shards.
 
-The meta file is JSON, {"format": 1, "shards": [[id, ...], ...]}: entry k lists the videos of shard
-k in row order. The released `{train|val}_meta.pkl` ({k: [id, ...]}) is read if there is no JSON
-file.
-
-The table of a split is three arrays. Arrays are used instead of lists of strings because reading a
+Arrays are used instead of lists of strings because reading a
 Python object changes its reference count. A forked data loader worker would therefore copy every
 page that it reads. The arrays of a million videos take 19 MB.
 """
@@ -14,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel
 
 from mmpt.batch import ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
-from mmpt.shards.shardedtensor import ShardedTensor, open_captions, open_features
-from mmpt.utils.io import load_plain_pickle, read_lines, write_json
+from mmpt.shards.shardedtensor import (
+    ShardedTensor,
+    meta_path,
+    open_captions,
+    open_features,
+    read_shard_meta,
+)
+from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
-from mmpt.utils.validation import read_json_as, validate
 
 logger = get_logger(__name__)
 NUM_NAMED = 5  # ids listed in a message
@@ -241,60 +241,6 @@ def _check_shards(
         )
         logger.warning(what, config.tfeat_dir, num_outside, num_captions, num_reversed)
     return is_usable
-
-
-def write_shard_meta(
-    vfeat_dir: str | Path, split: Split, shards: Sequence[Sequence[str]]
-) -> Path:
-    """Writes `<vfeat_dir>/{train|val}_meta.json` and returns its path.
-
-    Args:
-        shards: the video ids of every shard, in row order.
-    """
-    name = f"{split.shard_name}_meta.json"
-    path = Path(vfeat_dir) / name
-    lists = [list(ids) for ids in shards]
-    write_json(path, {"format": 1, "shards": lists})
-    return path
-
-
-def meta_path(vfeat_dir: str | Path, split: Split) -> Path:
-    """Returns the path of the meta file of a split: the JSON file, or else the released pickle.
-
-    Raises:
-        DataError: neither exists.
-    """
-    stem = f"{split.shard_name}_meta"
-    for suffix in ("json", "pkl"):
-        path = Path(vfeat_dir) / f"{stem}.{suffix}"
-        if path.is_file():
-            return path
-    raise DataError(
-        f"{vfeat_dir}: neither {stem}.json nor {stem}.pkl is there. `dataset.vfeat_dir` must be a "
-        "folder of packed features: run `mmpt pack`, or correct the path."
-    )
-
-
-def read_shard_meta(vfeat_dir: str | Path, split: Split) -> dict[int, list[str]]:
-    """Returns {shard: video ids in row order}, from the meta file of a split.
-
-    Raises:
-        DataError: there is no meta file, or it has another layout.
-    """
-    path = meta_path(vfeat_dir, split)
-    remedy = "It must list the video ids of every shard. Pack the features again."
-    if path.suffix == ".json":
-        meta = read_json_as(path, _Meta, remedy)
-        return dict(enumerate(meta.shards))
-    content = load_plain_pickle(path)
-    return validate(dict[int, list[str]], content, path, remedy)
-
-
-class _Meta(BaseModel):
-    """The content of a JSON meta file."""
-
-    format: Literal[1]
-    shards: list[list[str]]
 
 
 class ShardCounts(NamedTuple):

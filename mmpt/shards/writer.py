@@ -16,8 +16,8 @@ from mmpt.shards.shardedtensor import (
     open_shard,
     times_stem,
     video_stem,
+    write_shard_meta,
 )
-from mmpt.shards.video_table import write_shard_meta
 from mmpt.utils.io import atomic_write
 
 SHARD_SIZE = 4096  # videos per shard in the released files

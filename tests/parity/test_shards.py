@@ -19,8 +19,7 @@ from mmpt.prepare.captions.corpus import iter_corpus
 from mmpt.prepare.captions.dedup import deduplicate
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.processors.how2 import ShardedTextProcessor
-from mmpt.shards.shardedtensor import ShardedTensor
-from mmpt.shards.video_table import write_shard_meta
+from mmpt.shards.shardedtensor import ShardedTensor, write_shard_meta
 from tests.support.recorded import arrays, record
 from tests.support.tiny_bert import tiny_bert
 

@@ -14,13 +14,8 @@ from mmpt.processors import (
     ShardedTextProcessor,
     ShardedVideoProcessor,
 )
-from mmpt.shards.shardedtensor import ShardedTensor
-from mmpt.shards.video_table import (
-    VideoTable,
-    check_shard,
-    read_shard_meta,
-    write_shard_meta,
-)
+from mmpt.shards.shardedtensor import ShardedTensor, read_shard_meta, write_shard_meta
+from mmpt.shards.video_table import VideoTable, check_shard
 from mmpt.shards.writer import write_caption_shard, write_shards
 from tests.support.shard_data import make_data, make_video
 

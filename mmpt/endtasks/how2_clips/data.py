@@ -21,8 +21,7 @@ from mmpt.processors.base import (
     VideoReader,
 )
 from mmpt.processors.downstream import check_listed_once
-from mmpt.shards.shardedtensor import open_features
-from mmpt.shards.video_table import read_shard_meta
+from mmpt.shards.shardedtensor import open_features, read_shard_meta
 from mmpt.utils.validation import NotBlank, read_json_as
 
 ClipKey = tuple[str, int, int]  # video id, start, end (seconds, exclusive)

@@ -27,8 +27,7 @@ from mmpt.prepare.captions.caption_list import (
 )
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.shardedtensor import ids_stem, times_stem
-from mmpt.shards.video_table import meta_path, read_shard_meta
+from mmpt.shards.shardedtensor import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.shards.writer import MAX_CAPTION_IDS, pad_ids, row_stream
 from mmpt.utils.artefact import fingerprint
 from mmpt.utils.io import file_hash, remove_leftovers, write_json, writing

@@ -22,7 +22,8 @@ from mmpt.prepare.check.shard_reader import read_shard
 from mmpt.prepare.check.shard_report import Damage, collect_errors
 from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.video_table import meta_path, read_id_list, read_shard_meta
+from mmpt.shards.shardedtensor import meta_path, read_shard_meta
+from mmpt.shards.video_table import read_id_list
 from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger, progress
 from mmpt.utils.tables import text_table

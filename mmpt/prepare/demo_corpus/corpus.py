@@ -22,8 +22,7 @@ from mmpt.prepare.demo_corpus.video import Video, make_features, make_video
 from mmpt.prepare.demo_corpus.words import CLEAN, make_vocabulary
 from mmpt.prepare.demo_corpus.world import World, make_world
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.shardedtensor import ids_stem, times_stem, video_stem
-from mmpt.shards.video_table import meta_path
+from mmpt.shards.shardedtensor import ids_stem, meta_path, times_stem, video_stem
 from mmpt.shards.writer import write_shards
 from mmpt.utils.io import atomic_write, file_hash, write_json, writing
 from mmpt.utils.log import get_logger, progress

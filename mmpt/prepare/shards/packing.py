@@ -18,8 +18,7 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
-from mmpt.shards.shardedtensor import video_stem
-from mmpt.shards.video_table import write_shard_meta
+from mmpt.shards.shardedtensor import video_stem, write_shard_meta
 from mmpt.shards.writer import SHARD_SIZE, row_stream
 from mmpt.utils.artefact import fingerprint
 from mmpt.utils.io import NPY_ERRORS, remove_leftovers, write_json, writing

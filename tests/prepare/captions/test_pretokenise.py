@@ -15,8 +15,12 @@ from mmpt.batch import Split
 from mmpt.cli import tokenize
 from mmpt.prepare.captions.pretokenise import caption_ids
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.shardedtensor import ShardedTensor, open_captions, open_shard
-from mmpt.shards.video_table import write_shard_meta
+from mmpt.shards.shardedtensor import (
+    ShardedTensor,
+    open_captions,
+    open_shard,
+    write_shard_meta,
+)
 from tests.support.paths import ROOT
 from tests.support.tiny_bert import tiny_bert
 

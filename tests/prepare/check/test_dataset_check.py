@@ -12,8 +12,7 @@ from mmpt.batch import Split
 from mmpt.cli.check import main
 from mmpt.config import load_config
 from mmpt.prepare.check.dataset_check import DatasetReport, check_dataset
-from mmpt.shards.shardedtensor import ShardedTensor
-from mmpt.shards.video_table import read_shard_meta
+from mmpt.shards.shardedtensor import ShardedTensor, read_shard_meta
 from tests.support.jobs import NORTON, corpus_overrides
 
 Q = "demo.bert-demo.train"

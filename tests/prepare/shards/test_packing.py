@@ -8,7 +8,7 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.cli.pack import main
-from mmpt.shards.video_table import read_shard_meta
+from mmpt.shards.shardedtensor import read_shard_meta
 from mmpt.shards.writer import row_stream
 from tests.support.feature_files import (
     IDS,

@@ -15,8 +15,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli.pack import main
 from mmpt.prepare.shards import packing
-from mmpt.shards.shardedtensor import ShardedTensor, video_stem
-from mmpt.shards.video_table import read_shard_meta
+from mmpt.shards.shardedtensor import ShardedTensor, read_shard_meta, video_stem
 from mmpt.shards.writer import RowStream
 from tests.support.feature_files import IDS, arguments, feature, hashes
 
