@@ -1,8 +1,8 @@
-"""The videos of a split with their shards and rows, as three arrays, and the checks of these shards.
+"""The videos of a split with their shards and rows, as three arrays, and the checks of the shards.
 
-Arrays are used instead of lists of strings because reading a
-Python object changes its reference count. A forked data loader worker would therefore copy every
-page that it reads. The arrays of a million videos take 19 MB.
+Arrays are used instead of lists of strings because reading a Python object changes its reference
+count. A forked data loader worker would therefore copy every page that it reads. The arrays of a
+million videos take 19 MB.
 """
 
 from __future__ import annotations
