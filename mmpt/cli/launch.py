@@ -133,7 +133,7 @@ def train(options: Options) -> int:
 def _read_yamls(
     paths: str,
     settings: Sequence[str],
-    options: Sequence[str],
+    flags: Sequence[str],
     jobtype: str | None,
     nodes: Nodes,
 ) -> list[list[RunConfig]]:
@@ -142,7 +142,7 @@ def _read_yamls(
     Args:
         paths: the files, separated by commas.
         settings: overrides.
-        options: options that only evaluations have.
+        flags: options that only evaluations have.
         jobtype: the job type that was asked for.
         nodes: the machines of the job.
     Returns:
@@ -164,9 +164,9 @@ def _read_yamls(
             raise LaunchError(
                 f"--nnodes {nodes.largest}: evaluations run on one machine."
             )
-        if options and not config.is_test:
+        if flags and not config.is_test:
             raise LaunchError(
-                f"unknown options: {' '.join(options)}; evaluations alone take `mmpt predict`'s."
+                f"unknown options: {' '.join(flags)}; evaluations alone take `mmpt predict`'s."
             )
         if together and together[-1][0].is_test and config.is_test:
             together[-1].append(config)
