@@ -47,6 +47,7 @@ MIN_ITEMS = READ_AHEAD + 8
 sample of their memory.
 """
 HIDDEN_SIZE = 768
+CPU = torch.device("cpu")
 CHUNK = 1024
 """Number of videos that are added to the pool at a time."""
 
@@ -217,8 +218,14 @@ def epoch_figures(
     return figures
 
 
-def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
-    """Measures the parts of a refresh: the pool of vectors, the index, the search and the plan."""
+def refresh_figures(
+    folder: Path, num_videos: int, device: torch.device = CPU
+) -> list[Figure]:
+    """Measures the parts of a refresh: the pool of vectors, the index, the search and the plan.
+
+    Args:
+        device: device of the search.
+    """
     settings = load_config(YAML)
     dataset = settings.dataset
     retrieval = settings.retrieval
@@ -248,6 +255,7 @@ def refresh_figures(folder: Path, num_videos: int) -> list[Figure]:
         retrieval.centroids,
         nprobe=retrieval.nprobe,
         recall=retrieval.recall,
+        device=device,
     )
     plan = refresh_plan(
         vectors_ND,

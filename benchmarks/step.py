@@ -62,16 +62,30 @@ def batches(folder: Path, num_videos: int, count: int) -> list[dict[str, torch.T
 
 
 def towers(
-    size: str, *, packed: bool, device: torch.device, dtype: torch.dtype
+    size: str,
+    *,
+    packed: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    dropout: float = 0.0,
+    chunk: int | str = "auto",
 ) -> MMFusionSeparate:
-    """Returns two towers with weights from a fixed seed. Without packing, they attend eagerly."""
+    """Returns two towers with weights from a fixed seed. Without packing, they attend eagerly.
+
+    Args:
+        chunk: clips whose activations are kept at once, as in `model.checkpoint_activations`.
+    """
     changes, video_layers = MODELS[size]
     config = BertConfig(
-        **changes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        **changes, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
     )
     torch.manual_seed(0)
     model = MMFusionSeparate(
-        config, num_hidden_video_layers=video_layers, max_video_len=16, packed=packed
+        config,
+        num_hidden_video_layers=video_layers,
+        max_video_len=16,
+        packed=packed,
+        checkpoint_activations=chunk,
     )
     if not packed:
         attend_eagerly(model)

@@ -20,6 +20,7 @@ WRONG = {
     "full_video.py --sample 1000": "--sample must be at most --videos (436), but is 1000",
     "full_video.py --memory 31": "--memory: must be at least 32",
     "learning.py --seeds 0 -1": "--seeds: must be at least 0, but is -1",
+    "gpu_day --minutes 0": "--minutes must be above 0, but is 0",
     "loader.py --videos 63": "--videos: must be at least 64",
     "loss.py --clips 0 --large 0": "leave nothing to measure",
     "loss.py --clips 7": "must be a multiple of",

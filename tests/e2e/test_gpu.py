@@ -18,11 +18,10 @@ from torch._dynamo import config as dynamo
 from transformers import BertConfig
 
 from mmpt.losses import MMContraLoss
-from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
 from mmpt.models.compilation import compile_layers
 from mmpt.modules.packing import plan_packing
-from mmpt.prepare.features.clip_encoder import ClipEncoder
+from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
 from tests.support.norton import norton_loss
@@ -138,9 +137,12 @@ def test_a_step_is_close_to_one_in_float64(device: str, dtype: torch.dtype) -> N
     model = towers().to(dtype)
     loss, gradients = train_once(copy.deepcopy(model).to(device))
     wanted_loss, wanted = train_once(model.double())
-    # measured on the CPU: loss 0.21 eps, gradients 5.2 eps or less
-    assert abs(loss - wanted_loss) < 4 * torch.finfo(dtype).eps * wanted_loss
-    assert (gradients - wanted).norm() < 16 * torch.finfo(dtype).eps * wanted.norm()
+    # Measured on the CPU: loss 0.21 eps, gradients 5.2 eps or less. Exponentials and square roots
+    # of a GPU are less exact in float32. TF32 would differ by more than 1,000 eps.
+    slack = 8 if device == "cuda" and dtype == torch.float32 else 1
+    eps = slack * torch.finfo(dtype).eps
+    assert abs(loss - wanted_loss) < 4 * eps * wanted_loss
+    assert (gradients - wanted).norm() < 16 * eps * wanted.norm()
 
 
 @pytest.mark.gpu
@@ -187,22 +189,21 @@ def test_compiled_layers_equal_eager_ones_and_compile_once() -> None:
 def test_extracted_features_equal_those_of_the_cpu(
     dtype: str, tolerance: float
 ) -> None:
-    torch.manual_seed(0)
-    network = S3D().eval()
+    network, _ = open_network(Path(), random_weights=True)
     rows = np.random.default_rng(0).integers(
         0, 256, (2, 30, 224, 224, 3), dtype=np.uint8
     )
     on_cpu = ClipEncoder(copy.deepcopy(network), torch.device("cpu"))
     wanted = np.concatenate([on_cpu.start([row]).result() for row in rows])
-    ours = ClipEncoder(network, torch.device("cuda"), dtype).start(list(rows)).result()
+    on_gpu = ClipEncoder(network, torch.device("cuda"), dtype, batch_size=4)
+    ours = on_gpu.start(list(rows)).result()
     assert np.linalg.norm(ours - wanted) < tolerance * np.linalg.norm(wanted)
 
 
 @pytest.mark.gpu
 @needs_two
 def test_features_of_the_second_gpu_equal_those_of_the_first() -> None:
-    torch.manual_seed(0)
-    network = S3D().eval()
+    network, _ = open_network(Path(), random_weights=True)
     rows = list(
         np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8)
     )
