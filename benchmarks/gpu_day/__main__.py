@@ -1,4 +1,4 @@
-"""Runs all checks and measurements that need a GPU, in at most 12 minutes, without a network.
+r"""Runs all checks and measurements that need a GPU, in at most 12 minutes, without a network.
 
     python benchmarks/gpu_day --wheels wheels --out gpu_day    # on a machine with an H100 or H200
     python benchmarks/gpu_day --rehearse --out /tmp/gpu_day    # everything in small on a CPU

@@ -60,7 +60,7 @@ def test_files() -> list[str]:
 
 
 def run_tests(report: Report) -> None:
-    """Runs the tests marked `gpu`, and those of `MAIN` that compare the CPU with float64."""
+    """Runs the tests marked `gpu`, and the tests of `MAIN` that compare the CPU with float64."""
     recorder = Recorder(report)
     options = ["-m", "gpu or e2e", "-p", "no:cacheprovider", "--durations=10"]
     if importlib.util.find_spec("pytest_timeout"):

@@ -22,6 +22,8 @@ from mmpt.utils.metrics_log import read_metrics
 
 YAML = "projects/retri/videoclip/how2_demo.yaml"
 POLL_S = 0.2
+LIMIT_S = 40
+"""Longest time to wait for one of two processes, which may wait for each other forever."""
 LAST_CHARACTERS = 3000
 """Characters of the end of a failed job's log that are reported."""
 
@@ -74,14 +76,15 @@ class Training:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait(self) -> None:
+    def wait(self, limit_s: float | None = None) -> None:
         """Waits for the end of the command.
 
         Raises:
             RuntimeError: its exit code is not 0.
+            subprocess.TimeoutExpired: it has not ended after `limit_s`.
         """
         assert self.process is not None
-        code = self.process.wait()
+        code = self.process.wait(limit_s)
         if code:
             text = self.log.read_text(errors="replace")[-LAST_CHARACTERS:]
             raise RuntimeError(
@@ -164,7 +167,7 @@ def train_kill_and_continue(report: Report) -> None:
 
 
 def compare_losses(report: Report) -> None:
-    """Records how far the last losses are from those of the uninterrupted fp16 run."""
+    """Records how far the last losses are from the losses of the uninterrupted fp16 run."""
     losses = {}
     for name, value in report.values.items():
         if name.endswith("validation losses") and value:
@@ -249,11 +252,12 @@ def run_two(
         rank.start(*nodes, "--node-rank", str(number), **variables)
     try:
         for rank in ranks:
-            rank.wait()
+            rank.wait(LIMIT_S)
     finally:
         for rank in ranks:
-            if rank.process is not None and rank.process.poll() is None:
-                rank.process.terminate()
+            if rank.process is not None:
+                # Its processes end with it.
+                rank.process.kill()
                 rank.process.wait()
     report.add(f"processes, two with {backend}: s", time.monotonic() - begin)
     losses = re.findall(r"\| train \| .*?\| loss ([\d.]+)", ranks[0].log.read_text())

@@ -242,7 +242,9 @@ def measure_compiled_steps(report: Report) -> None:
         variants.append(Variant(torch.bfloat16, compiled=True, chunk=scale.chunk))
         variants.append(Variant(torch.float16, compiled=True, chunk=scale.chunk))
         variants.append(Variant(torch.float16, compiled=True, dropout=0.1))
-    measure(report, [(variant, timed) for variant in variants], scale)
+    exact = [] if report.rehearse else [(Variant(torch.float32), 0)]
+    measure(report, [*((variant, timed) for variant in variants), *exact], scale)
+    measure_losses(report)
 
 
 def measure_copy(report: Report, scale: Scale) -> None:

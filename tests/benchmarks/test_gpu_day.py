@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -120,6 +121,18 @@ def test_all_parts_fit_and_have_a_function() -> None:
         if line.startswith("    ") and line.split()[0] in FUNCTIONS
     ]
     assert names[: len(PARTS)] == list(FUNCTIONS), "the description lists them in order"
+
+
+def test_the_wheels_are_those_that_the_project_is_tested_with() -> None:
+    pattern = r"([\w-]+)==([\w.]+)"
+    pinned = {}
+    for path in ("requirements.txt", "requirements-fairseq.txt"):
+        for name, version in re.findall(pattern, (ROOT / path).read_text()):
+            pinned[name.replace("_", "-")] = version
+    listed = re.findall(pattern, (runner.HERE / "__main__.py").read_text())
+    assert len(listed) > 15
+    for name, version in listed:
+        assert pinned[name] == version, name
 
 
 def test_targets_are_compared_with_measured_values() -> None:
