@@ -8,7 +8,7 @@
 #              builds if this machine has no NVIDIA GPU and can reach it, else empty. The torch on PyPI brings gigabytes
 #              of CUDA libraries on Linux. With both indexes, pip prefers the CPU build: "2.13.0+cpu" is newer than
 #              "2.13.0" in its order of versions.
-# ARGS         Further arguments for pytest, the demo or chaos, as in `make test ARGS="-k retrieval"`.
+# ARGS         Further arguments for pytest, the demo, chaos or soak, as in `make test ARGS="-k retrieval"`.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -29,7 +29,7 @@ BENCHMARKS := step loss memory sinkhorn embed candidates loader full_size full_v
 TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs experiments mmpt projects scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint docs chaos bench clean
+.PHONY: help setup demo test test-fast lint docs chaos soak bench clean
 
 help:   ## list the commands
 	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
@@ -57,6 +57,9 @@ docs: $(READY)   ## build the documentation site into site/; a broken link is an
 
 chaos: $(READY)   ## interrupt tiny trainings at random moments, compare them with whole ones, print a table
 	OMP_NUM_THREADS=1 $(PY) -m tests.support.chaos build/chaos/corpus build/chaos/runs $(ARGS)
+
+soak: $(READY)   ## load a million clips and plan a hundred epochs, look for leaks and wrong items, print a table
+	OMP_NUM_THREADS=1 $(PY) -m tests.support.soak build/soak $(ARGS)
 
 bench: $(READY)   ## measure speed and memory next to plain implementations (5 minutes), print the table
 	@set -e; for name in $(BENCHMARKS); do \

@@ -2,7 +2,6 @@
 default handling of signals, because tests send some.
 """
 
-import json
 import signal
 from pathlib import Path
 
@@ -34,15 +33,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """32 training and 8 validation videos with a BERT of width 32, two layers and no dropout."""
-    from mmpt.cli import make_demo_data
+    from tests.support.small_corpus import make_small_corpus
 
     out = tmp_path_factory.mktemp("corpus") / "demo"
-    sizes = ["--num-videos", "32", "--num-val", "8", "--shard-size", "20"]
-    assert make_demo_data.main(["--out", str(out), "--seed", "3", *sizes]) == 0
-    config_path = out / "bert" / "config.json"
-    bert = json.loads(config_path.read_text())
-    bert |= {"hidden_size": 32, "intermediate_size": 64}
-    bert |= {"num_hidden_layers": 2, "num_attention_heads": 2}
-    bert |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config_path.write_text(json.dumps(bert))
+    make_small_corpus(out)
     return out
