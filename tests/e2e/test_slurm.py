@@ -2,12 +2,8 @@
 with a mistake.
 """
 
-import os
-import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +11,8 @@ import torch
 
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
-from tests.support.paths import ROOT
 from tests.support.slurm_cluster import missing_program, slurm_cluster
+from tests.support.slurm_jobs import Cluster, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.spawn]
 
@@ -24,74 +20,13 @@ EPOCHS = [
     "fairseq.optimization.max_epoch=2",
     "fairseq.checkpoint.save_interval_updates=2",
 ]
-NODES = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1"]
 SLOW = ["loss.loss_cls=tests.support.slow_loss.SlowLoss", "loss.pause_s=0.7"]
-URGENT = ["--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true"]
-DEADLINE_S = 120
 
 
-class Cluster:
-    """A running cluster.
-
-    Args:
-        env: the variables with which the programs of SLURM find it.
-    """
-
-    def __init__(self, env: Mapping[str, str]):
-        self.env = os.environ | {"OMP_NUM_THREADS": "1"} | env
-
-    def run(self, *command: str) -> str:
-        """Returns what a command prints."""
-        ran = subprocess.run(
-            command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout
-
-    def submit(self, corpus: Path, save_dir: Path, *more: str) -> str:
-        """Submits a training, and returns its id."""
-        job = [
-            VIDEOCLIP,
-            *corpus_overrides(corpus, save_dir),
-            *QUICK,
-            *EPOCHS,
-            *NODES,
-            *more,
-        ]
-        out = self.run(sys.executable, "locallaunch.py", *job, "--jobtype", "slurm")
-        found = re.match(r"submitted job (\d+)\n", out)
-        assert found, out
-        assert f"log:    {save_dir}/slurm/{found[1]}.log" in out
-        return found[1]
-
-    def show(self, job: str) -> dict[str, str]:
-        """Returns what SLURM knows about a job."""
-        words = self.run("scontrol", "--oneliner", "show", "job", job).split()
-        return {
-            name: value for name, _, value in (word.partition("=") for word in words)
-        }
-
-    def wait(self, job: str, state: str) -> dict[str, str]:
-        """Waits until a job has a state, and returns what SLURM knows about it."""
-        others = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"} - {state}
-        wait_until(lambda: self.show(job)["JobState"] in {state, *others})
-        shown = self.show(job)
-        assert shown["JobState"] == state, shown
-        return shown
-
-    def start_again(self, job: str) -> None:
-        """Starts a job that was requeued. SLURM would wait for two minutes."""
-        wait_until(lambda: self.show(job)["Restarts"] == "1")
-        self.wait(job, "PENDING")
-        time.sleep(2)  # SLURM refuses a job that starts in the second in which it ended
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def submit(cluster: Cluster, corpus: Path, save_dir: Path, *more: str) -> str:
+    """Submits a training, and returns its id."""
+    words = [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS, *more]
+    return cluster.submit(words, save_dir)
 
 
 def weights(save_dir: Path) -> dict[str, torch.Tensor]:
@@ -135,7 +70,7 @@ def expected(
 def test_two_nodes_train_as_one_machine(
     cluster: Cluster, corpus: Path, tmp_path: Path, expected: dict[str, torch.Tensor]
 ) -> None:
-    job = cluster.submit(corpus, tmp_path)
+    job = submit(cluster, corpus, tmp_path)
     cluster.wait(job, "COMPLETED")
     assert_identical(weights(tmp_path), expected)
 
@@ -143,11 +78,10 @@ def test_two_nodes_train_as_one_machine(
 def test_a_preempted_job_is_requeued_and_continues(
     cluster: Cluster, corpus: Path, tmp_path: Path, expected: dict[str, torch.Tensor]
 ) -> None:
-    job = cluster.submit(corpus, tmp_path, *SLOW)
+    job = submit(cluster, corpus, tmp_path, *SLOW)
     wait_until((tmp_path / "checkpoint_1_2.pt").exists)
     started = time.monotonic()
-    urgent = cluster.run("sbatch", "--parsable", *URGENT)
-    cluster.wait(urgent.strip(), "COMPLETED")
+    cluster.preempt()
     assert time.monotonic() - started < 20  # long before the end of the grace time
     cluster.start_again(job)
     cluster.wait(job, "COMPLETED")
@@ -162,7 +96,9 @@ def test_a_job_without_time_is_requeued_and_can_be_cancelled(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     endless = [*SLOW, "fairseq.optimization.max_epoch=1000"]
-    job = cluster.submit(corpus, tmp_path, *endless, "slurm.time=60", "slurm.signal=20")
+    job = submit(
+        cluster, corpus, tmp_path, *endless, "slurm.time=60", "slurm.signal=20"
+    )
     cluster.start_again(job)
     wait_until(lambda: "continuing from" in log_of(tmp_path, job))
     cluster.run("scancel", job)
@@ -178,7 +114,7 @@ def test_a_mistake_is_in_the_log_and_in_the_exit_code(
         f"dataset.train_path={tmp_path}/list",
         f"slurm.setup=[rm {tmp_path}/list]",
     ]
-    job = cluster.submit(corpus, tmp_path, *mistake)
+    job = submit(cluster, corpus, tmp_path, *mistake)
     assert cluster.wait(job, "FAILED")["ExitCode"] == "2:0"
     log = log_of(tmp_path, job)
     assert f"{tmp_path}/list (`dataset.train_path`)" in log

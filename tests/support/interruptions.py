@@ -43,6 +43,8 @@ WALL_CLOCK = {
     *("share_of_peak", "data_wait", "memory_gb", "minutes_left"),
 }
 """Metrics that measure time and memory. They differ from run to run."""
+LIMIT_S = 200
+"""Seconds after which a training that does not end is killed."""
 
 
 @dataclass
@@ -127,24 +129,28 @@ class Training:
             sys.stderr.flush()
             os._exit(code)
 
+    def has_ended(self) -> bool:
+        """Returns whether the process of rank 0 has ended."""
+        return _has_ended(self.pids[0])
+
     def wait(self, grace_s: float = 60.0) -> list[int]:
         """Waits for all processes and returns their exit codes; -s is the end by signal s.
 
-        When one has failed, the others get SIGTERM, and SIGKILL `grace_s` seconds later.
+        When one has failed, the others get SIGTERM, and SIGKILL `grace_s` seconds later. All are
+        killed after `LIMIT_S` seconds.
         """
         codes: dict[int, int] = {}
+        limit = time.monotonic() + LIMIT_S
         deadline: float | None = None
         while len(codes) < self.size:
             for pid in self.pids:
-                if pid not in codes and os.waitid(
-                    os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
-                ):
+                if pid not in codes and _has_ended(pid):
                     codes[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             failed = any(codes.values())
             if failed and deadline is None:
                 deadline = time.monotonic() + grace_s
                 self._signal_others(codes, signal.SIGTERM)
-            elif deadline is not None and time.monotonic() > deadline:
+            elif time.monotonic() > (deadline or limit):
                 self._signal_others(codes, signal.SIGKILL)
             time.sleep(0.01)
         return [codes[pid] for pid in self.pids]
@@ -164,6 +170,11 @@ class Training:
         """Sends a signal to the process groups of some ranks, or of all."""
         for rank in range(self.size) if ranks is None else ranks:
             os.killpg(self.pids[rank], number)
+
+
+def _has_ended(pid: int) -> bool:
+    """Returns whether a child has ended, and leaves its exit code to be read."""
+    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 
 
 def train(command: list[str]) -> None:
@@ -209,7 +220,11 @@ def files(folder: Path) -> set[str]:
         "checkpoint_previous.pt",
         "checkpoint_last.pt.damaged",
     )
-    return {name for name in names if name not in own and not name.startswith("run_")}
+    return {
+        name
+        for name in names
+        if name not in own and not name.startswith(("run_", "slurm/"))
+    }
 
 
 def steady_metrics(folder: Path) -> list[dict[str, Any]]:

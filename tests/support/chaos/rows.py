@@ -1,0 +1,51 @@
+"""The rows of the table: a kind of interruption, the trainings, and the number of trials."""
+
+from dataclasses import dataclass
+
+from tests.support.chaos import kinds
+from tests.support.chaos.kinds import Kind
+from tests.support.chaos.laboratory import Setting
+
+SAVED = "fairseq.checkpoint.save_every_minutes=1e-6"
+"""Saves a training after each update."""
+ONE = (
+    Setting(num_workers=2),
+    Setting("Norton"),
+    Setting("fine-tuning"),
+    Setting(dropout=False),
+)
+"""Trainings with one process."""
+TWO = (Setting(size=2, num_workers=1), Setting("Norton", size=2))
+"""Trainings with two processes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    name: str
+    """Its name on the command line."""
+    kind: Kind | None
+    """The kind of interruption. None: SLURM preempts the training."""
+    settings: tuple[Setting, ...]
+    """The trainings. They take turns."""
+    num_trials: int
+    """Default of their number."""
+
+
+ROWS = (
+    Row("kill", kinds.SIGKILL, ONE, 50),
+    Row("kill-2", kinds.SIGKILL, TWO, 20),
+    Row("kill-saved", kinds.SIGKILL_SAVED, (Setting(more=(SAVED,)),), 5),
+    Row("term", kinds.SIGTERM, ONE[::-1], 20),
+    Row("term-2", kinds.SIGTERM, TWO[::-1], 10),
+    Row("interrupt", kinds.SIGINT, ONE, 5),
+    Row("preemption", None, (Setting(size=2),), 10),
+    Row("rank-asked", kinds.RANK_ASKED, TWO, 5),
+    Row("rank-lost", kinds.RANK_LOST, TWO, 10),
+    Row("rank-hung", kinds.RANK_HUNG, TWO, 5),
+    Row("worker-killed", kinds.WORKER_KILLED, (Setting(num_workers=2),), 5),
+    Row("disk-full", kinds.DISK_FULL, ONE, 5),
+    Row("damaged", kinds.DAMAGED, ONE, 5),
+    Row("moved", kinds.MOVED, ONE[2:] + ONE[:2], 5),
+)

@@ -1,0 +1,87 @@
+"""Trainings that are submitted to the SLURM cluster of the tests."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+NODES = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1"]
+URGENT = ["--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true"]
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
+DEADLINE_S = 120
+
+
+class Cluster:
+    """A running cluster.
+
+    Args:
+        env: the variables with which the programs of SLURM find it.
+    """
+
+    def __init__(self, env: Mapping[str, str]):
+        self.env = os.environ | {"OMP_NUM_THREADS": "1"} | env
+
+    def run(self, *command: str) -> str:
+        """Returns what a command prints."""
+        ran = subprocess.run(
+            command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    def submit(self, words: Sequence[str], save_dir: Path) -> str:
+        """Submits a training on two nodes, and returns its id.
+
+        Args:
+            words: the YAML and overrides.
+            save_dir: its folder.
+        """
+        words = [*words, *NODES, "--jobtype", "slurm"]
+        out = self.run(sys.executable, "locallaunch.py", *words)
+        found = re.match(r"submitted job (\d+)\n", out)
+        assert found, out
+        assert f"log:    {save_dir}/slurm/{found[1]}.log" in out
+        return found[1]
+
+    def show(self, job: str) -> dict[str, str]:
+        """Returns what SLURM knows about a job."""
+        words = self.run("scontrol", "--oneliner", "show", "job", job).split()
+        return {
+            name: value for name, _, value in (word.partition("=") for word in words)
+        }
+
+    def wait(self, job: str, state: str) -> dict[str, str]:
+        """Waits until a job has a state, and returns what SLURM knows about it."""
+        wait_until(lambda: self.show(job)["JobState"] in {state, *ENDED})
+        shown = self.show(job)
+        assert shown["JobState"] == state, shown
+        return shown
+
+    def has_ended(self, job: str) -> bool:
+        """Returns whether a job has ended for good."""
+        return self.show(job)["JobState"] in ENDED
+
+    def preempt(self) -> None:
+        """Runs a job with a higher priority on both nodes."""
+        urgent = self.run("sbatch", "--parsable", *URGENT)
+        self.wait(urgent.strip(), "COMPLETED")
+
+    def start_again(self, job: str) -> None:
+        """Starts a job that was requeued. SLURM would wait for two minutes."""
+        wait_until(lambda: self.show(job)["Restarts"] == "1")
+        self.wait(job, "PENDING")
+        time.sleep(2)  # SLURM refuses a job that starts in the second in which it ended
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition, at most `DEADLINE_S` seconds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {DEADLINE_S} s"
+        time.sleep(0.2)
