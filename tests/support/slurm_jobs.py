@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 NODES = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1"]
 URGENT = ["--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true"]
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
-DEADLINE_S = 120
+DEADLINE_S = 300
 
 
 class Cluster:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Recorder:
         """Replaces a function of a module or of a class. Its calls are a phase."""
         original = getattr(owner, name)
 
+        @wraps(original)  # with its attributes, in which fairseq keeps the best loss
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self.during(phase):
                 return original(*args, **kwargs)
