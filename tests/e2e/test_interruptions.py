@@ -18,9 +18,10 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.e2e
 
 ROWS = ["kill", "kill-2", "kill-saved", "term", "interrupt", "rank-asked", "rank-lost"]
-ROWS += ["rank-hung", "worker-killed", "disk-full", "damaged", "moved"]
+ROWS += ["rank-hung", "worker-killed", "disk-full", "read-only", "clock"]
+ROWS += ["damaged", "moved"]
 """One trial of each is run."""
-SAVES = {"term", "interrupt", "rank-asked"}
+SAVES = {"term", "interrupt", "rank-asked", "clock"}
 """Interruptions that give a run the time to save its state."""
 BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2}
 """Exit codes of a process that a signal has ended by its default effect."""
@@ -86,3 +87,11 @@ def test_the_others_end_when_a_process_is_lost_or_hangs(
         (one,) = (one for one in outcomes if one["row"] == row)
         assert -9 in one["codes"], one
         assert set(one["codes"]) <= {-9, 1, 75}, one
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake_of_the_user(
+    outcomes: list[dict[str, Any]],
+) -> None:
+    for row in ("disk-full", "read-only"):
+        (one,) = (one for one in outcomes if one["row"] == row)
+        assert one["codes"] == [2], one

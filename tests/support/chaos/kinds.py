@@ -5,10 +5,12 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import psutil
 
@@ -17,6 +19,7 @@ from tests.support.interruptions import Training
 
 SMALL_FILE = 1 << 17
 """Bytes that a file may have after the disk is full."""
+HOUR_S = 3600.0
 TIMEOUT_S = 1.5
 """Time limit for a process that does not answer."""
 
@@ -32,6 +35,8 @@ class Kind:
     """Phases in which trainings are interrupted."""
     overrides: tuple[str, ...] = ()
     """Settings of trainings that are interrupted."""
+    prepare: Callable[[Training], None] = lambda training: None
+    """Called before the first start."""
 
 
 def send(number: signal.Signals, training: Training, rng: random.Random) -> list[int]:
@@ -111,6 +116,58 @@ def move(training: Training, rng: random.Random) -> list[int]:
     return codes
 
 
+def forbid_writing(training: Training, rng: random.Random) -> list[int]:
+    """Makes the folders of a run read-only until it ends."""
+    folders = [training.save_dir, training.save_dir / "retri"]
+    folders = [folder for folder in folders if folder.exists()]
+    for folder in folders:
+        set_read_only(folder, is_read_only=True)
+    try:
+        return training.wait()
+    finally:
+        for folder in folders:
+            set_read_only(folder, is_read_only=False)
+
+
+def set_read_only(folder: Path, *, is_read_only: bool) -> None:
+    """Allows or forbids to make, rename and remove files in a folder. Root needs `chattr`."""
+    if os.geteuid() > 0:
+        folder.chmod(0o555 if is_read_only else 0o755)
+        return
+    flag = "+i" if is_read_only else "-i"
+    subprocess.run(["chattr", flag, str(folder)], check=True, capture_output=True)
+
+
+def jump_file(training: Training) -> Path:
+    """Returns the file with the seconds by which the clock of a training is wrong."""
+    return training.save_dir.with_suffix(".jump")
+
+
+def prepare_clock(training: Training) -> None:
+    """Makes the clock of a training depend on a file."""
+    in_child, file, clock = training.in_child, jump_file(training), time.time
+
+    def wrong_time() -> float:
+        try:
+            return clock() + float(file.read_text() or 0)
+        except FileNotFoundError:
+            return clock()
+
+    def with_wrong_clock(rank: int) -> None:
+        time.time = wrong_time
+        in_child(rank)
+
+    training.in_child = with_wrong_clock
+
+
+def jump_clock(training: Training, rng: random.Random) -> list[int]:
+    """Makes the clock jump by an hour, and asks the training to stop some time later."""
+    jump_file(training).write_text(str(rng.choice([-HOUR_S, HOUR_S])))
+    time.sleep(rng.uniform(0, 0.5))
+    training.signal(signal.SIGTERM)
+    return training.wait()
+
+
 SIGKILL = Kind("SIGKILL", partial(send, signal.SIGKILL))
 SIGKILL_SAVED = Kind("SIGKILL, saved after each update", partial(send, signal.SIGKILL))
 SIGTERM = Kind("SIGTERM", partial(send, signal.SIGTERM))
@@ -128,3 +185,7 @@ WORKER_KILLED = Kind("a loader worker killed", kill_worker)
 DISK_FULL = Kind("disk full", fill_disk)
 DAMAGED = Kind("last checkpoint damaged", damage)
 MOVED = Kind("folder moved", move)
+READ_ONLY = Kind("folder becomes read-only", forbid_writing)
+CLOCK = Kind(
+    "the clock jumps by an hour, then SIGTERM", jump_clock, prepare=prepare_clock
+)

@@ -46,6 +46,8 @@ ROWS = (
     Row("rank-hung", kinds.RANK_HUNG, TWO, 5),
     Row("worker-killed", kinds.WORKER_KILLED, (Setting(num_workers=2),), 5),
     Row("disk-full", kinds.DISK_FULL, ONE, 5),
+    Row("read-only", kinds.READ_ONLY, ONE, 5),
+    Row("clock", kinds.CLOCK, ONE, 5),
     Row("damaged", kinds.DAMAGED, ONE, 5),
     Row("moved", kinds.MOVED, ONE[2:] + ONE[:2], 5),
 )

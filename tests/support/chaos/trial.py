@@ -56,6 +56,7 @@ def run_trial(
         save_dir = laboratory.folder / f"{row}-{number}"
         remove(save_dir)
         training = laboratory.training(setting, save_dir, *kind.overrides)
+        kind.prepare(training)
         file = phases_file(save_dir)
         moment = choose_moment(whole.lines, number, kind.phases, rng)
         training.start()
