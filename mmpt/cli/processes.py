@@ -8,6 +8,7 @@ and ends or restarts all of them when one fails. This module adds the following:
   cannot be used in a forked process, so with GPUs each process executes Python.
 - A signal ends the job with one message. The processes also end if the launcher is killed.
 - The exit code is that of the failure that caused the others.
+- Processes that were asked to stop are not restarted.
 
 `python -m mmpt.cli.processes MODULE WORD...` is the program of a process.
 """
@@ -42,8 +43,10 @@ from torch.distributed.elastic.rendezvous import (
     RendezvousStoreInfo,
     rendezvous_handler_registry,
 )
+from torch.distributed.launcher import api
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from mmpt.cli.agent import Agent
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import adopt_orphans, end_with_parent
@@ -58,7 +61,7 @@ RAISE_AGAIN_S = 0.2
 """Seconds until a signal that was lost counts again."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
-ONCE = (signal.SIGHUP, *ASKS)
+ONCE = ASKS
 """Signals that end a job and are then ignored. A second Ctrl-C ends a job at once."""
 SIGNALS = (signal.SIGINT, *ONCE)
 """Signals that end a job."""
@@ -117,6 +120,7 @@ class LocalRendezvous(RendezvousHandler):
 
 
 rendezvous_handler_registry.register("local", LocalRendezvous)
+api.LocalElasticAgent = Agent  # type: ignore[misc,assignment]  # `elastic_launch` runs it
 for _name in ("distributed.elastic", "distributed.launcher", "multiprocessing.spawn"):
     # The launcher logs, with tracebacks, what is reported here in one line.
     _logger = logging.getLogger(f"torch.{_name}")

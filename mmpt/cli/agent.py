@@ -1,0 +1,93 @@
+"""torch's elastic agent, which does not restart processes that were asked to stop.
+
+torch's agent restarts its processes after every exit code but 0. A process that was asked to stop
+ends with 75 (`REQUEUE_CODE`), or with 130 after Ctrl-C, and so do all others of the job, even if
+only one of them has received the signal. Then the job ends.
+
+On several machines, the processes of a machine may also end in this way because the launcher of
+another machine has ended, or restarts its processes. Then the others must continue. So the
+launchers wait for each other for a few seconds: the job ends if all of them have seen this end.
+"""
+
+import signal
+from contextlib import suppress
+from datetime import timedelta
+
+from torch.distributed import DistError
+from torch.distributed.elastic.agent.server.api import (
+    RunResult,
+    WorkerGroup,
+    WorkerState,
+)
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.utils.store import barrier
+
+from mmpt.errors import REQUEUE_CODE
+
+ASKED_CODES = {
+    REQUEUE_CODE: signal.SIGTERM,
+    128 + signal.SIGINT: signal.SIGINT,
+}
+"""Exit codes of a process that was asked to stop -> the signal with which the job then ends."""
+ASKED_KEY = "mmpt/asked_to_stop"
+"""Key of the launchers' store. Its value is the number of the signal."""
+REASON_S = 1.0
+"""Longest time to wait for this key after a failure."""
+MEETING_S = 5.0
+"""Longest time that launchers wait for each other before the job ends."""
+
+
+class Agent(LocalElasticAgent):
+    """torch's agent. It ends the job when the processes were asked to stop."""
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        """Looks at the processes, as torch does.
+
+        Raises:
+            SignalException: the processes of all machines were asked to stop.
+        """
+        result = super()._monitor_workers(worker_group)
+        if result.state == WorkerState.FAILED:
+            signum = signal_of_job(result, worker_group)
+            if signum is not None:
+                is_end = launchers_meet(worker_group)
+                if is_end or self._remaining_restarts == 0:
+                    raise SignalException("a process was asked to stop", signum)
+        return result
+
+
+def signal_of_job(
+    result: RunResult, worker_group: WorkerGroup
+) -> signal.Signals | None:
+    """Returns the signal that a process of the job has received, or None.
+
+    Args:
+        result: the failures of the processes of this machine.
+        worker_group: the processes of this machine, and the store of all launchers.
+    """
+    first = min(result.failures.values(), key=lambda failure: failure.timestamp)
+    signum = ASKED_CODES.get(first.exitcode)
+    if worker_group.group_world_size == 1:
+        return signum
+    store = worker_group.store
+    # During a refresh, a process that receives a signal ends at once, and those of other machines
+    # fail. Their launchers learn the reason from the store.
+    with suppress(DistError):  # there is no key, or the machine of the store is gone
+        if signum is not None:
+            store.set(ASKED_KEY, str(int(signum)))
+        else:
+            store.wait([ASKED_KEY], timedelta(seconds=REASON_S))
+            signum = signal.Signals(int(store.get(ASKED_KEY)))
+    return signum
+
+
+def launchers_meet(worker_group: WorkerGroup) -> bool:
+    """Returns whether the launchers of all machines call this within a few seconds."""
+    size = worker_group.group_world_size
+    if size > 1:
+        try:
+            barrier(worker_group.store, size, f"{ASKED_KEY}/meeting", MEETING_S)
+        except DistError:
+            return False
+    return True

@@ -1,0 +1,84 @@
+"""When the agent ends a job whose processes were asked to stop, on one machine and on several."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch.distributed import HashStore
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+from mmpt.cli import agent
+from tests.support.paths import ROOT
+
+RESTARTED = """
+import sys
+from mmpt.cli.nodes import Nodes
+from mmpt.cli.processes import run
+
+code = "import os; open({path!r}, 'a').write('x'); os._exit({code})"
+nodes = Nodes(max_restarts=2)
+sys.exit(run("tests.support.child", [code], 1, nodes, num_threads=1))
+"""
+
+
+@pytest.mark.spawn
+@pytest.mark.parametrize(
+    ("code", "num_starts", "expected"),
+    [(75, 1, 128 + signal.SIGTERM), (130, 1, 128 + signal.SIGINT), (1, 3, 1)],
+)
+def test_a_process_that_was_asked_to_stop_is_not_restarted(
+    tmp_path: Path, code: int, num_starts: int, expected: int
+) -> None:
+    program = RESTARTED.format(path=str(tmp_path / "starts"), code=code)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == expected
+    assert (tmp_path / "starts").read_text() == "x" * num_starts
+
+
+def group(store: HashStore, size: int = 2) -> Any:
+    return SimpleNamespace(store=store, group_world_size=size)
+
+
+def failed(exit_code: int) -> RunResult:
+    failure = ProcessFailure(0, 1, exit_code, "")
+    return RunResult(WorkerState.FAILED, failures={0: failure})
+
+
+def test_a_launcher_learns_from_the_store_why_its_processes_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agent, "REASON_S", 0.1)
+    store = HashStore()
+    assert agent.signal_of_job(failed(1), group(store)) is None
+    assert agent.signal_of_job(failed(130), group(store)) == signal.SIGINT
+    assert agent.signal_of_job(failed(1), group(store)) == signal.SIGINT
+
+
+def test_a_job_ends_only_if_all_launchers_have_seen_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise one of them has ended, and the others continue."""
+    monkeypatch.setattr(agent, "MEETING_S", 0.3)
+    assert agent.launchers_meet(group(HashStore(), size=1))
+    assert not agent.launchers_meet(group(HashStore()))
+    monkeypatch.setattr(agent, "MEETING_S", 30.0)
+    store, met = HashStore(), []
+    other = threading.Thread(
+        target=lambda: met.append(agent.launchers_meet(group(store)))
+    )
+    other.start()
+    assert agent.launchers_meet(group(store))
+    other.join()
+    assert met == [True]
