@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mmpt.cli.endpoint import Answer, ask, listener
 from mmpt.errors import LaunchError
 
 DEFAULT_PORT = 29400
@@ -188,19 +189,35 @@ class Nodes:
             ) from err
 
     def _wait_for_node_0(self, where: str, late: str) -> None:
-        """Waits until the launcher of node 0 listens. Torch would log each attempt."""
+        """Waits until the launcher of node 0 answers. Torch would log each attempt.
+
+        Raises:
+            LaunchError: it does not answer, or another program does.
+        """
         deadline = time.monotonic() + self.timeout_s
+        advice = (
+            "Check that the host is the machine of --node-rank 0, that the job has started there, "
+            "and that no firewall closes the port."
+        )
         while True:
+            left_s = max(deadline - time.monotonic(), 1.0)
             try:
-                socket.create_connection((self.host, self.port), self.timeout_s).close()
-                return
+                answer, found = ask(self.host, self.port, left_s)
             except OSError as err:
-                if time.monotonic() > deadline:
-                    raise LaunchError(
-                        f"{where}: node 0 did not answer {late}: {err.strerror or err}. Check that "
-                        "the host is the machine of --node-rank 0, that the job has started there, "
-                        "and that no firewall closes the port."
-                    ) from err
+                answer, found = Answer.CLOSED, err.strerror or str(err)
+            if answer is Answer.LAUNCHER:
+                return
+            if answer is Answer.OTHER:
+                name = listener(self.port) if _is_here(self.host) else ""
+                name = f": {name}" if name else ""
+                raise LaunchError(
+                    f"{where}: another program than the launcher of node 0 listens there{name}; "
+                    f"{found}. Choose a free port of the machine of node 0."
+                )
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"{where}: node 0 did not answer {late}: {found}. {advice}"
+                )
             time.sleep(0.5)
 
 

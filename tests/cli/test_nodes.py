@@ -1,10 +1,13 @@
 """The options of jobs on several machines: mistakes, and what torch's launcher gets."""
 
+import os
 import socket
 import threading
+import time
 from dataclasses import replace
 
 import pytest
+from torch.distributed import TCPStore
 
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import LaunchError
@@ -86,6 +89,11 @@ def test_the_wait_for_more_nodes_ends_before_the_wait_for_enough(
     assert settings["rdzv_configs"]["last_call_timeout"] == last_call_s
 
 
+def store(port: int) -> TCPStore:
+    """Returns what the launcher of node 0 opens."""
+    return TCPStore(HERE, port, is_master=True, wait_for_workers=False)
+
+
 def refused(nodes: Nodes, error: str = "") -> str:
     """Returns the message when torch raises the error of this name."""
     from torch.distributed.elastic import rendezvous
@@ -113,13 +121,36 @@ def test_a_node_may_start_before_node_0():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]
     opened = []
-    timer = threading.Timer(
-        1.0, lambda: opened.append(socket.create_server((HERE, port)))
-    )
+    timer = threading.Timer(1.0, lambda: opened.append(store(port)))
     timer.start()
     with parse("2", 1, f"{HERE}:{port}", timeout_s=60).errors_explained():
         assert opened
-    opened[0].close()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "found"),
+    [
+        (b"", "it accepts connections, but does not answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "it sends 'SSH-2.0-OpenSSH_9.2'"),
+    ],
+)
+def test_another_program_at_the_endpoint_is_named(greeting, found):
+    """torch would wait for an answer forever."""
+    with socket.create_server((HERE, 0)) as server:
+
+        def accept() -> None:
+            while True:
+                accepted.append(server.accept()[0])
+                accepted[-1].sendall(greeting)
+
+        accepted = []
+        threading.Thread(target=accept, daemon=True).start()
+        port = server.getsockname()[1]
+        begin = time.monotonic()
+        message = refused(parse("2", 1, f"{HERE}:{port}", timeout_s=2))
+    assert time.monotonic() - begin < 20
+    assert message.startswith(f"--rdzv-endpoint {HERE}:{port}: another program")
+    assert f"(pid {os.getpid()}); {found}. Choose a free port" in message
 
 
 def test_errors_of_torch_are_explained():
@@ -133,8 +164,8 @@ def test_errors_of_torch_are_explained():
 def test_the_loss_of_node_0_is_no_mistake_of_the_user(capsys):
     from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
-    with socket.create_server((HERE, 0)) as server:
-        node_1 = parse("2", 1, f"{HERE}:{server.getsockname()[1]}")
-        with pytest.raises(SystemExit, match="1"), node_1.errors_explained():
-            raise RendezvousConnectionError
+    node_0 = store(0)
+    node_1 = parse("2", 1, f"{HERE}:{node_0.port}")
+    with pytest.raises(SystemExit, match="1"), node_1.errors_explained():
+        raise RendezvousConnectionError
     assert "the connection to node 0 is lost" in capsys.readouterr().err
