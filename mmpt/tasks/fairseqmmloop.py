@@ -1,11 +1,12 @@
 """fairseq's training loop, with what it lacks to lose no work.
 
-`wrap_training_loop` replaces four functions of fairseq, which call the originals:
+`wrap_training_loop` replaces functions of fairseq, which call the originals:
 
 - `fairseq_cli.train.validate_and_save`, which follows every update: saves and ends when the process
   was asked to stop, and saves every few minutes.
 - `fairseq_cli.train.train`, the loop of an epoch: does not begin if the run has ended already.
 - `checkpoint_utils.load_checkpoint`: first does what the interrupted run did not.
+- fairseq's optimizers for float16: see `fairseqmmscale.py`.
 - `checkpoint_utils.PathManager`: never leaves a part of a file under the name of a checkpoint.
 
 A run that is asked to stop saves its state directly after an update, before the validation and the
@@ -34,6 +35,7 @@ import mmpt
 from mmpt.config.fairseq import root_logger_kept
 from mmpt.config.run import LAST
 from mmpt.models.checkpoint_folder import copy_whole, keep_previous
+from mmpt.tasks.fairseqmmscale import save_loss_scale
 from mmpt.tasks.fairseqmmstep import NonFiniteGradientError
 from mmpt.utils.log import FORMAT, get_logger
 from mmpt.utils.stopping import StopRequest
@@ -179,6 +181,7 @@ def wrap_training_loop() -> None:
     loop.train = train
     checkpoint_utils.load_checkpoint = load_checkpoint
     checkpoint_utils.PathManager = WholeFiles
+    save_loss_scale()
 
 
 _original_load = checkpoint_utils.load_checkpoint
