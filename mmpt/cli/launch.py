@@ -24,7 +24,7 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-STOPPED = {128 + signum: signum for signum in (signal.SIGINT, signal.SIGHUP, *ASKS)}
+STOPPED = {128 + signum: signum for signum in (signal.SIGINT, *ASKS)}
 STOPPED[REQUEUE_CODE] = signal.SIGTERM
 """Exit codes of a job that was asked to stop -> the signal that asked, as far as it is known."""
 

@@ -3,13 +3,16 @@
 An error that the user can fix is one message and exit code 2, without a traceback. An interrupt is
 one line.
 
-SIGTERM, SIGUSR1 and SIGUSR2, which batch systems send before they end a job, are treated like
-Ctrl-C. The command can then remove temporary files and write reports.
+SIGTERM, SIGUSR1 and SIGUSR2, which batch systems send before they end a job, and SIGHUP, which a
+terminal sends when it is closed, are treated like Ctrl-C. The command can then remove temporary
+files and write reports.
 """
 
 import atexit
 import ctypes
 import gc
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -52,6 +55,7 @@ def run_command(
     received: list[int] = []
 
     def interrupted(signum: int = signal.SIGINT) -> int:
+        drop_closed_terminal()
         sys.stderr.write(f"interrupted; {stopped}\n")
         if asked_code is not None and signum in ASKS:
             return asked_code
@@ -114,6 +118,20 @@ def _asks_as_interrupts(received: list[int]) -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def drop_closed_terminal() -> None:
+    """Sends the output of this process to /dev/null if its terminal was closed.
+
+    Writing to it would raise an error.
+    """
+    for number in (1, 2):
+        poll = select.poll()
+        poll.register(number, 0)
+        if poll.poll(0):  # closed, or an error
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
 
 
 def end_with_parent(signum: int) -> None:

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from mmpt.errors import UserError, causes_of
 
-ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals with which batch systems ask a program to end."""
+ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""Signals with which batch systems, or a terminal that is closed, ask a program to end."""
 SHARED_MEMORY = "/dev/shm"
 FEWER_WORKERS = (
     "Use fewer loader workers (`fairseq.dataset.num_workers=0` needs none; `--workers` of data "
@@ -28,7 +28,7 @@ _WORKER_ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
 )
-_FROM_OUTSIDE = (*ASKS, signal.SIGINT, signal.SIGHUP)
+_FROM_OUTSIDE = (*ASKS, signal.SIGINT)
 _SIGNALS = {signal.strsignal(number): number for number in signal.Signals}
 """Signals by their description, as torch's messages have it."""
 

@@ -1,4 +1,4 @@
-"""A request to stop a training: a signal of a batch system, or Ctrl-C.
+"""A request to stop a training: a signal of a batch system, a closed terminal, or Ctrl-C.
 
 A batch system sends a signal some time before it ends a job. A training then completes its update,
 saves its state and ends. While there is nothing to save, it ends at once.
@@ -28,6 +28,8 @@ class StopRequest:
     Loader workers, which batch systems signal too, are protected: they block the signals, because
     the batches that they prepare are needed until the state is saved.
 
+    SIGHUP has no effect if it is ignored, as under `nohup`.
+
     Args:
         names: names of the signals, in addition to SIGINT.
     """
@@ -43,6 +45,8 @@ class StopRequest:
 
     def listen(self) -> None:
         """Installs the handlers and starts the thread. Only the main thread may call this."""
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+            self._numbers.discard(signal.SIGHUP)
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         for number in self._numbers:

@@ -87,7 +87,7 @@ def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(
     ("code", "expected"),
     [
         (128 + signal.SIGINT, 130),
-        (128 + signal.SIGHUP, 129),
+        (128 + signal.SIGHUP, REQUEUE_CODE),
         (128 + signal.SIGTERM, REQUEUE_CODE),
         (128 + signal.SIGUSR1, REQUEUE_CODE),
         (REQUEUE_CODE, REQUEUE_CODE),
@@ -102,7 +102,7 @@ def test_a_stopped_training_says_how_to_continue(
     assert capsys.readouterr().err.splitlines().count(line) == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_before_there_are_processes(monkeypatch, capsys, signum):
     monkeypatch.setattr(
         launch, "yield_busy_cores", lambda: os.kill(os.getpid(), signum)

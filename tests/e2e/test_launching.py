@@ -2,10 +2,14 @@
 machine or on two, and again after a failure.
 """
 
+import fcntl
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,6 +97,12 @@ def kill_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
     psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGKILL)
 
 
+def ask_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
+    """Asks the last process of a launcher to stop when the first checkpoint has been written."""
+    wait_for_checkpoint(save_dir)
+    psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGTERM)
+
+
 @pytest.fixture(scope="module")
 def two_processes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The outcome with two processes on one machine."""
@@ -133,6 +143,47 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
         log.count(f"stopped by {signum.name}: saved {tmp_path}/checkpoint_last.pt") == 1
     )
     assert log.count("interrupted; run the same command again to continue") == 1
+    finish(start(command))
+    assert_identical(outcome(tmp_path), two_processes)
+
+
+def test_a_closed_terminal_is_a_request_to_stop(
+    corpus: Path, tmp_path: Path, two_processes: Outcome
+) -> None:
+    command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
+    main_end, terminal = pty.openpty()
+    launcher = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "checkpoint_1_2.pt").exists():
+        assert time.monotonic() < deadline
+        if select.select([main_end], [], [], 0.01)[0]:
+            os.read(main_end, 1 << 12)
+    os.close(main_end)
+    assert launcher.wait(100) == REQUEUE_CODE
+    state = load_checkpoint(tmp_path / "checkpoint_last.pt")["extra_state"]
+    assert state["FairseqMMTask"]["is_due"]  # saved because of the signal
+    finish(start(command))
+    assert_identical(outcome(tmp_path), two_processes)
+
+
+def test_a_job_of_which_one_rank_is_asked_to_stop_is_not_restarted(
+    corpus: Path, tmp_path: Path, two_processes: Outcome
+) -> None:
+    command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
+    launcher = start([*command, "--max-restarts", "3"])
+    ask_a_rank(launcher, tmp_path)
+    (log,) = finish(launcher, code=REQUEUE_CODE)
+    assert log.count(f": saved {tmp_path}/checkpoint_last.pt") == 1
     finish(start(command))
     assert_identical(outcome(tmp_path), two_processes)
 
@@ -192,6 +243,19 @@ def test_two_machines_continue_after_the_loss_of_a_rank(
     command = [*LAUNCHER, *job(corpus, tmp_path), *options]
     jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
     kill_a_rank(jobs[1], tmp_path)
+    finish(*jobs)
+    assert_identical(outcome(tmp_path), two_processes)
+
+
+def test_two_machines_of_which_one_rank_is_asked_to_stop_are_not_restarted(
+    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
+) -> None:
+    options = [*NODES, "--jobtype", "local_1", "--max-restarts", "3", "--node-rank"]
+    command = [*LAUNCHER, *job(corpus, tmp_path), *options]
+    jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
+    ask_a_rank(jobs[1], tmp_path)
+    finish(*jobs, code=REQUEUE_CODE)
+    jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
     finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
 

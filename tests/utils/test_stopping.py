@@ -13,10 +13,12 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.spawn
 
 PROGRAM = """
-import ctypes, os, sys, time
+import ctypes, os, signal, sys, time
 from mmpt.utils.stopping import StopRequest
 
-stop = StopRequest(["SIGTERM", "SIGUSR1"])
+if "nohup" in sys.argv:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stop = StopRequest(["SIGTERM", "SIGUSR1", "SIGHUP"])
 stop.listen()
 child = os.fork()
 if child == 0:
@@ -66,7 +68,7 @@ def run(
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+    [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)],
 )
 def test_the_process_saves_first_and_its_child_lives_until_then(number, code):
     found, message, _ = run(number, args=("saving",))
@@ -76,6 +78,11 @@ def test_the_process_saves_first_and_its_child_lives_until_then(number, code):
 
 def test_a_signal_that_was_not_named_has_its_usual_effect():
     assert run(signal.SIGUSR2)[0] == -signal.SIGUSR2
+
+
+def test_a_closed_terminal_has_no_effect_under_nohup():
+    code, message, _ = run(signal.SIGHUP, signal.SIGTERM, args=("saving", "nohup"))
+    assert (code, message) == (75, "stopped by SIGTERM: saved\n")
 
 
 @pytest.mark.parametrize("args", [(), ("busy",)])
