@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from mmpt.errors import DataError
 from mmpt.utils.command import run_command
+from tests.support.paths import ROOT
 
 
 def raising(error: BaseException):
@@ -106,3 +109,25 @@ def test_a_signal_that_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.spawn
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_command_whose_terminal_is_closed_ends_with_its_exit_code(signum):
+    """Writing to the terminal would raise an error."""
+    program = (
+        "import os, sys; from mmpt.utils.command import run_command; "
+        f"signal = lambda: os.kill(os.getpid(), {int(signum)}); "
+        "sys.exit(run_command(signal, stopped='run it again', asked_code=75))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=writer,
+        stderr=writer,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 75

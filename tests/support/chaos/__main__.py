@@ -51,8 +51,8 @@ class Chaos:
     def run(self, row: Row, number: int) -> Outcome:
         """Runs a trial."""
         rng = random.Random(f"{self._seed} {row.name} {number}")
-        # Each training is interrupted in each of the four phases before the next one.
-        setting = row.settings[number // 4 % len(row.settings)]
+        # Trainings take turns, and so do the four phases, in all combinations.
+        setting = row.settings[(number + number // 4) % len(row.settings)]
         if row.kind is not None:
             kind = row.kind
             return run_trial(self._laboratory, row.name, number, kind, setting, rng)
@@ -133,6 +133,16 @@ def run_all(chaos: Chaos, plan: Sequence[tuple[Row, int]], path: Path) -> list[O
     return [done[row.name, number] for row, number in trials]
 
 
+def command_line(options: argparse.Namespace) -> str:
+    """Returns the command that runs the same trials."""
+    words = list(options.rows)
+    if options.each is not None:
+        words += ["--each", str(options.each)]
+    if not words:
+        return "make chaos"
+    return f'make chaos ARGS="{shlex.join(words)}"'
+
+
 def main() -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -155,14 +165,8 @@ def main() -> int:
         outcomes = run_all(chaos, plan, folder / "outcomes.jsonl")
     finally:
         chaos.close()
-    arguments = [
-        *options.rows,
-        *(["--each", str(options.each)] if options.each else []),
-    ]
     text = "\n".join(table.table(outcomes))
-    command = shlex.join(
-        ["make", "chaos", *([f"ARGS={shlex.join(arguments)}"] * bool(arguments))]
-    )
+    command = command_line(options)
     text = f"{text}\n\n{table.source(command)}"
     print(text)
     if options.write:

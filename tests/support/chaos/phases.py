@@ -156,13 +156,15 @@ def choose_moment(
     Args:
         lines: of the same training, which was not interrupted.
         number: phases take turns with it, so that each of them is interrupted.
-        phases: the phases to choose from. Those that the training does not have are left out.
+        phases: the phases to choose from, also for the following one. Those that the training does
+            not have are left out.
         rng: chooses the moment in the phase.
     """
     names = {line.phase for line in lines}
     wanted = [phase for phase in PHASES if phase in phases and phase in names]
     phase = wanted[number % len(wanted)]
     of_phase = [pair for pair in pairwise(lines) if pair[0].phase == phase]
-    at = rng.randrange(len(of_phase))
+    numbers = [at for at, (_, end) in enumerate(of_phase) if end.phase in phases]
+    at = rng.choice(numbers)
     begin, end = of_phase[at]
     return Moment(phase, at, rng.random() * (end.time_s - begin.time_s))
