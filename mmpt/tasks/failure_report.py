@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from mmpt.config.run import LAST
 from mmpt.errors import EXIT_CODE, UserError, causes_of, message_of
 from mmpt.utils.distributed import World
-from mmpt.utils.io import DISK_FULL, write_error
+from mmpt.utils.io import DISK_FULL, NOT_WRITABLE, write_error
 from mmpt.utils.killed import worker_failure
 from mmpt.utils.stopping import StopRequest
 
@@ -42,7 +43,8 @@ def report_failure(
         args: fairseq's options.
         stop: the request to stop. None before signals are received.
     """
-    cause = next(filter(_is_from_user, causes_of(error)), None)
+    is_cause = partial(_is_from_user, save_dir=args.save_dir)
+    cause = next(filter(is_cause, causes_of(error)), None)
     sys.stdout.flush()
     if isinstance(cause, UserError):
         message = message_of(cause)
@@ -51,7 +53,7 @@ def report_failure(
     elif failure := worker_failure(error):
         message = str(failure)
     elif isinstance(cause, OSError):
-        if World.current().is_main:
+        if World.current().is_main and cause.errno in DISK_FULL:
             _finish_checkpoints(args, cause)
         message = str(
             write_error(cause, cause.filename2 or cause.filename or args.save_dir)
@@ -73,10 +75,13 @@ def report_failure(
     raise SystemExit(EXIT_CODE)
 
 
-def _is_from_user(error: BaseException) -> bool:
-    """Returns True for a user's mistake and for a full disk."""
-    is_disk_full = isinstance(error, OSError) and error.errno in DISK_FULL
-    return isinstance(error, UserError) or is_disk_full
+def _is_from_user(error: BaseException, save_dir: str) -> bool:
+    """Returns True for a user's mistake, a full disk and a `save_dir` that cannot be written."""
+    if not isinstance(error, OSError):
+        return isinstance(error, UserError)
+    if error.errno in NOT_WRITABLE and error.filename:
+        return Path(error.filename).absolute().is_relative_to(Path(save_dir).absolute())
+    return error.errno in DISK_FULL
 
 
 def _finish_checkpoints(args: Namespace, full_disk: OSError) -> None:

@@ -27,6 +27,8 @@ DISK_FULL = {
     errno.EFBIG: "the file is larger than `ulimit -f` allows",
 }
 """Error numbers of a write for which there is no space, with their description."""
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Error numbers of a write that is not allowed."""
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 """Names of a module of NumPy in pickles: up to NumPy 1, and since NumPy 2."""
 NPY_ERRORS = (
@@ -81,7 +83,8 @@ def write_error(err: OSError, path: str | Path) -> DataError:
     if reason is None:
         details = err.strerror or err
         return DataError(
-            f"{path}: cannot be written ({details}). Choose another folder."
+            f"{path}: cannot be written ({details}). Make its folder writable or choose another "
+            "one, and run the same command again."
         )
     return DataError(
         f"{path}: cannot be written: {reason} ({err.strerror}). Make room or choose another "

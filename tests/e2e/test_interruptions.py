@@ -95,3 +95,4 @@ def test_a_folder_that_cannot_be_written_is_a_mistake_of_the_user(
     for row in ("disk-full", "read-only"):
         (one,) = (one for one in outcomes if one["row"] == row)
         assert one["codes"] == [2], one
+        assert not one["traceback"], one

@@ -1,4 +1,4 @@
-"""Reports of a training process that fails: a full disk."""
+"""Reports of a training process that fails: a full disk, a folder that cannot be written."""
 
 import errno
 from argparse import Namespace
@@ -77,3 +77,30 @@ def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_shor
     assert capsys.readouterr().err.startswith(said)
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {str(path.relative_to(tmp_path)): path.read_text() for path in found} == kept
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_reported_without_a_traceback(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files in it are left as they are, because they cannot be removed either."""
+    part = tmp_path / "checkpoint2.pt.tmp"
+    part.write_text("half")
+    args = Namespace(save_dir=str(tmp_path), no_last_checkpoints=False)
+    error = OSError(number, "Not allowed", str(part), None, str(part.with_suffix("")))
+    with pytest.raises(SystemExit) as ended:
+        report_failure(args, None, OSError, error, None)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {part.with_suffix('')}: cannot be written (Not allowed). Make its"
+    )
+    assert part.exists()
+
+
+def test_a_file_elsewhere_that_cannot_be_opened_is_not_called_unwritable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = Namespace(save_dir=str(tmp_path / "run"), no_last_checkpoints=False)
+    error = PermissionError(errno.EACCES, "Not allowed", str(tmp_path / "data"))
+    report_failure(args, None, PermissionError, error, None)
+    assert capsys.readouterr().err == f"PermissionError: {error}\n"

@@ -106,6 +106,8 @@ def describe(outcome: Outcome) -> str:
     state = "identical"
     if outcome.different:
         state = "differs: " + "; ".join(outcome.different)
+    if outcome.traceback:
+        state += f", with a traceback: {outcome.traceback}"
     where = f" in {outcome.phase}" if outcome.phase else ""
     return (
         f"{outcome.row} {outcome.number}: {outcome.kind}{where} ({outcome.setting}), exit codes "

@@ -15,7 +15,7 @@ from tests.support.chaos.phases import (
     done_updates,
     read_lines,
 )
-from tests.support.interruptions import differences
+from tests.support.interruptions import Training, differences
 
 
 @dataclass
@@ -39,6 +39,21 @@ class Outcome:
     """Number of updates that were repeated."""
     recovery_s: float
     """Seconds from the second start to its first update, or to its end."""
+    traceback: str = ""
+    """End of the log of the interrupted training, if it has a traceback."""
+
+
+@dataclass
+class Interrupted:
+    """A training that was interrupted."""
+
+    training: Training
+    file: Path
+    """Its phases."""
+    phase: str
+    """The phase that was interrupted."""
+    codes: list[int]
+    traceback: str
 
 
 def run_trial(
@@ -49,30 +64,20 @@ def run_trial(
     setting: Setting,
     rng: random.Random,
 ) -> Outcome:
-    """Runs a trial. If the training ends before it is interrupted, another moment is tried."""
-    whole = laboratory.whole(setting)
-    codes = [0]
-    while not any(codes):
-        save_dir = laboratory.folder / f"{row}-{number}"
-        remove(save_dir)
-        training = laboratory.training(setting, save_dir, *kind.overrides)
-        kind.prepare(training)
-        file = phases_file(save_dir)
-        moment = choose_moment(whole.lines, number, kind.phases, rng)
-        training.start()
-        moment.wait(file, training.has_ended)
-        before = read_lines(file)
-        codes = kind.interrupt(training, rng)
+    """Runs a trial."""
+    save_dir = laboratory.folder / f"{row}-{number}"
+    interrupted = interrupt(laboratory, save_dir, number, kind, setting, rng)
+    training, file = interrupted.training, interrupted.file
     done, begin = done_updates(file), time.monotonic()
     lost = max(done - saved_updates(training.save_dir), 0)
     # The training records in the same file, even if its folder was moved.
     training.start()
     recovery_s = wait_for_update(file, begin, training.has_ended)
-    last = training.wait()
-    different = [f"exit codes {last}", training.log.read_text()[-900:]]
-    different = different if any(last) else []
-    different += differences(whole.save_dir, training.save_dir)
-    phase = before[-1].phase if before else ""
+    different = []
+    codes = training.wait()
+    if any(codes):
+        different = [f"exit codes {codes}", training.log.read_text()[-900:]]
+    different += differences(laboratory.whole(setting).save_dir, training.save_dir)
     if not different:
         remove(save_dir)
         remove(training.save_dir)
@@ -82,12 +87,39 @@ def run_trial(
         kind.name,
         str(setting),
         setting.size,
-        phase,
-        codes,
+        interrupted.phase,
+        interrupted.codes,
         different,
         lost,
         recovery_s,
+        interrupted.traceback,
     )
+
+
+def interrupt(
+    laboratory: Laboratory,
+    save_dir: Path,
+    number: int,
+    kind: Kind,
+    setting: Setting,
+    rng: random.Random,
+) -> Interrupted:
+    """Starts and interrupts a training. If it ends before, another moment is tried."""
+    lines = laboratory.whole(setting).lines
+    codes = [0]
+    while not any(codes):
+        remove(save_dir)
+        training = laboratory.training(setting, save_dir, *kind.overrides)
+        kind.prepare(training)
+        file, log = phases_file(save_dir), training.log
+        moment = choose_moment(lines, number, kind.phases, rng)
+        training.start()
+        moment.wait(file, training.has_ended)
+        before = read_lines(file)
+        codes = kind.interrupt(training, rng)
+    phase = before[-1].phase if before else ""
+    _, traceback, rest = log.read_text().partition("Traceback")
+    return Interrupted(training, file, phase, codes, traceback + rest[-1500:])
 
 
 def saved_updates(save_dir: Path) -> int:
