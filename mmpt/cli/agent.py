@@ -71,8 +71,8 @@ def signal_of_job(
     if worker_group.group_world_size == 1:
         return signum
     store = worker_group.store
-    # During a refresh, a process that receives a signal ends at once, and those of other machines
-    # fail. Their launchers learn the reason from the store.
+    # During a refresh, a process that receives a signal ends at once, and processes of other
+    # machines fail. Their launchers learn the reason from the store.
     with suppress(DistError):  # there is no key, or the machine of the store is gone
         if signum is not None:
             store.set(ASKED_KEY, str(int(signum)))
@@ -84,7 +84,7 @@ def signal_of_job(
 
 def launchers_meet(worker_group: WorkerGroup) -> bool:
     """Returns whether the launchers of all machines call this within a few seconds."""
-    size = worker_group.group_world_size
+    size = worker_group.group_world_size or 1
     if size > 1:
         try:
             barrier(worker_group.store, size, f"{ASKED_KEY}/meeting", MEETING_S)

@@ -120,7 +120,7 @@ class LocalRendezvous(RendezvousHandler):
 
 
 rendezvous_handler_registry.register("local", LocalRendezvous)
-api.LocalElasticAgent = Agent  # type: ignore[misc,assignment]  # `elastic_launch` runs it
+api.LocalElasticAgent = Agent  # type: ignore[attr-defined]  # `elastic_launch` runs it
 for _name in ("distributed.elastic", "distributed.launcher", "multiprocessing.spawn"):
     # The launcher logs, with tracebacks, what is reported here in one line.
     _logger = logging.getLogger(f"torch.{_name}")

@@ -1,4 +1,4 @@
-"""What answers at an endpoint: a store of torch, or another program."""
+"""Programs that answer at an endpoint: a store of torch, or another one."""
 
 import os
 import socket
