@@ -28,7 +28,7 @@ from benchmarks.results import commit, machine
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset
 from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.tasks.fairseqmmiterator import PlannedBatchIterator
+from mmpt.datasets.fairseqmmdataset import PlannedBatchIterator
 from mmpt.utils.command import run_command
 from mmpt.utils.distributed import World
 from mmpt.utils.io import atomic_write, read_json_lines
