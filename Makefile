@@ -25,7 +25,7 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	&& echo $(CPU_INDEX); })
 
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
-BENCHMARKS := step loss memory sinkhorn embed candidates loader full_size full_video extract pretokenize shard
+BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader full_size full_video extract pretokenize shard
 TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs experiments mmpt projects scripts tests
 
 .DEFAULT_GOAL := help

@@ -54,7 +54,7 @@ PUBLISHED = {
 CONFINED = {
     "fairseq": ("fairseqmm*.py", "config/fairseq.py"),
     "fairseq_cli": ("fairseqmm*.py",),
-    "faiss": ("retrieval/faiss_index.py",),
+    "faiss": ("retrieval/faiss_index.py", "retrieval/saved_index.py"),
     "argparse": ("cli/*.py", "fairseqmm*.py"),  # fairseq's interface uses parsers
     "typer": ("cli/*.py",),
     "subprocess": ("cli/*.py",),

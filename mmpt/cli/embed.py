@@ -1,7 +1,7 @@
 """`mmpt embed`: writes the vectors of a folder of videos or features, or of a text file."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from typer import Option
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.inference.embedding import batches
+from mmpt.inference.inputs import Video
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VIDEO_SUFFIXES
@@ -71,6 +72,42 @@ def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Te
     return torch.cat(vectors)
 
 
+def read_features(
+    model: MMPTModel,
+    videos: Mapping[str, Video],
+    names: Iterable[str],
+    skip_broken: bool,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the name and the features of videos, one at a time.
+
+    Args:
+        videos: a path or an array for each name.
+        names: the names of the videos to read.
+        skip_broken: leave out videos that cannot be read, and log their number at the end.
+    Raises:
+        DataError: a video cannot be read and `skip_broken` is False.
+    """
+    num_names = 0
+    num_broken = 0
+    for name in names:
+        num_names += 1
+        try:
+            features = model.video_features(videos[name], name)
+        except DataError as err:
+            if not skip_broken:
+                raise DataError(
+                    f"{err} (--skip-broken leaves such files out.)"
+                ) from err
+            logger.warning("left out: %s", err)
+            num_broken += 1
+            continue
+        yield name, features
+    if num_broken:
+        logger.warning(
+            "%d of %d files could not be read and were left out", num_broken, num_names
+        )
+
+
 def embed_files(
     model: MMPTModel, files: dict[str, Path], batch_size: int, skip_broken: bool
 ) -> tuple[list[str], torch.Tensor]:
@@ -83,30 +120,16 @@ def embed_files(
     """
     names: list[str] = []
     vectors: list[torch.Tensor] = []
-    counted = progress(files.items(), len(files), "files embedded", logger)
-    for batch in batches(counted, batch_size):
-        features = {}
-        for name, path in batch:
-            try:
-                features[name] = model.video_features(path)
-            except DataError as err:
-                if not skip_broken:
-                    raise DataError(
-                        f"{err} (--skip-broken leaves such files out.)"
-                    ) from err
-                logger.warning("left out: %s", err)
-        if features:
-            names += features
-            encoded = model.encode_video(list(features.values()), batch_size)
-            vectors.append(encoded.cpu())
+    counted = progress(files, len(files), "files embedded", logger)
+    features = read_features(model, files, counted, skip_broken)
+    for batch in batches(features, batch_size):
+        batch_names, batch_features = zip(*batch, strict=True)
+        names += batch_names
+        encoded = model.encode_video(batch_features, batch_size)
+        vectors.append(encoded.cpu())
     if not names:
         raise DataError(
             f"at least one of the {len(files)} files must be readable, but none is."
-        )
-    broken = len(files) - len(names)
-    if broken:
-        logger.warning(
-            "%d of %d files could not be read and were left out", broken, len(files)
         )
     return names, torch.cat(vectors)
 
@@ -123,8 +146,8 @@ def save_vectors(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of the command."""
+class VideoOptions:
+    """The options of commands that embed videos."""
 
     model: Annotated[
         str,
@@ -140,12 +163,6 @@ class Options:
         Path | None,
         Option(help="Folder of S3D features to embed: files <id>.npy, [seconds, 512]."),
     ] = None
-    texts: Annotated[
-        Path | None, Option(help="UTF-8 file of texts to embed, one per line.")
-    ] = None
-    out: Annotated[
-        Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")
-    ]
     batch_size: Annotated[
         int, Option(min=1, help="Number of windows or texts per batch.")
     ] = 64
@@ -164,22 +181,33 @@ class Options:
     ] = False
 
 
-def embed(options: Options) -> None:
-    """Embed videos, features or texts, and save the vectors.
+@dataclass(frozen=True, kw_only=True)
+class Options(VideoOptions):
+    """The options of the command."""
 
-    Writes the arrays `ids` [N] and `vectors` float32 [N, D], and `fingerprint`, the hash of the
-    weights, to `--out`. The file is written at the end, so an interrupted run leaves nothing.
+    texts: Annotated[
+        Path | None, Option(help="UTF-8 file of texts to embed, one per line.")
+    ] = None
+    out: Annotated[
+        Path, Option(help="The .npz file to write: ids, vectors, fingerprint.")
+    ]
+
+
+def find_videos(options: VideoOptions) -> dict[str, Path]:
+    """Returns the files of `--videos` or `--features` by id; see `find_files`."""
+    if options.videos:
+        return find_files(options.videos, VIDEO_SUFFIXES)
+    if options.features:
+        return find_files(options.features, (".npy",))
+    return {}
+
+
+def load_model(options: VideoOptions) -> MMPTModel:
+    """Returns the model, with S3D if there are videos.
+
+    Raises:
+        CheckpointError: weights are missing or damaged.
     """
-    _check_options(options)
-    # Mistakes in the inputs are reported before the model is loaded, which takes longer.
-    texts: list[str] = []
-    files: dict[str, Path] = {}
-    if options.texts:
-        texts = read_texts(options.texts)
-    elif options.videos:
-        files = find_files(options.videos, VIDEO_SUFFIXES)
-    elif options.features:
-        files = find_files(options.features, (".npy",))
     model = MMPTModel.from_pretrained(
         options.model,
         options.checkpoint,
@@ -189,6 +217,20 @@ def embed(options: Options) -> None:
     )
     if options.videos:
         model.get_s3d()  # reports missing weights before any video is decoded
+    return model
+
+
+def embed(options: Options) -> None:
+    """Embed videos, features or texts, and save the vectors.
+
+    Writes the arrays `ids` [N] and `vectors` float32 [N, D], and `fingerprint`, the hash of the
+    weights, to `--out`. The file is written at the end, so an interrupted run leaves nothing.
+    """
+    _check_options(options)
+    # Mistakes in the inputs are reported before the model is loaded, which takes longer.
+    texts = read_texts(options.texts) if options.texts else []
+    files = find_videos(options)
+    model = load_model(options)
     if options.texts:
         names, vectors = texts, embed_texts(model, texts, options.batch_size)
     else:

@@ -1,4 +1,6 @@
 from .alignment import Alignment
 from .mmptmodel import MMPTModel
+from .moment_index import MomentIndex
+from .moments import Moment
 
-__all__ = ["Alignment", "MMPTModel"]
+__all__ = ["Alignment", "MMPTModel", "Moment", "MomentIndex"]

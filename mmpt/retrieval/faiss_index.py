@@ -5,7 +5,8 @@ compared only with the vectors in the lists of its nearest centroids, which are 
 With fewer probes a search is faster, but misses more of the true neighbours. `fewest_probes`
 estimates on a sample how many probes are needed.
 
-Only this module imports faiss. `retriever.py` imports this module when it is used.
+Only this module and `saved_index.py` import faiss. `retriever.py` imports this module when it is
+used.
 
 Legend: N vectors, n training vectors, m queries, s sampled queries, L lists, P probes,
 k neighbours, D hidden size.

@@ -25,6 +25,7 @@ WRONG = {
     "loss.py --clips 0 --large 0": "leave nothing to measure",
     "loss.py --clips 7": "must be a multiple of",
     "memory.py --chunk 0": "--chunk: must be at least 1",
+    "moment_index.py --clips 999": "--clips: must be at least 1000, but is 999",
     "pretokenize.py --memory 0": "--memory: must be at least 1",
     "shard.py --folder /not/there": "/not/there",
     "sinkhorn.py --clips many": "--clips: invalid number value: 'many'",

@@ -1,0 +1,324 @@
+"""Builds the index of moments: embeds windows of videos, then makes a faiss index of their vectors.
+
+The vectors of a video are appended to a file when all of its windows are embedded, then its name is
+appended to another file. A run that was killed therefore loses the videos in progress only. See
+`index_folder.py` for the files.
+
+Legend: L seconds of a video, n windows, I width of the features, D hidden size.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from mmpt.errors import DataError
+from mmpt.inference.embedding import embed_windows
+from mmpt.inference.index_folder import (
+    AGAIN,
+    IndexedVideo,
+    IndexFolder,
+    IndexSettings,
+)
+from mmpt.inference.inputs import require_finite
+from mmpt.inference.mmptmodel import WIDER, MMPTModel
+from mmpt.inference.moments import WindowTable
+from mmpt.models.checkpoint import weights_fingerprint
+from mmpt.utils.io import remove_leftovers, writing
+from mmpt.utils.lock import exclusive
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+LOCK_FILE = ".lock"
+RETRAIN_FACTOR = 2
+"""An index is trained again when it has so many times the windows that it was trained with."""
+
+
+@contextmanager
+def open_writer(
+    folder: str | Path,
+    model: MMPTModel,
+    *,
+    source: str | None,
+    checkpoint: str,
+    window_s: int | None = None,
+    stride_s: int | None = None,
+) -> Iterator["MomentWriter"]:
+    """Opens a new or existing index for writing, and keeps other writers out during the block.
+
+    Args:
+        folder: is created if it is missing.
+        model: embeds the windows.
+        source, checkpoint: where the model was loaded from; see `IndexSettings`.
+        window_s: length of a window. None: as in the existing index, or `max_video_len`.
+        stride_s: None: as in the existing index, or half a window.
+    Raises:
+        DataError: the folder holds something else, or an index of another model or with other
+            windows, or another process writes to it.
+    """
+    files = IndexFolder(folder)
+    settings = _new_settings(files, model, source, checkpoint, window_s, stride_s)
+    with writing(folder):
+        files.path.mkdir(parents=True, exist_ok=True)
+    refusal = f"{folder}: another process builds this index; wait for its end."
+    with exclusive(files.path / LOCK_FILE, "building an index", refusal):
+        remove_leftovers(files.path, r"index.*")
+        if not files.settings_file.exists():
+            files.write_settings(settings)
+        with (
+            open(files.videos_file, "ab") as videos_file,
+            open(files.vectors_file, "ab") as vectors_file,
+        ):
+            yield MomentWriter(files, model, videos_file, vectors_file)
+
+
+def _new_settings(
+    files: IndexFolder,
+    model: MMPTModel,
+    source: str | None,
+    checkpoint: str,
+    window_s: int | None,
+    stride_s: int | None,
+) -> IndexSettings:
+    """Returns the settings of a new index, or of an existing one that agree with the arguments.
+
+    Raises:
+        DataError: as for `open_writer`.
+    """
+    fingerprint = weights_fingerprint(model.fusion, trainable_only=False)
+    old = None
+    if files.settings_file.exists():
+        old = files.read_settings()
+        window_s = window_s or old.window_s
+        stride_s = stride_s or old.stride_s
+    elif files.path.exists():
+        _check_empty(files.path)
+    window_s = window_s or model.max_video_len
+    stride_s = stride_s or max(window_s // 2, 1)
+    if not 1 <= stride_s <= window_s <= model.max_video_len:
+        raise DataError(
+            "stride and window must be in 1 <= stride <= window <= `max_video_len` "
+            f"({model.max_video_len}), but are {stride_s} and {window_s} seconds."
+        )
+    if old is not None:
+        wanted = (fingerprint, window_s, stride_s)
+        if wanted != (old.fingerprint, old.window_s, old.stride_s):
+            raise DataError(
+                f"{files.path}: can only be extended with its own model and windows (weights "
+                f"{old.fingerprint[:12]} of {old.model}, window {old.window_s} s, stride "
+                f"{old.stride_s} s), but these are weights {fingerprint[:12]}, window "
+                f"{window_s} s, stride {stride_s} s. Give the same, or another folder."
+            )
+        return old
+    return IndexSettings(
+        model=source,
+        checkpoint=checkpoint,
+        dtype=str(model.dtype).removeprefix("torch."),
+        fingerprint=fingerprint,
+        hidden_size=model.fusion.video_encoder.bert.config.hidden_size,
+        window_s=window_s,
+        stride_s=stride_s,
+    )
+
+
+def _check_empty(path: Path) -> None:
+    """Raises DataError unless `path` is an empty folder."""
+    if not path.is_dir():
+        raise DataError(f"{path}: must be a folder for the index, but is a file.")
+    others = [entry.name for entry in path.iterdir() if entry.name != LOCK_FILE]
+    if others:
+        raise DataError(
+            f"{path}: must be an index or an empty folder, but holds {min(others)!r}. Give a new "
+            "folder for the index."
+        )
+
+
+class MomentWriter:
+    """Appends videos to an index, and makes them searchable.
+
+    Use `open_writer` to get one.
+
+    Args:
+        files: the folder, with settings.
+        model: embeds the windows.
+        videos_file, vectors_file: the files of the folder, open for appending.
+    """
+
+    def __init__(
+        self,
+        files: IndexFolder,
+        model: MMPTModel,
+        videos_file: IO[bytes],
+        vectors_file: IO[bytes],
+    ):
+        self._files = files
+        self._model = model
+        self._settings = files.read_settings()
+        self._videos_file = videos_file
+        self._vectors_file = vectors_file
+        self._videos = self._recover()
+        self._names = {video.name for video in self._videos}
+
+    def __contains__(self, name: str) -> bool:
+        """Returns True if the windows of this video are embedded."""
+        return name in self._names
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos whose windows are embedded."""
+        return len(self._videos)
+
+    @torch.no_grad()
+    def add(self, videos: Iterable[tuple[str, Tensor]], batch_size: int = 64) -> None:
+        """Embeds the windows of videos and appends their vectors.
+
+        Args:
+            videos: name and features [L, I] of each video. A video is asked for when the batches
+                reach it.
+            batch_size: number of windows in a batch, which may be of several videos.
+        Raises:
+            DataError: a name is in the index already, vectors are not finite, or the files cannot
+                be written.
+        """
+        read: list[IndexedVideo] = []
+
+        def features() -> Iterator[Tensor]:
+            for name, features_LI in videos:
+                if name in self._names:
+                    raise DataError(
+                        f"{name}: every video of an index must have a name of its own, but this "
+                        "one is used twice; rename one of the videos."
+                    )
+                self._names.add(name)
+                read.append(IndexedVideo(name, len(features_LI)))
+                yield features_LI
+
+        windows = embed_windows(
+            self._model.fusion,
+            features(),
+            self._model.aligner.special,
+            length=self._settings.window_s,
+            stride=self._settings.stride_s,
+            batch_size=batch_size,
+        )
+        pooled = []
+        for window in windows:
+            pooled.append(window.pooled)
+            video = read[window.video]
+            _, end = window.span
+            if end == video.seconds:
+                self._append(video, torch.stack(pooled))
+                pooled = []
+
+    def finish(self, index_type: str | None = None) -> IndexSettings:
+        """Makes the faiss index of all windows, and returns the settings.
+
+        Args:
+            index_type: as for `faiss.index_factory`. None: as before if it was chosen, else by the
+                number of windows.
+        Raises:
+            DataError: there are no videos, or faiss cannot build this type.
+        """
+        # Deferred: faiss is not installed where nothing is indexed.
+        from mmpt.retrieval.saved_index import SavedIndex, default_type, map_vectors
+
+        if not self._videos:
+            raise DataError(
+                f"{self._files.path}: an index must have at least one video, but has none."
+            )
+        old = self._settings
+        vectors_ND = map_vectors(self._files.vectors_file, old.hidden_size)
+        num_windows = len(vectors_ND)
+        is_default = index_type is None and old.is_default_type
+        wanted = index_type or old.index_type
+        keeps_index = (
+            wanted == old.index_type and num_windows < RETRAIN_FACTOR * old.num_trained
+        )
+        if keeps_index and num_windows == old.num_windows:
+            return old
+        if keeps_index:
+            old_ND = vectors_ND[: old.num_windows]
+            path = self._files.faiss_file(old.num_windows)
+            index = SavedIndex.load(path, old_ND, is_mapped=False)
+            index.extend(vectors_ND)
+            num_trained = old.num_trained
+        else:
+            if is_default:
+                wanted = default_type(num_windows, old.hidden_size)
+            index = SavedIndex.build(vectors_ND, wanted)
+            num_trained = num_windows
+        index.save(self._files.faiss_file(num_windows))
+        new_values = {
+            "num_videos": len(self._videos),
+            "num_windows": num_windows,
+            "index_type": wanted,
+            "is_default_type": is_default,
+            "num_trained": num_trained,
+        }
+        self._settings = old.model_copy(update=new_values)
+        self._commit()
+        return self._settings
+
+    def _commit(self) -> None:
+        """Writes the settings, which make the new index the current one, and removes others."""
+        for file in (self._vectors_file, self._videos_file):
+            os.fsync(file.fileno())
+        self._files.write_settings(self._settings)
+        current = self._files.faiss_file(self._settings.num_windows)
+        for path in self._files.path.glob("index-*.faiss"):
+            if path != current:
+                path.unlink()
+
+    def _append(self, video: IndexedVideo, vectors_nD: Tensor) -> None:
+        """Writes the vectors of a video, then its name."""
+        what = f"{video.name}: vectors in float16"
+        rows_nD = require_finite(vectors_nD.half(), what, WIDER).cpu().numpy()
+        _write(self._vectors_file, rows_nD.tobytes())
+        line = json.dumps({"video": video.name, "seconds": video.seconds}) + "\n"
+        _write(self._videos_file, line.encode())
+        self._videos.append(video)
+
+    def _recover(self) -> list[IndexedVideo]:
+        """Returns the complete videos, and removes what a killed run has written of others.
+
+        Raises:
+            DataError: searchable videos are missing, or the files cannot be written.
+        """
+        # A video is complete if its line is, and all its vectors are in the file.
+        settings = self._settings
+        videos = self._files.read_videos()
+        seconds = [video.seconds for video in videos]
+        names = [video.name for video in videos]
+        table = WindowTable(names, seconds, settings.window_s, settings.stride_s)
+        row_bytes = 2 * settings.hidden_size
+        num_rows = self._vectors_file.tell() // row_bytes
+        num_complete = int((table.first_window[1:] <= num_rows).sum())
+        if num_complete < settings.num_videos:
+            raise DataError(
+                f"{self._files.path}: must have the vectors of {settings.num_videos} videos, but "
+                f"has those of {num_complete}. {AGAIN}"
+            )
+        complete = videos[:num_complete]
+        lines_bytes = 0
+        with open(self._files.videos_file, "rb") as file:
+            for _ in complete:
+                lines_bytes += len(file.readline())
+        with writing(self._files.path):
+            self._videos_file.truncate(lines_bytes)
+            self._vectors_file.truncate(
+                int(table.first_window[num_complete]) * row_bytes
+            )
+        return complete
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    """Writes bytes to a file, so that they are kept if this process is killed."""
+    with writing(file.name):
+        file.write(content)
+        file.flush()

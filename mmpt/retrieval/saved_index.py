@@ -1,0 +1,224 @@
+"""A faiss index in a file, for searches of vectors that do not fit in memory.
+
+The index finds candidates. Their exact dot products with the query, computed from the vectors
+themselves, decide which ones are returned and in which order. So the index may hold codes that are
+much smaller than the vectors, and scores do not depend on the type of the index. Both files are
+mapped into memory: a search reads the parts that it needs.
+
+Legend: N vectors, n vectors of a block, m queries, k neighbours, D hidden size.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+
+from mmpt.errors import DataError
+from mmpt.retrieval.all_pairs import Neighbours
+from mmpt.utils.io import atomic_write, reading
+from mmpt.utils.log import get_logger, progress
+
+logger = get_logger(__name__)
+
+LARGEST_FLAT = 100_000
+"""Largest number of vectors for which the default type of index compares all of them."""
+DIMENSIONS_PER_CODE = 4
+"""Number of dimensions that four bits of a code stand for, in the default type of large indexes."""
+MIN_TRAINING = 1 << 16
+"""Number of vectors that an index is trained with, if there are so many."""
+TRAINING_PER_LIST = 50
+"""Number of training vectors for each list of an inverted file."""
+SHARE_PROBED = 8
+"""One list in so many is searched for a query."""
+NUM_CANDIDATES = 1000
+"""Number of candidates whose exact scores are computed, or more if more neighbours are wanted."""
+BLOCK_ROWS = 1 << 15
+"""Number of vectors that are converted to float32 at a time."""
+
+
+def default_type(num_vectors: int, hidden_size: int) -> str:
+    """Returns the type of index, as for `faiss.index_factory`, for this number of vectors.
+
+    All vectors are compared: themselves if there are few, else their codes. An inverted file (IVF)
+    would compare fewer of them, but finds vectors of another kind badly, such as those of texts in
+    an index of videos.
+
+    Args:
+        hidden_size: D.
+    """
+    if num_vectors <= LARGEST_FLAT:
+        return "Flat"
+    if hidden_size % DIMENSIONS_PER_CODE:
+        return "SQ8"
+    return f"PQ{hidden_size // DIMENSIONS_PER_CODE}x4fs"
+
+
+def map_vectors(path: str | Path, hidden_size: int) -> np.ndarray:
+    """Returns the vectors in a file of rows of float16, mapped into memory, [N, D].
+
+    Raises:
+        DataError: the file is missing.
+    """
+    with reading(path, "Build the index again."):
+        num_bytes = Path(path).stat().st_size
+        num_rows = num_bytes // (2 * hidden_size)
+        if not num_rows:  # an empty file cannot be mapped
+            return np.zeros((0, hidden_size), dtype=np.float16)
+        return np.memmap(path, np.float16, "r", shape=(num_rows, hidden_size))
+
+
+class SavedIndex:
+    """Vectors and a faiss index of them, which are compared by dot product.
+
+    Args:
+        index: the faiss index, with all vectors of `vectors_ND` added in this order.
+        vectors_ND: float16, usually mapped into memory.
+    """
+
+    def __init__(self, index: Any, vectors_ND: np.ndarray):
+        self.index = index
+        self.vectors_ND = vectors_ND
+
+    def __len__(self) -> int:
+        return len(self.vectors_ND)
+
+    @classmethod
+    def build(cls, vectors_ND: np.ndarray, index_type: str, seed: int = 0) -> Self:
+        """Returns an index of all vectors.
+
+        Args:
+            vectors_ND: float16, usually mapped into memory.
+            index_type: as for `faiss.index_factory`: `Flat`, `HNSW32`, `IVF1000,PQ96` and so on.
+            seed: seed of the choice of training vectors.
+        Raises:
+            DataError: faiss does not know this type, or cannot train it with these vectors.
+        """
+        try:
+            index = _train(vectors_ND, index_type, seed)
+        except RuntimeError as err:
+            num_vectors, hidden_size = vectors_ND.shape
+            raise DataError(
+                f"the type of index must be one of faiss's index_factory that fits {num_vectors} "
+                f"vectors of {hidden_size} numbers, but is {index_type!r} ({_reason(err)}); leave "
+                "it out for the default."
+            ) from err
+        saved = cls(index, vectors_ND[:0])
+        saved.extend(vectors_ND)
+        return saved
+
+    def extend(self, vectors_ND: np.ndarray) -> None:
+        """Adds the vectors of `vectors_ND` that are not in the index yet.
+
+        Args:
+            vectors_ND: float16, all vectors. The first ones are those of the index.
+        """
+        begins = range(len(self), len(vectors_ND), BLOCK_ROWS)
+        num_new = len(vectors_ND) - len(self)
+        counted = progress(begins, num_new, "vectors indexed", logger, unit=BLOCK_ROWS)
+        for begin in counted:
+            block_nD = vectors_ND[begin : begin + BLOCK_ROWS]
+            self.index.add(block_nD.astype(np.float32))
+        self.vectors_ND = vectors_ND
+
+    def save(self, path: str | Path) -> None:
+        """Writes the faiss index to a temporary file, then renames it."""
+        with atomic_write(path, "wb") as file:
+            faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+
+    @classmethod
+    def load(
+        cls, path: str | Path, vectors_ND: np.ndarray, *, is_mapped: bool = True
+    ) -> Self:
+        """Returns an index from a file.
+
+        Args:
+            vectors_ND: float16, the vectors that it was built from.
+            is_mapped: map the file into memory instead of reading it. A mapped index cannot be
+                extended.
+        Raises:
+            DataError: the file is missing or damaged, or of other vectors.
+        """
+        flags = faiss.IO_FLAG_MMAP_IFC if is_mapped else 0
+        remedy = "Build the index again."
+        with reading(path, remedy), open(path, "rb"):
+            pass
+        try:
+            index = faiss.read_index(str(path), flags)
+        except RuntimeError as err:
+            raise DataError(
+                f"{path}: not a complete faiss index ({_reason(err)}). {remedy}"
+            ) from err
+        expected = vectors_ND.shape
+        found = (index.ntotal, index.d)
+        if found != expected:
+            raise DataError(
+                f"{path}: must be an index of {expected[0]} vectors of {expected[1]} numbers, but "
+                f"is one of {found[0]} of {found[1]}. {remedy}"
+            )
+        return cls(index, vectors_ND)
+
+    def search(
+        self, queries_mD: np.ndarray, k: int, num_candidates: int = NUM_CANDIDATES
+    ) -> Neighbours:
+        """Returns the k nearest vectors of every query. Equal ones are ordered by position.
+
+        Args:
+            queries_mD: float32.
+            k: if there are fewer vectors, all of them are returned.
+            num_candidates: number of vectors that are asked from the index, at least k.
+        """
+        k = min(k, len(self))
+        num_candidates = min(max(num_candidates, k), len(self))
+        queries_mD = np.ascontiguousarray(queries_mD, dtype=np.float32)
+        if hasattr(self.index, "hnsw"):
+            # With fewer nodes in its queue, the search ends before it has found so many.
+            self.index.hnsw.efSearch = num_candidates
+        _, candidates = self.index.search(queries_mD, num_candidates)
+        shape = (len(queries_mD), k)
+        positions_mk = np.full(shape, -1, dtype=np.int64)
+        scores_mk = np.full(shape, -np.inf, dtype=np.float32)
+        for query, found in enumerate(candidates):
+            # Read the rows in the order of the file. The index returns -1 where it found too few.
+            rows = np.sort(found[found >= 0])
+            scores = self.vectors_ND[rows].astype(np.float32) @ queries_mD[query]
+            best = np.argsort(-scores, kind="stable")[:k]
+            positions_mk[query, : len(best)] = rows[best]
+            scores_mk[query, : len(best)] = scores[best]
+        return Neighbours(positions_mk, scores_mk)
+
+
+def _train(vectors_ND: np.ndarray, index_type: str, seed: int) -> Any:
+    """Returns an empty faiss index, trained with a sample of the vectors."""
+    num_vectors, hidden_size = vectors_ND.shape
+    metric = faiss.METRIC_INNER_PRODUCT
+    index: Any = faiss.index_factory(hidden_size, index_type, metric)
+    if hasattr(index, "do_polysemous_training"):
+        # This training takes minutes, and serves a filter that is not used here.
+        index.do_polysemous_training = False
+    num_training = MIN_TRAINING
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is not None:
+        num_training = max(num_training, TRAINING_PER_LIST * lists.nlist)
+        # The number of lists to search is stored in the file of the index.
+        lists.nprobe = max(1, lists.nlist // SHARE_PROBED)
+    if not index.is_trained:
+        rows = _sample_rows(num_vectors, num_training, seed)
+        logger.info("training an index of type %s on %d vectors", index_type, len(rows))
+        index.train(vectors_ND[rows].astype(np.float32))
+    return index
+
+
+def _sample_rows(num_rows: int, num_wanted: int, seed: int) -> np.ndarray:
+    """Returns different row numbers in rising order, at most `num_wanted`, int64."""
+    if num_wanted >= num_rows:
+        return np.arange(num_rows)
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(num_rows, num_wanted, replace=False))
+
+
+def _reason(err: RuntimeError) -> str:
+    """Returns the message of an error of faiss, without the place in its source."""
+    last_line = str(err).strip().splitlines()[-1]
+    return re.sub(r"^Error in .*?\.cpp:\d+: (Error: '.*' failed: )?", "", last_line)
