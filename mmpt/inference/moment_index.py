@@ -16,6 +16,7 @@ from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.moment_writer import open_writer
 from mmpt.inference.moments import Moment, WindowTable, suppress_overlaps
 from mmpt.models.checkpoint import weights_fingerprint
+from mmpt.retrieval.saved_index import SavedIndex, map_vectors
 
 
 class MomentIndex:
@@ -29,9 +30,6 @@ class MomentIndex:
     """
 
     def __init__(self, folder: str | Path, model: MMPTModel):
-        # Deferred: faiss is not installed where nothing is searched.
-        from mmpt.retrieval.saved_index import SavedIndex, map_vectors
-
         files = IndexFolder(folder)
         self.settings = read_finished(files)
         self.model = model

@@ -29,6 +29,7 @@ from mmpt.inference.inputs import require_finite
 from mmpt.inference.mmptmodel import WIDER, MMPTModel
 from mmpt.inference.moments import WindowTable
 from mmpt.models.checkpoint import weights_fingerprint
+from mmpt.retrieval.saved_index import SavedIndex, default_type, map_vectors
 from mmpt.utils.io import remove_leftovers, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
@@ -225,9 +226,6 @@ class MomentWriter:
         Raises:
             DataError: there are no videos, or faiss cannot build this type.
         """
-        # Deferred: faiss is not installed where nothing is indexed.
-        from mmpt.retrieval.saved_index import SavedIndex, default_type, map_vectors
-
         if not self._videos:
             raise DataError(
                 f"{self._files.path}: an index must have at least one video, but has none."
@@ -302,7 +300,7 @@ class MomentWriter:
         if num_complete < settings.num_videos:
             raise DataError(
                 f"{self._files.path}: must have the vectors of {settings.num_videos} videos, but "
-                f"has those of {num_complete}. {AGAIN}"
+                f"has the vectors of {num_complete}. {AGAIN}"
             )
         complete = videos[:num_complete]
         lines_bytes = 0

@@ -41,9 +41,9 @@ BLOCK_ROWS = 1 << 15
 def default_type(num_vectors: int, hidden_size: int) -> str:
     """Returns the type of index, as for `faiss.index_factory`, for this number of vectors.
 
-    All vectors are compared: themselves if there are few, else their codes. An inverted file (IVF)
-    would compare fewer of them, but finds vectors of another kind badly, such as those of texts in
-    an index of videos.
+    All vectors are compared: themselves if there are few, else their codes. An inverted file with
+    many lists would compare only the vectors near the query. It misses many neighbours if the
+    vectors do not form clusters, or if queries differ from vectors, as texts differ from videos.
 
     Args:
         hidden_size: D.
@@ -52,7 +52,8 @@ def default_type(num_vectors: int, hidden_size: int) -> str:
         return "Flat"
     if hidden_size % DIMENSIONS_PER_CODE:
         return "SQ8"
-    return f"PQ{hidden_size // DIMENSIONS_PER_CODE}x4fs"
+    # One list holds all codes. Unlike a plain PQ index, an inverted file is mapped into memory.
+    return f"IVF1,PQ{hidden_size // DIMENSIONS_PER_CODE}x4fs"
 
 
 def map_vectors(path: str | Path, hidden_size: int) -> np.ndarray:
@@ -112,7 +113,7 @@ class SavedIndex:
         """Adds the vectors of `vectors_ND` that are not in the index yet.
 
         Args:
-            vectors_ND: float16, all vectors. The first ones are those of the index.
+            vectors_ND: float16, all vectors. The first ones are in the index already.
         """
         begins = range(len(self), len(vectors_ND), BLOCK_ROWS)
         num_new = len(vectors_ND) - len(self)
@@ -125,7 +126,8 @@ class SavedIndex:
     def save(self, path: str | Path) -> None:
         """Writes the faiss index to a temporary file, then renames it."""
         with atomic_write(path, "wb") as file:
-            faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+            writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+            faiss.write_index(self.index, writer)
 
     @classmethod
     def load(

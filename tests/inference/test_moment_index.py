@@ -1,5 +1,6 @@
 """`MomentIndex` finds the moment that shows what a text says, and refuses other models."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmpt.errors import DataError
 from mmpt.inference import Moment, MomentIndex
 from mmpt.inference.mmptmodel import MMPTModel
 from tests.support.known_towers import known_model, seconds_of
+from tests.support.paths import ROOT
 from tests.support.tiny_run import make_run
 
 TEXTS = ["cut the tomato", "mix the flour", "heat the pan", "stir it"]
@@ -126,3 +128,16 @@ def test_an_index_without_a_model_or_not_finished(model, videos, tmp_path):
         MomentIndex.build(tmp_path / "new", model, {"x": np.zeros((3, 3))})
     with pytest.raises(DataError, match="must be a finished index"):
         MomentIndex.load(tmp_path / "new")
+
+
+def test_the_example_of_the_guide(run, videos, tmp_path, monkeypatch, capsys):
+    guide = (ROOT / "docs" / "guides" / "embed-and-search.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (example,) = [each for each in examples if "MomentIndex.build" in each]
+    monkeypatch.chdir(tmp_path)
+    MMPTModel.from_pretrained(run).save_pretrained("my_model")
+    np.save("pancakes.npy", videos["salad"])
+    np.save("bread.npy", videos["soup"])
+    exec(compile(example, "guide", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in shown} == {"pancakes", "bread"}

@@ -201,7 +201,7 @@ def test_a_damaged_index(model, tmp_path):
     folder = tmp_path / "x"
     write(folder, model, [video(0), video(1)])
     os.truncate(folder / "vectors.f16", 100)
-    with pytest.raises(DataError, match="vectors of 2 videos, but has those of 0"):
+    with pytest.raises(DataError, match="of 2 videos, but has the vectors of 0"):
         write(folder, model, [video(2)])
     (folder / "videos.jsonl").write_text('{"video": 3}\n')
     with pytest.raises(DataError, match=r"videos\.jsonl: is damaged"):

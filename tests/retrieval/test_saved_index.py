@@ -39,7 +39,7 @@ def test_recall_of_the_types(vectors, queries, index_type, least, monkeypatch):
     if index_type is None:
         monkeypatch.setattr(saved_index, "LARGEST_FLAT", 100)
         index_type = default_type(len(vectors), vectors.shape[1])
-        assert index_type == "PQ8x4fs"
+        assert index_type == "IVF1,PQ8x4fs"
     index = SavedIndex.build(vectors, index_type)
     found = index.search(queries, 10)
     positions, _ = brute_force(vectors, queries, 10, "innerproduct")
@@ -49,11 +49,11 @@ def test_recall_of_the_types(vectors, queries, index_type, least, monkeypatch):
 def test_the_default_type_depends_on_the_number_of_vectors():
     assert default_type(1, 768) == "Flat"
     assert default_type(100_000, 768) == "Flat"
-    assert default_type(1_000_000, 768) == "PQ192x4fs"
+    assert default_type(1_000_000, 768) == "IVF1,PQ192x4fs"
     assert default_type(1_000_000, 102) == "SQ8"
 
 
-@pytest.mark.parametrize("index_type", ["Flat", "PQ8x4fs", "IVF16,SQ8"])
+@pytest.mark.parametrize("index_type", ["Flat", "IVF1,PQ8x4fs", "IVF16,SQ8"])
 def test_a_loaded_and_an_extended_index_give_the_same_results(
     vectors, queries, index_type, tmp_path
 ):
