@@ -63,6 +63,7 @@ def index(options: Options) -> None:
         checkpoint=_absolute(options.checkpoint),
         window_s=options.window,
         stride_s=options.stride,
+        index_type=options.index_type,
     ) as writer:
         new = [name for name in videos if name not in writer]
         logger.info(
@@ -75,7 +76,7 @@ def index(options: Options) -> None:
         names = progress(new, len(new), "videos embedded", logger)
         features = read_features(model, videos, names, options.skip_broken)
         writer.add(features, options.batch_size)
-        settings = writer.finish(options.index_type)
+        settings = writer.finish()
     logger.info(
         "%s: %d videos, %d windows, type %s",
         options.folder,

@@ -89,13 +89,14 @@ class MomentIndex:
             checkpoint=checkpoint,
             window_s=window_s,
             stride_s=stride_s,
+            index_type=index_type,
         ) as writer:
             new = [name for name in videos if name not in writer]
             features = (
                 (name, model.video_features(videos[name], name)) for name in new
             )
             writer.add(features, batch_size)
-            writer.finish(index_type)
+            writer.finish()
         return cls(folder, model)
 
     @classmethod

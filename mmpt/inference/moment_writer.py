@@ -29,7 +29,12 @@ from mmpt.inference.inputs import require_finite
 from mmpt.inference.mmptmodel import WIDER, MMPTModel
 from mmpt.inference.moments import WindowTable
 from mmpt.models.checkpoint import weights_fingerprint
-from mmpt.retrieval.saved_index import SavedIndex, default_type, map_vectors
+from mmpt.retrieval.saved_index import (
+    SavedIndex,
+    default_type,
+    map_vectors,
+    new_index,
+)
 from mmpt.utils.io import remove_leftovers, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
@@ -50,6 +55,7 @@ def open_writer(
     checkpoint: str,
     window_s: int | None = None,
     stride_s: int | None = None,
+    index_type: str | None = None,
 ) -> Iterator["MomentWriter"]:
     """Opens a new or existing index for writing, and keeps other writers out during the block.
 
@@ -59,12 +65,16 @@ def open_writer(
         source, checkpoint: where the model was loaded from; see `IndexSettings`.
         window_s: length of a window. None: as in the existing index, or `max_video_len`.
         stride_s: None: as in the existing index, or half a window.
+        index_type: as for `faiss.index_factory`. None: as in the existing index if it was chosen,
+            else by the number of windows.
     Raises:
         DataError: the folder holds something else, or an index of another model or with other
-            windows, or another process writes to it.
+            windows, or another process writes to it, or faiss does not know the type.
     """
     files = IndexFolder(folder)
     settings = _new_settings(files, model, source, checkpoint, window_s, stride_s)
+    if index_type is not None:
+        new_index(index_type, settings.hidden_size)
     with writing(folder):
         files.path.mkdir(parents=True, exist_ok=True)
     refusal = f"{folder}: another process builds this index; wait for its end."
@@ -76,7 +86,7 @@ def open_writer(
             open(files.videos_file, "ab") as videos_file,
             open(files.vectors_file, "ab") as vectors_file,
         ):
-            yield MomentWriter(files, model, videos_file, vectors_file)
+            yield MomentWriter(files, model, videos_file, vectors_file, index_type)
 
 
 def _new_settings(
@@ -149,6 +159,7 @@ class MomentWriter:
         files: the folder, with settings.
         model: embeds the windows.
         videos_file, vectors_file: the files of the folder, open for appending.
+        index_type: as for `open_writer`.
     """
 
     def __init__(
@@ -157,12 +168,14 @@ class MomentWriter:
         model: MMPTModel,
         videos_file: IO[bytes],
         vectors_file: IO[bytes],
+        index_type: str | None,
     ):
         self._files = files
         self._model = model
         self._settings = files.read_settings()
         self._videos_file = videos_file
         self._vectors_file = vectors_file
+        self._index_type = index_type
         self._videos = self._recover()
         self._names = {video.name for video in self._videos}
 
@@ -217,14 +230,11 @@ class MomentWriter:
                 self._append(video, torch.stack(pooled))
                 pooled = []
 
-    def finish(self, index_type: str | None = None) -> IndexSettings:
+    def finish(self) -> IndexSettings:
         """Makes the faiss index of all windows, and returns the settings.
 
-        Args:
-            index_type: as for `faiss.index_factory`. None: as before if it was chosen, else by the
-                number of windows.
         Raises:
-            DataError: there are no videos, or faiss cannot build this type.
+            DataError: there are no videos, or too few to train an index of the chosen type.
         """
         if not self._videos:
             raise DataError(
@@ -233,8 +243,8 @@ class MomentWriter:
         old = self._settings
         vectors_ND = map_vectors(self._files.vectors_file, old.hidden_size)
         num_windows = len(vectors_ND)
-        is_default = index_type is None and old.is_default_type
-        wanted = index_type or old.index_type
+        is_default = self._index_type is None and old.is_default_type
+        wanted = self._index_type or old.index_type
         keeps_index = (
             wanted == old.index_type and num_windows < RETRAIN_FACTOR * old.num_trained
         )

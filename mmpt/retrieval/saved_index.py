@@ -96,14 +96,14 @@ class SavedIndex:
         Raises:
             DataError: faiss does not know this type, or cannot train it with these vectors.
         """
+        num_vectors, hidden_size = vectors_ND.shape
+        index = new_index(index_type, hidden_size)
         try:
-            index = _train(vectors_ND, index_type, seed)
+            _train(index, vectors_ND, seed)
         except RuntimeError as err:
-            num_vectors, hidden_size = vectors_ND.shape
             raise DataError(
-                f"the type of index must be one of faiss's index_factory that fits {num_vectors} "
-                f"vectors of {hidden_size} numbers, but is {index_type!r} ({_reason(err)}); leave "
-                "it out for the default."
+                f"the type of index must be one that {num_vectors} vectors can train, but is "
+                f"{index_type!r} ({_reason(err)}). Leave it out for the default."
             ) from err
         saved = cls(index, vectors_ND[:0])
         saved.extend(vectors_ND)
@@ -191,11 +191,25 @@ class SavedIndex:
         return Neighbours(positions_mk, scores_mk)
 
 
-def _train(vectors_ND: np.ndarray, index_type: str, seed: int) -> Any:
-    """Returns an empty faiss index, trained with a sample of the vectors."""
-    num_vectors, hidden_size = vectors_ND.shape
+def new_index(index_type: str, hidden_size: int) -> Any:
+    """Returns an empty faiss index of a type.
+
+    Raises:
+        DataError: faiss does not know the type, or it does not fit the hidden size.
+    """
     metric = faiss.METRIC_INNER_PRODUCT
-    index: Any = faiss.index_factory(hidden_size, index_type, metric)
+    try:
+        return faiss.index_factory(hidden_size, index_type, metric)
+    except RuntimeError as err:
+        raise DataError(
+            "the type of index must be one of faiss's index_factory that fits vectors of "
+            f"{hidden_size} numbers, but is {index_type!r} ({_reason(err)}). Leave it out for the "
+            "default."
+        ) from err
+
+
+def _train(index: Any, vectors_ND: np.ndarray, seed: int) -> None:
+    """Trains a faiss index with a sample of the vectors, and sets how many lists are searched."""
     if hasattr(index, "do_polysemous_training"):
         # This training takes minutes, and serves a filter that is not used here.
         index.do_polysemous_training = False
@@ -206,10 +220,9 @@ def _train(vectors_ND: np.ndarray, index_type: str, seed: int) -> Any:
         # The number of lists to search is stored in the file of the index.
         lists.nprobe = max(1, lists.nlist // SHARE_PROBED)
     if not index.is_trained:
-        rows = _sample_rows(num_vectors, num_training, seed)
-        logger.info("training an index of type %s on %d vectors", index_type, len(rows))
+        rows = _sample_rows(len(vectors_ND), num_training, seed)
+        logger.info("training the index with %d vectors", len(rows))
         index.train(vectors_ND[rows].astype(np.float32))
-    return index
 
 
 def _sample_rows(num_rows: int, num_wanted: int, seed: int) -> np.ndarray:

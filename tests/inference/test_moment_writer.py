@@ -29,13 +29,12 @@ def video(number: int) -> tuple[str, torch.Tensor]:
 
 
 def write(folder: Path, model: MMPTModel, videos, **options) -> IndexSettings:
-    index_type = options.pop("index_type", None)
     with open_writer(
         folder, model, source="here", checkpoint="best.pt", **options
     ) as writer:
         new = [(name, rows) for name, rows in videos if name not in writer]
         writer.add(new, batch_size=3)
-        return writer.finish(index_type)
+        return writer.finish()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -156,9 +155,10 @@ def test_a_chosen_type_is_kept_until_another_is_chosen(model, tmp_path):
     [
         ({"window_s": F + 1}, "max_video_len` \\(16\\), but are 8 and 17 seconds"),
         ({"window_s": 4, "stride_s": 5}, "but are 5 and 4 seconds"),
+        ({"index_type": "Foo"}, "could not parse index string Foo"),
     ],
 )
-def test_wrong_windows_leave_no_folder(model, tmp_path, options, message):
+def test_wrong_options_leave_no_folder(model, tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         write(tmp_path / "x", model, [video(0)], **options)
     assert not (tmp_path / "x").exists()

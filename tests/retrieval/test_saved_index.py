@@ -103,9 +103,7 @@ def test_missing_neighbours_are_minus_one(vectors, queries):
     ],
 )
 def test_a_type_that_does_not_fit(vectors, index_type, reason):
-    with pytest.raises(
-        DataError, match=r"fits 50 vectors of 32 numbers, but is"
-    ) as err:
+    with pytest.raises(DataError, match="the type of index must be one") as err:
         SavedIndex.build(vectors[:50], index_type)
     assert reason in str(err.value)
     assert ".cpp" not in str(err.value)
