@@ -32,8 +32,10 @@ TRAINING_PER_LIST = 50
 """Number of training vectors for each list of an inverted file."""
 SHARE_PROBED = 8
 """One list in so many is searched for a query."""
-NUM_CANDIDATES = 1000
-"""Number of candidates whose exact scores are computed, or more if more neighbours are wanted."""
+MIN_CANDIDATES = 1000
+CANDIDATES_PER_ROOT = 4
+"""Number of candidates whose exact scores are computed, for each square root of the number of
+vectors, or `MIN_CANDIDATES` if that is more."""
 BLOCK_ROWS = 1 << 15
 """Number of vectors that are converted to float32 at a time."""
 
@@ -162,15 +164,19 @@ class SavedIndex:
         return cls(index, vectors_ND)
 
     def search(
-        self, queries_mD: np.ndarray, k: int, num_candidates: int = NUM_CANDIDATES
+        self, queries_mD: np.ndarray, k: int, num_candidates: int | None = None
     ) -> Neighbours:
         """Returns the k nearest vectors of every query. Equal ones are ordered by position.
 
         Args:
             queries_mD: float32.
             k: if there are fewer vectors, all of them are returned.
-            num_candidates: number of vectors that are asked from the index, at least k.
+            num_candidates: number of vectors that the index is asked for, at least k. None: by the
+                number of vectors.
         """
+        if num_candidates is None:
+            for_size = round(CANDIDATES_PER_ROOT * len(self) ** 0.5)
+            num_candidates = max(MIN_CANDIDATES, for_size)
         k = min(k, len(self))
         num_candidates = min(max(num_candidates, k), len(self))
         queries_mD = np.ascontiguousarray(queries_mD, dtype=np.float32)
