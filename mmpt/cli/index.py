@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from mmpt.cli.app import CONTINUE, Command
 from mmpt.cli.embed import VideoOptions, find_videos, load_model, read_features
+from mmpt.cli.main import CONTINUE, Command
 from mmpt.errors import LaunchError
 from mmpt.inference.moment_writer import open_writer
 from mmpt.shards.shard_videos import ShardVideos

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from mmpt.cli.app import Command, Device, choose_device
 from mmpt.cli.embed import read_texts
+from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import LaunchError
 from mmpt.inference.moment_index import MomentIndex
 from mmpt.inference.moments import Moment

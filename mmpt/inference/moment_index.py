@@ -15,8 +15,8 @@ from mmpt.inference.inputs import Array, Texts, Video, to_vectors
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.moment_writer import open_writer
 from mmpt.inference.moments import Moment, WindowTable, suppress_overlaps
-from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.retrieval.saved_index import SavedIndex, map_vectors
+from mmpt.utils.artefact import weights_fingerprint
 
 
 class MomentIndex:

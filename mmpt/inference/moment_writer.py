@@ -28,13 +28,13 @@ from mmpt.inference.index_folder import (
 from mmpt.inference.inputs import require_finite
 from mmpt.inference.mmptmodel import WIDER, MMPTModel
 from mmpt.inference.moments import WindowTable
-from mmpt.models.checkpoint import weights_fingerprint
 from mmpt.retrieval.saved_index import (
     SavedIndex,
     default_type,
     map_vectors,
     new_index,
 )
+from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.io import remove_leftovers, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger

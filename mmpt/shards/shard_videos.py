@@ -7,7 +7,7 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.shards.layout import meta_path, open_features, read_shard_meta
+from mmpt.shards.shardedtensor import meta_path, open_features, read_shard_meta
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)

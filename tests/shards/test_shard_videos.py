@@ -5,8 +5,8 @@ import pytest
 
 from mmpt.batch import Captions, Split
 from mmpt.errors import DataError
-from mmpt.shards.layout import write_shard_meta
 from mmpt.shards.shard_videos import ShardVideos
+from mmpt.shards.shardedtensor import write_shard_meta
 from mmpt.shards.writer import write_shards
 from tests.support.shard_data import make_video
 

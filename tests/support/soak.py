@@ -27,8 +27,7 @@ import torch
 from benchmarks.results import commit, machine
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset
-from mmpt.datasets.fairseqmmdataset import FairseqMMDataset
-from mmpt.datasets.fairseqmmdataset import PlannedBatchIterator
+from mmpt.datasets.fairseqmmdataset import FairseqMMDataset, PlannedBatchIterator
 from mmpt.utils.command import run_command
 from mmpt.utils.distributed import World
 from mmpt.utils.io import atomic_write, read_json_lines
