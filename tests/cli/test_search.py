@@ -76,7 +76,7 @@ def test_search_finds_the_best_windows(run, folder, tmp_path, capsys, caplog):
     for text, row, moments in zip(TEXTS, rows, expected(run), strict=True):
         assert row["query"] == text
         for moment, best in zip(row["moments"], moments, strict=False):
-            # Measured 2e-3: vectors are rounded to float16.
+            # Vectors are rounded to float16.
             assert moment["score"] == pytest.approx(best[3], abs=0.01)
         names = [(each["video"], each["start"], each["end"]) for each in row["moments"]]
         # The first is known, if its score is not nearly that of the second.
@@ -123,7 +123,7 @@ def test_shards_and_features_give_the_same_index(run, folder, tmp_path, capsys):
         strict=True,
     ):
         for moment, same in zip(one["moments"], other["moments"], strict=True):
-            # Other batches, so other rounding. Measured 1e-3.
+            # Other batches, so other rounding.
             assert moment.pop("score") == pytest.approx(same.pop("score"), abs=0.01)
             assert moment == same
 

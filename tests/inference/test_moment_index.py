@@ -59,7 +59,7 @@ def test_the_best_moment_shows_the_text(index, model):
     ] or best[1] == ("soup", 0, 8)
     (cut,) = index.search(TEXTS[0], top=1)
     vector = model.encode_text(TEXTS[0])[0]
-    # Measured 3e-4 of the score, from vectors in float16.
+    # Vectors are rounded to float16.
     assert cut[0].score == pytest.approx(float(vector @ vector), rel=1e-3)
 
 

@@ -52,7 +52,7 @@ def test_vectors_are_those_of_the_windows(model, tmp_path):
     starts_and_ends = [(0, 16), (6, 22), (12, 28), (18, 34), (24, 38)]
     for row, (start, end) in zip(rows[1:], starts_and_ends, strict=True):
         expected = features[start:end].mean(dim=0)
-        # Measured 2e-4: half of the last bit of float16.
+        # At most half of the last bit of float16.
         np.testing.assert_allclose(row, expected, atol=5e-4)
 
 
