@@ -1,7 +1,7 @@
 """Types that all packages share: splits, keys of videos, captions, and the entries of a batch.
 
-Legend: V videos per batch, C clips per video, B = V*C clips, F video slots (seconds), T text slots,
-D hidden size. Masks are bool, True = real.
+Legend: V videos per batch, C clips per video, B = V*C clips, F video slots (feature rows), T text
+slots, D hidden size. Masks are bool, True = real.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch  # takes seconds, and only the types below need it
 
 FEATURE_DIM = 512
-"""Width of S3D features. There is one row per second."""
+"""Width of S3D features, the default of `model.input_dim`. There is one row per second."""
 
 
 class Split(str, Enum):
@@ -58,10 +58,10 @@ class ClipBatch(TypedDict, total=False):
 
     caps: torch.Tensor  # int64 [B, T]: [CLS] [SEP] ids.. [SEP] [PAD]..
     cmasks: torch.Tensor  # bool [B, T]
-    vfeats: torch.Tensor  # float32 or float16 [B, F, 512]
+    vfeats: torch.Tensor  # float32 or float16 [B, F, width]
     vmasks: torch.Tensor  # bool [B, F]
-    video_start: torch.Tensor  # int64 [B]: seconds
-    video_end: torch.Tensor  # int64 [B]: seconds, exclusive
+    video_start: torch.Tensor  # int64 [B]: feature row
+    video_end: torch.Tensor  # int64 [B]: feature row, exclusive
     text_start: torch.Tensor  # int64 [B]: caption index
     text_end: torch.Tensor  # int64 [B]: caption index, exclusive
     video_id: Any  # str, or list of V str
@@ -73,7 +73,7 @@ class ModelOutput(TypedDict, total=False):
 
     pooled_video: torch.Tensor  # float [B, D], not normalised
     pooled_text: torch.Tensor  # float [B, D], not normalised
-    video_outputs: torch.Tensor  # float [B, F+2, D]: [CLS], seconds, [SEP]
+    video_outputs: torch.Tensor  # float [B, F+2, D]: [CLS], feature rows, [SEP]
     text_outputs: torch.Tensor  # float [B, T-1, D]: [CLS], pieces, [SEP], padding
     video_mask_outputs: torch.Tensor  # bool [B, F+2]: positions that are pooled
     text_mask_outputs: torch.Tensor  # bool [B, T-1]

@@ -68,7 +68,6 @@ ELSEWHERE = {
     "prepare/features/feature_files.py": "tested by prepare/features/test_extraction_breaks.py",
     "prepare/shard_jobs.py": "tested by prepare/shards/test_packing_breaks.py",
     "processors/tensorise.py": "tested by processors/test_aligner.py",
-    "processors/window_aligner.py": "tested by endtasks/coin/test_data.py and crosstask",
     "reporting/retrieval.py": "tested by reporting/test_report.py and test_alignments.py",
     "reporting/timelines.py": "tested by reporting/test_report.py",
     "retrieval/all_pairs.py": "tested by retrieval/test_retriever.py",

@@ -161,7 +161,7 @@ class VideoOptions:
     videos: Annotated[Path | None, Option(help="Folder of videos to embed.")] = None
     features: Annotated[
         Path | None,
-        Option(help="Folder of S3D features to embed: files <id>.npy, [seconds, 512]."),
+        Option(help="Folder of features to embed: files <id>.npy, [rows, width]."),
     ] = None
     batch_size: Annotated[
         int, Option(min=1, help="Number of windows or texts per batch.")

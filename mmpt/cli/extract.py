@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from mmpt.batch import FEATURE_DIM
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.media.frame_graph import FPS, SIZE
@@ -16,6 +17,7 @@ from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
 from mmpt.prepare.features.extraction import Extraction, ExtractionReport
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
+from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from mmpt.utils.io import remove_leftovers, write_json
 from mmpt.utils.log import get_logger
 
@@ -241,8 +243,16 @@ def extract_jobs(
     part, num_parts = options.part
     suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
     path = options.fdir / f"extract_summary{suffix}.json"
+    info = FeatureInfo(
+        encoder=options.type,
+        revision=weights,
+        width=FEATURE_DIM,
+        normalised=bool(options.l2_normalize),
+    )
     with extracting(options.fdir, part, num_parts):
         check_settings(options.fdir, settings)
+        with locked(options.fdir):
+            write_feature_info(options.fdir, info)
         extraction = Extraction(
             jobs,
             ClipEncoder(network, device, options.dtype, options.batch_size),
@@ -257,7 +267,7 @@ def extract_jobs(
             finished = True
         finally:  # also after an interrupt
             with locked(options.fdir):
-                remove_leftovers(options.fdir, r"extract_\w+\.json")
+                remove_leftovers(options.fdir, r"(extract_\w+|features)\.json")
                 write_json(path, {"finished": finished, **_summary(report, videos)})
     return report, path
 

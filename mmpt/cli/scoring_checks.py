@@ -93,8 +93,8 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
     trains Norton on 16 seconds and scores it on 32.
 
     Raises:
-        ConfigError: the vocabularies of the two BERTs differ, so that the model would read the
-            captions as other words.
+        ConfigError: the features have another rate, or the vocabularies of the two BERTs differ, so
+            that the model would read the captions as other words.
     """
     path = checkpoint.parent / "config.yaml"
     if not path.is_file():
@@ -111,6 +111,12 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
             f"{path}: trained with `dataset.max_video_len` {trained.max_video_len}, scored with "
             f"{ours.max_video_len}, as in the published protocol (16 and 32)."
         )
+    if trained.feature_fps != ours.feature_fps:
+        problem = (
+            f"`dataset.feature_fps` must be {trained.feature_fps:g}, with which {checkpoint} was "
+            f"trained ({path}), but is {ours.feature_fps:g}. Score it on features of that rate."
+        )
+        raise ConfigError(config.path, [problem])
     if not same:
         other = trained.bert_name
         problem = (

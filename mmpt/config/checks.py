@@ -5,6 +5,7 @@ from typing import Any
 
 from mmpt.config.run import RunConfig
 from mmpt.config.schema import INERT
+from mmpt.config.yaml_files import value_at
 
 COMMON_KEYS = (
     "dataset.meta_processor dataset.video_processor dataset.text_processor dataset.aligner "
@@ -31,6 +32,8 @@ def check_whole(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
         config: the config, in which mistaken values have their defaults.
         values: the YAML as read. A mistaken key in it is not missing.
     """
+    if value_at(values, "dataset.feature_dim") is not None:
+        yield "`dataset.feature_dim` is filled in; set `model.input_dim` instead."
     if isinstance(values.get("dataset", {}), dict | None):
         # Otherwise this may be a training or an evaluation config.
         yield from _missing(config, values)

@@ -50,6 +50,9 @@ def load_config(
     good, mistakes = validate(_whole_model(models, import_fairseq), values)
     for section in good.keys() & models.keys():
         good[section] = models[section](**good[section])
+    if "dataset" in good and "model" in good and good["model"].input_dim:
+        width = good["model"].input_dim
+        good["dataset"] = good["dataset"].replace(feature_dim=width)
     # The keys of retrieval are at the top level of a file, and in a section of the config.
     at_top = good.keys() & RetrievalConfig.model_fields.keys()
     retrieval = {key: good.pop(key) for key in at_top}

@@ -5,6 +5,7 @@ Attribute names are the YAML keys. The keys that a single class reads are declar
 read, and never see YAML.
 """
 
+import math
 import re
 from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +20,8 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+
+from mmpt.batch import FEATURE_DIM
 
 LARGEST_INT = 2**31 - 1
 """Largest size of a whole number, which an int32 array holds."""
@@ -147,10 +150,15 @@ class DatasetConfig(Section):
     """Folder with feature shards (How2), or with one `<id>.npy` per video."""
     tfeat_dir: str | None = None
     """Path prefix of the caption shards; it ends in `.`."""
+    feature_fps: Positive = 1.0
+    """Feature rows per second of video. Default: 1, as S3D has. Row i is about the time from
+    i / feature_fps to (i + 1) / feature_fps. All other keys and files give times in seconds."""
+    feature_dim: Annotated[Count, Field(exclude=True)] = FEATURE_DIM
+    """Width of the features: `model.input_dim`, from which it is filled in."""
     max_video_len: Count | None = None
-    """F: video slots of a clip, in seconds."""
+    """Longest clip, in seconds. The model has F = max_video_len * feature_fps video slots."""
     max_len: Count | None = None
-    """F + T: all slots of a clip. The T text slots hold at most T - 3 word pieces."""
+    """max_video_len + T. The T text slots of a clip hold at most T - 3 word pieces."""
     subsampling: Count | None = None
     """Clips per item of single-video aligners. fairseq's batch size is divided by it."""
     clip_per_video: Count | None = None
@@ -182,6 +190,18 @@ class DatasetConfig(Section):
         assert self.max_video_len is not None
         return self.max_len - self.max_video_len
 
+    @property
+    def num_video_slots(self) -> int:
+        """F: video slots of a clip, one for each feature row."""
+        assert self.max_video_len is not None
+        return self.num_rows(self.max_video_len)
+
+    def num_rows(self, duration_s: float) -> int:
+        """Returns the number of feature rows of a duration, rounded up, at least 1."""
+        # 70 s of 0.1 rows a second are 7 rows, but 7.000000000000001 in floating point.
+        rows = round(duration_s * self.feature_fps, ndigits=6)
+        return max(1, math.ceil(rows))
+
 
 class ModelConfig(Section):
     """`model:` the network."""
@@ -194,6 +214,8 @@ class ModelConfig(Section):
     """Class of the video tower."""
     text_encoder_cls: str | None = None
     """Class of the text tower."""
+    input_dim: Count | None = None
+    """Width of the features. Default: 512, as S3D has."""
     num_hidden_video_layers: Count | None = None
     """Number of layers of the video tower, which are the first layers of BERT."""
     layernorm_only: Switch | None = None

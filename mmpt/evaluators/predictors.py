@@ -98,8 +98,8 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     """A predictor of the pooled vectors of captions and their clips.
 
     The model's forward(caps=, cmasks=, vfeats=, vmasks=) returns pooled_text and pooled_video,
-    float [B, D]. Batches hold caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F, 512],
-    vmasks bool [B, F] and video_id.
+    float [B, D]. Batches hold caps int64 [B, T], cmasks bool [B, T], vfeats float16/32 [B, F,
+    width], vmasks bool [B, F] and video_id.
     """
 
     makes = RetrievalOutputs
@@ -134,7 +134,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     """A predictor of the pooled vectors of all windows and captions of a video, one per batch.
 
     The model returns pooled_text [S, D] and pooled_video [W, D] for caps int64 [1, S, T], cmasks
-    bool [1, S, T], vfeats float16/32 [1, W, F, 512] and vmasks bool [1, W, F].
+    bool [1, S, T], vfeats float16/32 [1, W, F, width] and vmasks bool [1, W, F].
     """
 
     makes = BGRetrievalOutputs

@@ -1,6 +1,6 @@
 """Embeds texts and windows of videos with the two towers, in batches.
 
-Legend: N texts or windows, T text slots, L seconds of a video, F seconds of a window, D hidden
+Legend: N texts or windows, T text slots, L feature rows of a video, F rows of a window, D hidden
 size, I width of the features.
 """
 
@@ -33,13 +33,13 @@ class Window(NamedTuple):
     video: int
     """Position of the video in the list of videos."""
     span: Span
-    """Start and end (exclusive) in seconds."""
+    """Start and end (exclusive) in feature rows."""
     share: float
-    """The window's share of the seconds of the video."""
+    """The window's share of the rows of the video."""
     pooled: Tensor
     """[D], pooled vector, in float32 or float64."""
     states: Tensor
-    """[seconds, D], state of each second, in float32 or float64."""
+    """[rows, D], state of each row, in float32 or float64."""
 
 
 def embed_texts(
@@ -97,7 +97,7 @@ def embed_windows(
             when the batches reach it.
         special: ids of the special tokens.
         length: F. The last window of a video may be shorter.
-        stride: seconds from the start of a window to the start of the next one.
+        stride: rows from the start of a window to the start of the next one.
         batch_size: number of windows in a batch, which may be of several videos.
     """
     for batch in batches(_cut_windows(videos, length, stride), batch_size):
@@ -108,8 +108,8 @@ def embed_windows(
         vfeats_NFI = pad_sequence(clips, batch_first=True)
         device = vfeats_NFI.device
         lengths_N = torch.tensor([len(clip) for clip in clips], device=device)
-        seconds_F = torch.arange(vfeats_NFI.shape[1], device=device)
-        vmasks_NF = seconds_F < lengths_N[:, None]
+        rows_F = torch.arange(vfeats_NFI.shape[1], device=device)
+        vmasks_NF = rows_F < lengths_N[:, None]
 
         # Windows have no caption, only [CLS] and [SEP].
         caps_2 = torch.tensor([special.cls, special.sep], device=device)
@@ -121,14 +121,14 @@ def embed_windows(
         pooled_ND = upcast(pooled_ND)
         states = upcast(states)
         for row, (video, span, features_LI) in enumerate(batch):
-            num_seconds = len(clips[row])
-            states_of_seconds = states[row, 1 : 1 + num_seconds]  # after [CLS]
+            num_rows = len(clips[row])
+            states_of_rows = states[row, 1 : 1 + num_rows]  # after [CLS]
             yield Window(
                 video,
                 span,
-                share=num_seconds / len(features_LI),
+                share=num_rows / len(features_LI),
                 pooled=pooled_ND[row],
-                states=states_of_seconds,
+                states=states_of_rows,
             )
 
 

@@ -13,7 +13,7 @@ from mmpt.losses.base import upcast
 
 Array = np.ndarray | Tensor
 Video = str | Path | Array
-"""A path, features [L, 512], or frames [L, P, H, W, 3] (uint8, or float in 0..1)."""
+"""A path, features [R, I], or frames [L, P, H, W, 3] (uint8, or float in 0..1)."""
 Videos = Video | Iterable[Video]
 Texts = str | Iterable[str]
 DtypesByAxes = Mapping[int, Collection[str]]

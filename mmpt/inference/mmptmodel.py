@@ -6,8 +6,8 @@ and may be read-only. Results do not depend on the layout.
 Vectors are pooled states. They are not normalised, because training compares them by their dot
 product.
 
-Legend: N items, L seconds of a video, F = max_video_len, P frames per second, T text slots, D
-hidden size, I width of the features.
+Legend: N items, R feature rows and L seconds of a video, F video slots (rows), P frames per second,
+T text slots, D hidden size, I width of the features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from mmpt.batch import ModelOutput, Split
+from mmpt.batch import FEATURE_DIM, ModelOutput, Split
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
 from mmpt.inference import inputs
@@ -33,7 +33,8 @@ from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.window_aligner import average_windows
+from mmpt.processors.window_aligner import average_seconds, average_windows
+from mmpt.shards.feature_info import read_feature_info
 
 EPSILON = 0.3
 """Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true
@@ -135,8 +136,17 @@ class MMPTModel(nn.Module):
         """Returns S3D. The first call reads its weights.
 
         Raises:
+            DataError: the model takes other features than S3D's.
             CheckpointError: the weights are missing. The message says how to download them.
         """
+        width = self.fusion.video_encoder.input_dim
+        fps = self.dataset_config.feature_fps
+        if (width, fps) != (FEATURE_DIM, 1):
+            raise DataError(
+                f"the model must take S3D features ({FEATURE_DIM} wide, 1 a second) to embed "
+                f"frames, but takes features {width} wide, {fps:g} a second. Extract them with "
+                "`mmpt extract`, and embed these."
+            )
         if not isinstance(self.s3d, S3D):
             self.s3d = load_s3d(self.s3d).to(self.device, self.dtype)
         return self.s3d
@@ -208,7 +218,7 @@ class MMPTModel(nn.Module):
 
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> Tensor:
-        """Returns the features [L, I] of one video in the model's dtype and on its device.
+        """Returns the features [R, I] of one video in the model's dtype and on its device.
 
         Args:
             video: a path, features or frames, as in `encode_video`. S3D is run on frames only.
@@ -216,33 +226,41 @@ class MMPTModel(nn.Module):
         Raises:
             DataError, CheckpointError: as for `encode_video`.
         """
+        width = self.fusion.video_encoder.input_dim
         if isinstance(video, str | Path):
             name = str(video)
+            info = read_feature_info(Path(video).parent)
+            fps = self.dataset_config.feature_fps
+            is_other = info is not None and (info.width, info.fps) != (width, fps)
+            if is_other and Path(video).suffix == ".npy":
+                raise DataError(
+                    f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
+                    f"them, but are {info} (features.json)."
+                )
         content = read_video(video, name)
         if not isinstance(content, Tensor):
             blocks = [self.embed_clips(block, name) for block in content]
             return torch.cat(blocks)
-        width = self.fusion.video_encoder.input_dim
         found = content.shape[1]
         if found != width:
             raise DataError(
                 f"{name}: features must be {width} wide, as the model is, but are {found}."
             )
-        features_LI = content.detach().to(self.device, self.dtype)
+        features_RI = content.detach().to(self.device, self.dtype)
         remedy = "extract this video again, or load the model in a wider type (`dtype`)"
-        inputs.require_finite(features_LI, f"{name}: features", remedy)
-        return features_LI
+        inputs.require_finite(features_RI, f"{name}: features", remedy)
+        return features_RI
 
     @torch.no_grad()
     def encode_video(self, videos: Videos, batch_size: int = 64) -> Tensor:
         """Embeds videos of any length.
 
-        A video of more than F seconds is cut into windows of F seconds. The vector of the video is
-        the mean of their vectors, weighted by their length.
+        A video of more than F feature rows is cut into windows of F rows. The vector of the video
+        is the mean of their vectors, weighted by their length.
 
         Args:
             videos: one video or several. A video is the path of a video file or of a `.npy` file,
-                features [L, 512] (any float dtype), or frames [L, 30, H, W, 3] in RGB (uint8, or
+                features [R, I] (any float dtype), or frames [L, 30, H, W, 3] in RGB (uint8, or
                 any float dtype, in 0..1). Several videos are a list, tuple, array of paths, pandas
                 Series or other iterable, or an array with a leading axis N.
             batch_size: number of windows in a batch.
@@ -255,7 +273,8 @@ class MMPTModel(nn.Module):
         """
         video_by_name = split_videos(videos)
         totals: list[Any] = [0.0] * len(video_by_name)
-        for window in self._windows(video_by_name, self.max_video_len, batch_size):
+        stride = self.aligner.num_video_slots
+        for window in self._windows(video_by_name, stride, batch_size):
             weighted = window.share * window.pooled
             totals[window.video] = totals[window.video] + weighted
         vectors_ND = torch.stack(totals)
@@ -328,8 +347,9 @@ class MMPTModel(nn.Module):
     ) -> Alignment:
         """Finds the seconds of a video that show what each sentence says.
 
-        The video is cut into windows of F seconds that overlap by half. The state of a second is
-        the mean of its states in the windows that contain it. Optimal transport between sentences
+        The video is cut into windows of F feature rows that overlap by half. The state of a row is
+        the mean of its states in the windows that contain it. The state of a second is the mean of
+        its rows' states. Optimal transport between sentences
         and seconds gives the alignment.
 
         Args:
@@ -354,14 +374,16 @@ class MMPTModel(nn.Module):
             )
         texts = inputs.to_texts(sentences, "sentences")
 
-        stride = max(self.max_video_len // 2, 1)
+        stride = max(self.aligner.num_video_slots // 2, 1)
         states = []
         spans = []
         for window in self._windows(video_by_name, stride):
             unit_states = normalize(window.states, dim=-1)
             states.append(unit_states.cpu().numpy())
             spans.append(window.span)
-        video_LD = torch.from_numpy(average_windows(states, spans))
+        video_RD = average_windows(states, spans)
+        fps = self.dataset_config.feature_fps
+        video_LD = torch.from_numpy(average_seconds(video_RD, fps))
         inputs.require_finite(video_LD, "video: states", WIDER)
         text_SD = self.encode_text(texts).cpu()
         return align_sentences(
@@ -375,13 +397,13 @@ class MMPTModel(nn.Module):
     def _windows(
         self, videos: dict[str, Video], stride: int, batch_size: int = 64
     ) -> Iterator[Window]:
-        """Embeds windows of F seconds, one every `stride` seconds, that cover each video."""
+        """Embeds windows of F rows, one every `stride` rows, that cover each video."""
         features = (self.video_features(video, name) for name, video in videos.items())
         return embed_windows(
             self.fusion,
             features,
             self.aligner.special,
-            length=self.max_video_len,
+            length=self.aligner.num_video_slots,
             stride=stride,
             batch_size=batch_size,
         )

@@ -30,11 +30,11 @@ FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
-DATASET_KEYS = {"max_video_len", "max_len", "use_fast"}
+DATASET_KEYS = {"feature_fps", "max_video_len", "max_len", "use_fast"}
 """Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
 MODEL_KEYS = {
     *("model_cls", "mm_encoder_cls", "video_encoder_cls", "text_encoder_cls"),
-    *("num_hidden_video_layers", "packed", "compile"),
+    *("input_dim", "num_hidden_video_layers", "packed", "compile"),
 }
 """Shared keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
 

@@ -1,9 +1,9 @@
 """Reads the videos that callers pass to `MMPTModel`, and runs S3D on their frames.
 
-A video is S3D features, decoded frames, an `.npy` file of either, or a video file.
+A video is features, decoded frames, an `.npy` file of either, or a video file.
 
-Legend: N videos, L seconds, l seconds of a block, P frames per second (30), H, W pixels, I width
-of the features.
+Legend: N videos, R feature rows, L seconds, l seconds of a block, P frames per second (30), H, W
+pixels, I width of the features.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
 
 
 def read_video(video: Video, name: str) -> Tensor | Iterator[Tensor]:
-    """Returns features [L, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
+    """Returns features [R, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
 
     Args:
         name: name of an array, for messages.
@@ -74,7 +74,7 @@ def read_video(video: Video, name: str) -> Tensor | Iterator[Tensor]:
     if is_valid and video.shape[-1] == NUM_COLOURS:
         return _frame_blocks(video)
     raise DataError(
-        f"{name}: must be features, floats [seconds, 512], or frames [seconds, 30, H, W, 3], "
+        f"{name}: must be features, floats [rows, width], or frames [seconds, 30, H, W, 3], "
         f"uint8 or floats in 0..1, of at least one second, but is {inputs.describe(video)}."
     )
 

@@ -4,7 +4,7 @@
 transformers' `BertModel`, unchanged, on [CLS], one token per second of video, and [SEP]. It passes
 input embeddings, positions and a mask to `BertModel`.
 
-Legend: N clips, F seconds, I width of the features, D hidden size, R real seconds of all clips.
+Legend: N clips, F feature rows, I their width, D hidden size, R real rows of all clips.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ WEIGHT_FILES = (
 )
 """Names of weight files in a folder, in the order in which they are looked for."""
 NUM_COIN_CLASSES = 779
-"""Number of classes in the released checkpoint for COIN: 778 steps, and class 0 for seconds that
+"""Number of classes in the released checkpoint for COIN: 778 steps, and class 0 for times that
 belong to no step."""
 
 
@@ -79,11 +79,14 @@ def find_size_problems(
     # (setting, its value, the limit, what the limit counts)
     num_layers = model.num_hidden_video_layers or 0
     num_positions = bert.max_position_embeddings
+    video_slots = "dataset.max_video_len"
+    if dataset.feature_fps != 1:
+        video_slots += " * dataset.feature_fps"
     limits = [
         ("model.num_hidden_video_layers", num_layers, bert.num_hidden_layers, "layers"),
         (
-            "dataset.max_video_len + 2",
-            dataset.max_video_len + 2,
+            f"{video_slots} + 2",
+            dataset.num_video_slots + 2,
             num_positions,
             "positions",
         ),
@@ -211,7 +214,7 @@ class MMBertForEncoder(nn.Module):
     Args:
         config: BERT's config. It may have an additional entry `input_dim`, the width of the
             features. The default is 512, that of S3D.
-        max_video_len: largest number of seconds in a clip. [SEP] always has position
+        max_video_len: largest number of feature rows of a clip. [SEP] always has position
             `max_video_len + 1`.
     """
 
@@ -237,16 +240,15 @@ class MMBertForEncoder(nn.Module):
         Raises:
             DataError: the features have another width than `input_dim`.
         """
-        num_seconds, width = vfeats_NFI.shape[1:]
+        num_rows, width = vfeats_NFI.shape[1:]
         if width != self.input_dim:
             raise DataError(
                 f"video features must be {self.input_dim} wide, but are {width}; extract them with "
-                "the network the model was trained on (S3D gives 512), or set `input_dim` in "
-                "config.json of `dataset.bert_name`."
+                "the network the model was trained on (S3D gives 512), or set `model.input_dim`."
             )
-        assert num_seconds <= self.max_video_len, "aligners cut clips"
+        assert num_rows <= self.max_video_len, "aligners cut clips"
 
-        # One token per second. With `packed`, the tokens of padded seconds are zero.
+        # One token per row. With `packed`, the tokens of padded rows are zero.
         if packed:
             is_real_NF = mask[:, 1:-1]
             real_RI = vfeats_NFI[is_real_NF]
@@ -261,7 +263,7 @@ class MMBertForEncoder(nn.Module):
         inputs_embeds = torch.cat([cls_N1D, video_NFD, sep_N1D], dim=1)
 
         # [SEP] has the same position in clips of every length.
-        positions = torch.arange(num_seconds + 2, device=mask.device)
+        positions = torch.arange(num_rows + 2, device=mask.device)
         positions[-1] = self.max_video_len + 1
         if packed:
             position_ids = positions.expand_as(mask)

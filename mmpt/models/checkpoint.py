@@ -17,7 +17,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
-from mmpt.models.mismatch import check_fit
+from mmpt.models.mismatch import check_fit, replace_first_layer
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from mmpt.utils.log import get_logger
 
@@ -182,6 +182,9 @@ def adapt_state(
     Logs the number of tensors, and which ones are renamed, cast or ignored, or keep the model's
     own values. Neither the checkpoint nor the model is changed.
 
+    A training may start from a checkpoint for features of another width. The layer that takes the
+    features then keeps the model's own values.
+
     Args:
         checkpoint: a whole checkpoint or a state dict, with or without the `mmmodel.` prefix.
         model: the keys, shapes and dtypes of its state dict (without prefix) are required. Where
@@ -192,14 +195,17 @@ def adapt_state(
         A state dict with exactly the keys, shapes and dtypes of the model's.
     Raises:
         CheckpointError: there is NaN or infinity, or keys or shapes differ in a way that is not
-            harmless. All such keys are listed.
+            harmless. All such keys are listed. Or the first layer would be random and frozen.
     """
     own = model.state_dict()
     found, renamed = _current_tensors(checkpoint, source)
+    is_start = use is Use.START
+    replaced = replace_first_layer(model, own, found, source, is_start=is_start)
     only_in_file = [name for name in found if name not in own]
     only_in_model = [name for name in own if name not in found]
     ignored = {name: why_harmless(name, use, in_file=True) for name in only_in_file}
     kept = {name: why_harmless(name, use, in_file=False) for name in only_in_model}
+    kept |= replaced
     check_fit(own, found, kept, ignored, source)
 
     # Take the tensors of the file in the dtypes of the model.

@@ -4,8 +4,8 @@ They are for full-video retrieval, step segmentation and step localisation. All 
 state-dict keys of `MMFusionSeparate`. Only segmentation has further weights, a classifier.
 A batch is one video, cut into windows, so every input has a leading axis of 1.
 
-Legend: W windows, F seconds of a window, I width of the features (512), S captions (or steps), T
-text slots, R real seconds of all windows, K classes, D hidden size.
+Legend: W windows, F feature rows of a window, I their width, S captions (or steps), T text slots,
+R real rows of all windows, K classes, D hidden size.
 """
 
 from typing import Any, TypedDict
@@ -20,7 +20,7 @@ from mmpt.models.mmfusion import MODELS, MMFusionSeparate, wrong_axes
 
 
 class Logits(TypedDict):
-    """Output of the models that classify seconds."""
+    """Output of the models that classify feature rows (seconds, with one row a second)."""
 
     logits: Tensor
 
@@ -55,7 +55,7 @@ class MMFusionSeparateFullVideoBGRetrieval(MMFusionSeparate):
 
 @MODELS.register
 class MMFusionSeparateActionSegmentation(MMFusionSeparate):
-    """A model that classifies every second of all windows (COIN).
+    """A model that classifies every feature row of all windows (COIN).
 
     It has a text tower, because its checkpoints have one, but does not use it.
     """
@@ -67,7 +67,7 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> Logits:
-        """Returns logits [W, F, K]. The values of padded seconds are arbitrary.
+        """Returns logits [W, F, K]. The values of padded rows are arbitrary.
 
         Args:
             caps: int64 [1, W, T]. Only the first two ids, [CLS] and [SEP], are read.
@@ -81,20 +81,20 @@ class MMFusionSeparateActionSegmentation(MMFusionSeparate):
         states = self.forward_video(
             vfeats_WFI, vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True
         )
-        seconds_WFD = states[:, 1:-1]  # between [CLS] and [SEP]
-        return {"logits": self.video_encoder.classifier(seconds_WFD)}
+        rows_WFD = states[:, 1:-1]  # between [CLS] and [SEP]
+        return {"logits": self.video_encoder.classifier(rows_WFD)}
 
 
 @MODELS.register
 class MMFusionSeparateActionLocalization(MMFusionSeparate):
-    """A model that compares every second of a video with the text of every step (CrossTask)."""
+    """A model that compares every row of a video with the text of every step (CrossTask)."""
 
     outputs = tuple(Logits.__annotations__)
 
     def forward(  # type: ignore[override]  # logits, where the base class has pooled vectors
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **_: Any
     ) -> Logits:
-        """Returns logits [R, S]: the dot products of seconds, window after window, with steps.
+        """Returns logits [R, S]: the dot products of rows, window after window, with steps.
 
         Args:
             caps: int64 [1, S, T], one text per step.
@@ -109,10 +109,10 @@ class MMFusionSeparateActionLocalization(MMFusionSeparate):
         states = self.forward_video(
             vfeats_WFI, vmasks_WF, caps_W2, cmasks_W2, output_hidden_states=True
         )
-        seconds_WFD = states[:, 1:-1]  # between [CLS] and [SEP]
-        seconds_RD = seconds_WFD[vmasks_WF]
+        rows_WFD = states[:, 1:-1]  # between [CLS] and [SEP]
+        rows_RD = rows_WFD[vmasks_WF]
         steps_SD, _, _ = self.forward_text(caps_ST, cmasks_ST)
-        return {"logits": seconds_RD @ steps_SD.T}
+        return {"logits": rows_RD @ steps_SD.T}
 
 
 def window_text(caps_ST: Tensor, num_windows: int) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ def window_text(caps_ST: Tensor, num_windows: int) -> tuple[Tensor, Tensor]:
 
     The text is [CLS] and [SEP], copied from the beginning of a caption. As in the released code,
     [CLS] is masked. A window's vector therefore differs a little from the vector that the same
-    seconds have in the retrieval of clips.
+    rows have in the retrieval of clips.
     """
     caps_12 = caps_ST[:1, :2]
     cmasks_2 = torch.tensor([False, True], device=caps_ST.device)

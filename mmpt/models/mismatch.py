@@ -3,12 +3,14 @@
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpt.errors import CheckpointError
 
 MAX_LISTED = 8
 """Largest number of keys that a message lists for one kind of problem."""
+FIRST_LAYER = "video_encoder.videomlp.linear1"
+"""The layer that takes the features. Its weight is [D, width of the features]."""
 
 
 def check_fit(
@@ -48,6 +50,55 @@ def check_fit(
             "with the YAML that the checkpoint was made by.",
         ]
         raise CheckpointError("\n".join(lines))
+
+
+def replace_first_layer(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    found: dict[str, Tensor],
+    source: str,
+    *,
+    is_start: bool,
+) -> dict[str, str]:
+    """Removes the first layer from `found` if it takes features of another width than the model.
+
+    Args:
+        own: the state dict of the model.
+        found: the tensors of the checkpoint.
+        source: name of the checkpoint, for messages.
+        is_start: a new training starts from the weights.
+    Returns:
+        The removed keys, each with the reason; none if the widths are equal.
+    Raises:
+        CheckpointError: the weights are not the start of a training, or the training would not
+            change the layer.
+    """
+    name = f"{FIRST_LAYER}.weight"
+    if name not in own or name not in found:
+        return {}
+    wanted = tuple(own[name].shape)
+    shape = tuple(found[name].shape)
+    if wanted == shape or wanted[0] != shape[0]:
+        return {}
+    found_width = shape[-1]
+    what = f"features of width {found_width}, but `model.input_dim` is {wanted[-1]}"
+    if not is_start:
+        raise CheckpointError(
+            f"{source}: takes {what}. Set `model.input_dim: {found_width}`, or use a checkpoint "
+            "for your features. (A new training may start from this one, with `reset_optimizer: "
+            "true`.)"
+        )
+    if not model.get_parameter(name).requires_grad:
+        raise CheckpointError(
+            f"{source}: takes {what}, so `{FIRST_LAYER}` starts from random weights. It must be "
+            "trained, but `model.layernorm_only` is true. Set it to false."
+        )
+    reason = f"initialised again, because the file takes {what}"
+    removed = {}
+    for name in (f"{FIRST_LAYER}.weight", f"{FIRST_LAYER}.bias"):
+        removed[name] = reason
+        found.pop(name, None)
+    return removed
 
 
 def _unexplained(

@@ -1,6 +1,6 @@
 """The two-tower model of VideoCLIP and Norton: a video BERT and a text BERT that share no layers.
 
-Legend: N clips, F seconds, I width of the features (512), T text slots, D hidden size. Masks are
+Legend: N clips, F feature rows, I width of the features, T text slots, D hidden size. Masks are
 bool, True = real. A clip's `caps` row is [CLS] [SEP] pieces.. [SEP] [PAD]..: the first [SEP] closes
 the video, the second one the text.
 """
@@ -95,8 +95,8 @@ class MMFusionSeparate(nn.Module):
     Args:
         bert_config: configuration of the text tower. The video tower differs only in depth.
         num_hidden_video_layers: layers of the video tower.
-        max_video_len: largest number of seconds of a clip. It fixes the position of the video's
-            [SEP].
+        max_video_len: F, the largest number of feature rows of a clip. It fixes the position of the
+            video's [SEP].
         packed: compute real tokens only. The states of padding, which nothing reads, are zero.
         checkpoint_activations: number of clips whose activations training keeps at once. The
             backward pass computes them again, chunk by chunk. False keeps the activations of all
@@ -166,7 +166,7 @@ class MMFusionSeparate(nn.Module):
         fusion = cls(
             bert_config,
             num_hidden_video_layers=model.num_hidden_video_layers,
-            max_video_len=dataset.max_video_len,
+            max_video_len=dataset.num_video_slots,
             packed=model.packed,
             checkpoint_activations=model.checkpoint_activations,
             clips_per_forward=clips_per_forward,
@@ -190,7 +190,7 @@ class MMFusionSeparate(nn.Module):
         """Checks that the settings fit the model, BERT and each other. Builds nothing.
 
         Returns:
-            The configuration of `dataset.bert_name`.
+            The configuration of `dataset.bert_name`, with `model.input_dim` if it is set.
         Raises:
             ConfigError: lists every mistake.
             CheckpointError: BERT cannot be read.
@@ -216,6 +216,8 @@ class MMFusionSeparate(nn.Module):
 
         assert dataset.bert_name is not None, "checked by the config"
         bert_config = read_bert_config(dataset.bert_name)
+        if model.input_dim is not None:
+            bert_config.input_dim = model.input_dim
         problems += find_size_problems(bert_config, dataset, model)
         if problems:
             raise ConfigError(cls.__name__, problems)
@@ -244,7 +246,7 @@ class MMFusionSeparate(nn.Module):
         cmasks: Tensor,
         output_hidden_states: bool = False,
     ) -> Any:
-        """Embeds clips. The seconds and the [SEP] are pooled, the [CLS] is not.
+        """Embeds clips. The feature rows and the [SEP] are pooled, the [CLS] is not.
 
         Args:
             vfeats: float [N, F, I].

@@ -7,11 +7,13 @@ only overlaps it (`OverlappedAligner`, as in VideoCLIP, arXiv 2109.14084, sectio
 For each clip, the draws are, in the order of the released code: the caption, the target length, the
 text window, the video window.
 
-Legend: C clips per video, S texts, F = max_video_len seconds, E feature width,
+Clips are drawn in feature rows. Times of captions are converted with `dataset.feature_fps`. With
+one row a second, a row is a second.
+
+Legend: C clips per video, S texts, F video slots (rows), E feature width,
 T = max_len - max_video_len text slots.
 """
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -24,7 +26,7 @@ from mmpt.batch import Captions, ClipBatch, ShardKey, Split
 from mmpt.config.schema import Count, DatasetConfig, Switch
 from mmpt.errors import DataError
 from mmpt.processors.base import ALIGNERS, ItemAligner
-from mmpt.processors.sampling import Span, text_span, video_window
+from mmpt.processors.sampling import Span, rows_between, text_span, video_window
 from mmpt.processors.tensorise import NUM_SPECIAL, Padded, stack_clips, stack_texts
 from mmpt.processors.tokenizer import special_tokens
 
@@ -33,15 +35,15 @@ class Clip(NamedTuple):
     """A drawn clip. The clips of a video are sorted by these fields."""
 
     text_start: int  # caption index
-    video_start: int  # seconds
+    video_start: int  # feature row
     text_end: int  # caption index, exclusive
-    video_end: int  # seconds, exclusive; may lie more than F after video_start
+    video_end: int  # feature row, exclusive; may lie more than F after video_start
 
 
 class Aligner(ItemAligner):
     """An aligner that builds tensors of one text and one video.
 
-    Subclasses choose which captions and which seconds go into them.
+    Subclasses choose which captions and which feature rows go into them.
     """
 
     def __init__(self, config: DatasetConfig, split: Split):
@@ -50,6 +52,7 @@ class Aligner(ItemAligner):
         shortest = self.max_video_len + NUM_SPECIAL + 1
         max_len = self.need_int("max_len", shortest)
         self.max_text_len = max_len - self.max_video_len
+        self.num_video_slots = config.num_video_slots
         bert_name = self.need_str("bert_name")
         self.special = special_tokens(bert_name, config.use_fast)
 
@@ -103,8 +106,8 @@ class Aligner(ItemAligner):
         """Returns vfeats float [F, E] and vmasks bool [F] of one video.
 
         Args:
-            video_feature: float [seconds, E].
-            clips: the seconds to join; None means the first F seconds.
+            video_feature: float [rows, E].
+            clips: the rows to join; None means the first F rows.
             name: the video, for messages.
         Raises:
             DataError: features of another form, or not finite.
@@ -112,7 +115,7 @@ class Aligner(ItemAligner):
         if clips is not None:
             pieces = [video_feature[start:end] for start, end in clips]
             video_feature = np.concatenate(pieces)
-        num_slots = self.max_video_len
+        num_slots = self.num_video_slots
         spans = [(0, num_slots)]
         vfeats_1FE, vmasks_1F = stack_clips(video_feature, spans, num_slots, name)
         return vfeats_1FE[0], vmasks_1F[0]
@@ -150,11 +153,10 @@ class FixedLenAligner(Aligner):
         """Returns tensors with leading axis C and the video's id.
 
         Args:
-            video_feature: float [seconds, E].
+            video_feature: float [rows, E].
             text_feature: `Captions`.
         Raises:
-            DataError: no captions, no features, or features that are not finite [seconds, E]
-                floats.
+            DataError: no captions, no features, or features that are not finite [rows, E] floats.
         """
         name = video_name(video_key)
         cap = text_feature["cap"]
@@ -177,7 +179,7 @@ class FixedLenAligner(Aligner):
             texts.append(ids)
             spans.append(span)
         caps, cmasks = self.build_texts(texts, name=name)
-        vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
+        vfeats, vmasks = stack_clips(video_feature, spans, self.num_video_slots, name)
         # One tensor of C numbers for each field of the clips.
         fields_4C = torch.tensor(clips).T.contiguous()
         text_start, video_start, text_end, video_end = fields_4C
@@ -196,7 +198,7 @@ class FixedLenAligner(Aligner):
     def draw_clips(
         self, video_len: int, captions: Captions, rng: random.Random
     ) -> list[Clip]:
-        """Draws C clips of a video of `video_len` seconds."""
+        """Draws C clips of a video of `video_len` feature rows."""
         starts = captions["start"]
         ends = captions["end"]
         sizes = [len(ids) for ids in captions["cap"]]
@@ -229,9 +231,10 @@ class FixedLenAligner(Aligner):
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
     ) -> Span:
-        """Returns the seconds of a clip for text from `low_s` to `high_s`."""
-        end = min(math.ceil(high_s), video_len)
-        start = min(math.floor(low_s), end)
+        """Returns the feature rows of a clip for text from `low_s` to `high_s` seconds."""
+        low, high = rows_between(low_s, high_s, self.config.feature_fps)
+        end = min(high, video_len)
+        start = min(low, end)
         # Text that ends before it starts, or before the video starts, makes an empty clip. A
         # negative end would count from the end of the features.
         return max(start, 0), max(end, 0)
@@ -284,7 +287,7 @@ class StartClipAligner(VariedLenAligner):
 
 @ALIGNERS.register
 class OverlappedAligner(VariedLenAligner):
-    """A `VariedLenAligner` whose video window grows around a random second of the text window."""
+    """A `VariedLenAligner` whose video window grows around a random row of the text window."""
 
     class Config(VariedLenAligner.Config):
         """The keys of the aligner."""
@@ -301,16 +304,17 @@ class OverlappedAligner(VariedLenAligner):
         shortest = self.need_int("sampled_video_min_len")
         self.sampled_video_min_len = shortest
         self.sampled_video_max_len = self.need_int("sampled_video_max_len", shortest)
+        self.fewest_rows = config.num_rows(shortest)
+        self.most_rows = config.num_rows(self.sampled_video_max_len)
 
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
     ) -> Span:
         """Draws the centre and the length of the video window, then the window."""
-        low = math.floor(low_s)
-        high = math.ceil(high_s)
+        low, high = rows_between(low_s, high_s, self.config.feature_fps)
         centre = rng.randint(low, high) if low < high else (low + high) // 2
         centre = max(0, min(centre, video_len - 1))
-        max_len = rng.randint(self.sampled_video_min_len, self.sampled_video_max_len)
+        max_len = rng.randint(self.fewest_rows, self.most_rows)
         return video_window(video_len, max_len, centre, rng)
 
 

@@ -14,6 +14,7 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
 from mmpt.registry import Registry
+from mmpt.shards.feature_info import check_feature_info
 
 
 class Processor:
@@ -78,11 +79,19 @@ class MetaProcessor(Processor):
 
 
 class VideoReader(Processor, ABC):
-    """A reader of features."""
+    """A reader of features.
+
+    Raises:
+        DataError: `features.json` in `dataset.vfeat_dir` says that they have another width or rate.
+    """
+
+    def __init__(self, config: DatasetConfig, split: Split):
+        super().__init__(config, split)
+        check_feature_info(config)
 
     @abstractmethod
     def __call__(self, key: Any) -> Any:
-        """Returns float [seconds, 512] of a video key, or a list of them for a list of keys."""
+        """Returns float [rows, width] of a video key, or a list of them for a list of keys."""
 
     def has(self, key: Any) -> bool:
         """Cheap existence check. Readers without files return True."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mmpt.batch import FEATURE_DIM, ClipBatch, Split
+from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner, first_of, video_name
@@ -35,21 +35,23 @@ class VideoProcessor(VideoReader):
     """A reader of features from `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: Any) -> np.ndarray:
-        """Returns float [seconds, 512] for an id, or for a key whose first element is one.
+        """Returns float [rows, width] for an id, or for a key whose first element is one.
 
         Raises:
             DataError: no such file, or something else in it.
         """
         path = self.path(key)
         remedy = "Extract this video's features, or take it off the list."
-        # Only the seconds that are used are read.
+        # Only the rows that are used are read.
         feature = load_npy(path, remedy, mmap_mode="r")
         shape = list(feature.shape)
-        is_table = len(shape) == 2 and shape[1] == FEATURE_DIM
+        width = self.config.feature_dim
+        is_table = len(shape) == 2 and shape[1] == width
         if not is_table or feature.dtype not in _FLOATS:
             raise DataError(
-                f"{path}: features must be floats of shape [seconds, {FEATURE_DIM}], but are "
-                f"{feature.dtype} of shape {shape}. Extract them with S3D."
+                f"{path}: features must be floats of shape [rows, {width}], but are "
+                f"{feature.dtype} of shape {shape}. Set `model.input_dim` to their width, or "
+                "correct `dataset.vfeat_dir`."
             )
         native = feature.dtype.newbyteorder("=")  # torch knows no other order of bytes
         return feature.astype(native, copy=False)
@@ -81,7 +83,7 @@ class TextProcessor(TextReader):
 
 @ALIGNERS.register
 class DSAligner(Aligner):
-    """An aligner that takes the first F seconds and the whole sentence. `video_id` is the key."""
+    """An aligner that takes the first F rows and the whole sentence. `video_id` is the key."""
 
     def __call__(
         self,
@@ -90,7 +92,7 @@ class DSAligner(Aligner):
         text_feature: Any,
         rng: random.Random,
     ) -> ClipBatch:
-        """Returns caps and cmasks [T], vfeats [F, 512], vmasks [F].
+        """Returns caps and cmasks [T], vfeats [F, width], vmasks [F].
 
         Args:
             text_feature: word-piece ids of a sentence; or a list of such lists, of which one is

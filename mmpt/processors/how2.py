@@ -91,8 +91,9 @@ class ShardedVideoProcessor(base.VideoReader):
         self.vfeat_dir = self.need_str("vfeat_dir")
 
     def __call__(self, key: ShardKey) -> np.ndarray:
-        """Returns float [seconds, 512], a view of the mapped file."""
-        shard = open_features(self.vfeat_dir, self.split, key.shard)
+        """Returns float [rows, width], a view of the mapped file."""
+        width = self.config.feature_dim
+        shard = open_features(self.vfeat_dir, self.split, key.shard, width)
         return shard[key.row]
 
 
@@ -246,7 +247,7 @@ class ShardedVideoRetriVideoProcessor(base.VideoReader):
         self.read_one = ShardedVideoProcessor(config, split)
 
     def __call__(self, key: Sequence[ShardKey]) -> list[np.ndarray]:
-        """Returns one float [seconds, 512] per key."""
+        """Returns one float [rows, width] per key."""
         return [self.read_one(one) for one in key]
 
 

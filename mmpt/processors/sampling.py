@@ -1,19 +1,30 @@
-"""Windows over captions and over seconds, as pure functions of lengths and a random generator.
+"""Windows over captions and over feature rows, as pure functions of lengths and a random generator.
 
 The number and the order of the draws are as in the released code, so the same state of the
 generator gives the same items. Two properties of that code are kept on purpose. `text_span` draws
 twice per step, although the second number only matters if `keep_prob` is below 1. A window of
-`video_window` may end at its centre second, and then does not contain it.
+`video_window` may end at its centre, and then does not contain it.
 """
 
+import math
 import random
 from collections.abc import Sequence
 
 from mmpt.batch import Captions
 
 Span = tuple[int, int]
-"""Start and end, exclusive, of a window in seconds."""
+"""Start and end, exclusive, of a window in feature rows (seconds, if there is one a second)."""
 MAX_TEXT_WINDOW_S = 256.0  # a text window stops growing at this duration
+
+
+def rows_between(start_s: float, end_s: float, fps: float) -> Span:
+    """Returns the feature rows that a time from `start_s` to `end_s` touches.
+
+    Args:
+        start_s, end_s: times in seconds.
+        fps: feature rows per second.
+    """
+    return math.floor(start_s * fps), math.ceil(end_s * fps)
 
 
 def text_span(
@@ -72,19 +83,19 @@ def text_span(
 
 
 def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) -> Span:
-    """Grows a window of seconds from an empty one at `centre` until it lasts `max_len` seconds.
+    """Grows a window of feature rows from an empty one at `centre` until it has `max_len` rows.
 
-    Each step adds one second, on the left or on the right at random. At an end of the video, the
+    Each step adds one row, on the left or on the right at random. At an end of the video, the
     window grows in the other direction, and no number is drawn.
 
     Args:
-        video_len: seconds in the video, at least 1.
-        max_len: seconds wanted.
+        video_len: rows of the video, at least 1.
+        max_len: rows wanted.
         centre: 0 <= centre < video_len. The window may end at it.
     Returns:
         A window of length min(max_len, video_len).
     """
-    assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} s"
+    assert 0 <= centre < video_len, f"centre {centre} of a video of {video_len} rows"
     start = end = centre
     length = min(max_len, video_len)
     for _ in range(length):
@@ -132,10 +143,10 @@ class TextClipSamplingProcessor:
 
 
 class VideoClipSamplingProcessor:
-    """Draws windows of seconds; see `video_window`."""
+    """Draws windows of feature rows; see `video_window`."""
 
     def __call__(
         self, video_len: int, max_len: int, centre: int, rng: random.Random
     ) -> Span:
-        """Returns (start, end) in seconds, half-open."""
+        """Returns (start, end) in rows, half-open."""
         return video_window(video_len, max_len, centre, rng)

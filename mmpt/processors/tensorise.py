@@ -1,6 +1,6 @@
 """Turns token ids and feature rows into padded tensors.
 
-Legend: S texts, T text slots, B clips, F video slots (seconds), E feature width.
+Legend: S texts, T text slots, B clips, F video slots (feature rows), E feature width.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def stack_clips(
     """Returns vfeats float [B, F, E], padded with zeros, and vmasks bool [B, F] of one video.
 
     Args:
-        feature: float [seconds, E].
-        spans: start and end of each clip in seconds, of which the first F are taken.
+        feature: float [rows, E].
+        spans: first and last row + 1 of each clip, of which the first F rows are taken.
         num_slots: F.
         name: the video, for messages.
     Raises:
@@ -77,7 +77,7 @@ def _check_form(feature: np.ndarray, name: str) -> None:
             return
         found = f"{feature.dtype} of shape {list(feature.shape)}"
     raise DataError(
-        f"{name}: features must be a float array [seconds, width], but are {found}. Extract "
+        f"{name}: features must be a float array [rows, width], but are {found}. Extract "
         "them again."
     )
 

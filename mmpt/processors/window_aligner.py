@@ -1,8 +1,13 @@
 """Cuts whole videos into sliding windows, for benchmarks that read every second of a video.
 
-Legend: W windows, F video slots (seconds), E feature width, K values per second.
+Windows are cut from feature rows, and benchmarks score seconds. With one row a second, they are the
+same. Otherwise the values of the rows of a second are averaged.
+
+Legend: W windows, F video slots (rows), E feature width, R rows and L seconds of a video, K values
+per row.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,20 +17,20 @@ from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import Count, DatasetConfig
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors.aligner import Aligner
-from mmpt.processors.sampling import Span
+from mmpt.processors.sampling import Span, rows_between
 from mmpt.processors.tensorise import stack_clips
 
 
-def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
-    """Returns windows of `width` seconds, one every `stride`, up to the first that reaches the end.
+def window_spans(num_rows: int, stride: int, width: int) -> list[Span]:
+    """Returns windows of `width` rows, one every `stride`, up to the first that reaches the end.
 
-    The last one may be shorter. A video of no seconds has no windows.
+    The last one may be shorter. A video of no rows has no windows.
     """
     spans: list[Span] = []
-    for start in range(0, num_seconds, stride):
-        end = min(start + width, num_seconds)
+    for start in range(0, num_rows, stride):
+        end = min(start + width, num_rows)
         spans.append((start, end))
-        if end == num_seconds:
+        if end == num_rows:
             break
     return spans
 
@@ -33,28 +38,59 @@ def window_spans(num_seconds: int, stride: int, width: int) -> list[Span]:
 def average_windows(
     windows: Sequence[np.ndarray] | np.ndarray, spans: list[Span]
 ) -> np.ndarray:
-    """Returns the mean over the windows that cover each second, as float32 [seconds, K].
+    """Returns the mean over the windows that cover each row, as float32 [R, K].
 
     Args:
-        windows: float [seconds, K] each, or all of them [W, F, K]. The first `end - start`
+        windows: float [rows, K] each, or all of them [W, F, K]. The first `end - start`
             rows are read.
-        spans: as `window_spans` makes them: together they cover every second.
+        spans: as `window_spans` makes them: together they cover every row.
     """
-    _, num_seconds = spans[-1]
+    _, num_rows = spans[-1]
     num_values = windows[0].shape[1]
-    # Add up the values of every second, and count its windows.
-    total = np.zeros((num_seconds, num_values), dtype=np.float32)
-    count = np.zeros((num_seconds, 1), dtype=np.float32)
+    # Add up the values of every row, and count its windows.
+    total = np.zeros((num_rows, num_values), dtype=np.float32)
+    count = np.zeros((num_rows, 1), dtype=np.float32)
     for values_FK, (start, end) in zip(windows, spans, strict=True):
         length = end - start
         total[start:end] += values_FK[:length]
         count[start:end] += 1
-    assert count.all(), "windows leave seconds out"
+    assert count.all(), "windows leave rows out"
     return total / count
 
 
+def num_seconds(num_rows: int, fps: float) -> int:
+    """Returns the length of a video in seconds, rounded up.
+
+    Args:
+        num_rows: R.
+        fps: feature rows per second.
+    """
+    return math.ceil(round(num_rows / fps, ndigits=6))
+
+
+def average_seconds(values_RK: np.ndarray, fps: float) -> np.ndarray:
+    """Returns the mean over the rows that touch each second, [L, K] in the dtype of the values.
+
+    With one row a second, it returns the values unchanged.
+
+    Args:
+        fps: feature rows per second.
+    """
+    if fps == 1:
+        return values_RK
+    num_rows = len(values_RK)
+    means = []
+    for second in range(num_seconds(num_rows, fps)):
+        first, end = rows_between(second, second + 1, fps)
+        first = min(
+            first, num_rows - 1
+        )  # rounding may lead to the row after the last one
+        means.append(values_RK[first:end].mean(axis=0, dtype=values_RK.dtype))
+    return np.stack(means)
+
+
 def check_not_empty(video_feature: np.ndarray, name: str) -> None:
-    """Raises DataError if the video has no seconds. `name` is the video, for the message."""
+    """Raises DataError if the video has no rows. `name` is the video, for the message."""
     if not len(video_feature):
         raise DataError(
             f"{name}: a video must have a second at least, but its features have no rows. "
@@ -76,12 +112,14 @@ class WindowAligner(Aligner):
         sliding_window_size: Count | None = None
         """Width of evaluation windows, in seconds."""
 
-        def spans(self, num_seconds: int) -> list[Span]:
-            """Returns the windows of a video, in seconds."""
+        def spans(self, num_rows: int) -> list[Span]:
+            """Returns the windows of a video, in feature rows."""
             assert self.sliding_window is not None, "checked by the aligner"
             assert self.sliding_window_size is not None, "checked by the aligner"
             return window_spans(
-                num_seconds, self.sliding_window, self.sliding_window_size
+                num_rows,
+                self.num_rows(self.sliding_window),
+                self.num_rows(self.sliding_window_size),
             )
 
     config: Config
@@ -102,17 +140,17 @@ class WindowAligner(Aligner):
     def build_windows(
         self, video_feature: np.ndarray, *, name: str, spans: list[Span] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, list[Span]]:
-        """Returns vfeats float [W, F, E], vmasks bool [W, F] and the seconds of the windows.
+        """Returns vfeats float [W, F, E], vmasks bool [W, F] and the rows of the windows.
 
         Args:
             spans: the windows, if they are not all of `window_spans`.
         Raises:
-            DataError: features that are not finite [seconds, width] floats, or no seconds.
+            DataError: features that are not finite [rows, width] floats, or no rows.
         """
         check_not_empty(video_feature, name)
         if spans is None:
             spans = self.config.spans(len(video_feature))
-        vfeats, vmasks = stack_clips(video_feature, spans, self.max_video_len, name)
+        vfeats, vmasks = stack_clips(video_feature, spans, self.num_video_slots, name)
         return vfeats, vmasks, spans
 
     def build_item(
@@ -124,7 +162,7 @@ class WindowAligner(Aligner):
         name: str,
         spans: list[Span] | None = None,
     ) -> tuple[ClipBatch, list[Span]]:
-        """Returns a whole video with its texts, and the seconds of its windows.
+        """Returns a whole video with its texts, and the rows of its windows.
 
         Args:
             texts: word-piece ids of S texts.

@@ -238,16 +238,18 @@ class _Meta(BaseModel):
     shards: list[list[str]]
 
 
-def open_features(vfeat_dir: str, split: Split, shard: int) -> ShardedTensor:
-    """Returns the mapped features of a shard, float [seconds, 512] per video.
+def open_features(
+    vfeat_dir: str, split: Split, shard: int, width: int = FEATURE_DIM
+) -> ShardedTensor:
+    """Returns the mapped features of a shard, float [rows, width] per video.
 
     Raises:
         DataError: a file is missing or damaged, or has another dtype or width.
     """
     features = open_shard(video_stem(vfeat_dir, split, shard))
-    wanted = f"floats of shape [seconds, {FEATURE_DIM}]"
-    remedy = "Extract them with S3D, or correct `dataset.vfeat_dir`."
-    _check_rows(features, "f", wanted, FEATURE_DIM, remedy)
+    wanted = f"floats of shape [rows, {width}]"
+    remedy = "Set `model.input_dim` to the width of the features, or correct `dataset.vfeat_dir`."
+    _check_rows(features, "f", wanted, width, remedy)
     return features
 
 

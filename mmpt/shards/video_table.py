@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmpt.batch import ShardKey, Split
+from mmpt.batch import FEATURE_DIM, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
 from mmpt.shards.shardedtensor import (
@@ -222,12 +222,19 @@ def _check_shards(
     num_captions = num_reversed = num_outside = 0
     for shard in np.unique(table.shards).tolist():
         counts = check_shard(
-            config.vfeat_dir, config.tfeat_dir, split, shard, shards, vocab_size
+            config.vfeat_dir,
+            config.tfeat_dir,
+            split,
+            shard,
+            shards,
+            vocab_size,
+            width=config.feature_dim,
+            fps=config.feature_fps,
         )
         # The counts are in row order. Bring them into the order of the table.
         in_shard = table.shards == shard
         rows = table.rows[in_shard]
-        is_usable[in_shard] = counts.seconds[rows] > 0
+        is_usable[in_shard] = counts.feature_rows[rows] > 0
         if counts.captions is not None:
             is_usable[in_shard] &= counts.captions[rows] > 0
             num_captions += int(counts.captions.sum())
@@ -246,7 +253,7 @@ def _check_shards(
 class ShardCounts(NamedTuple):
     """The number of feature rows and captions of every video of a shard."""
 
-    seconds: np.ndarray
+    feature_rows: np.ndarray
     """Feature rows, int64 [videos]."""
     captions: np.ndarray | None
     """Captions, int64 [videos]; None if captions are not read."""
@@ -264,6 +271,9 @@ def check_shard(
     shards: Mapping[int, Sequence[str]],
     vocab_size: int | None = None,
     num_sampled: int = 4096,
+    *,
+    width: int = FEATURE_DIM,
+    fps: float = 1.0,
 ) -> ShardCounts:
     """Opens the tensors of one shard and checks that they fit each other.
 
@@ -278,12 +288,14 @@ def check_shard(
         shards: the video ids of all shards.
         vocab_size: word-piece ids must be below it; None: ids are not checked.
         num_sampled: number of captions whose ids are checked.
+        width: width of the features.
+        fps: feature rows per second.
     Raises:
-        DataError: a file is missing or damaged, features are not [seconds, 512] floats, row counts
+        DataError: a file is missing or damaged, features are not [rows, width] floats, row counts
             differ, or a word-piece id is not below `vocab_size`.
     """
     # All tensors of the shard must have one row per video.
-    tensors = [open_features(vfeat_dir, split, shard)]
+    tensors = [open_features(vfeat_dir, split, shard, width)]
     if tfeat_dir is not None:
         tensors += open_captions(tfeat_dir, split, shard)
     video_ids = shards[shard]
@@ -295,33 +307,36 @@ def check_shard(
                 f"{num_videos}, but has {len(tensor)}. Features, captions and meta file "
                 "must come from the same packing: make them again."
             )
-    seconds = tensors[0].lengths()
+    feature_rows = tensors[0].lengths()
     if tfeat_dir is None:
-        return ShardCounts(seconds, None)
+        return ShardCounts(feature_rows, None)
     # Times and ids must belong to the same captions.
     _, times, ids = tensors
     _check_caption_counts(times, ids, video_ids)
     if vocab_size is not None:
         _check_vocabulary(ids, video_ids, vocab_size, num_sampled)
-    return _count_captions(seconds, times)
+    return _count_captions(feature_rows, times, fps)
 
 
-def _count_captions(seconds: np.ndarray, times: ShardedTensor) -> ShardCounts:
+def _count_captions(
+    feature_rows: np.ndarray, times: ShardedTensor, fps: float
+) -> ShardCounts:
     """Counts captions, and those that are reversed or outside of their video: clips are clamped.
 
     Args:
-        seconds: number of feature rows of every video.
+        feature_rows: number of feature rows of every video.
         times: start and end of the captions of every video.
+        fps: feature rows per second.
     """
     num_captions = times.lengths()
-    video_ends = np.repeat(seconds, num_captions)
+    video_ends = np.repeat(feature_rows / fps, num_captions)
     starts = times.data[:, 0]
     ends = times.data[:, 1]
     is_reversed = ends < starts
     latest = np.maximum(starts, ends)
     is_outside = (starts < 0) | (latest > video_ends)
     return ShardCounts(
-        seconds=seconds,
+        feature_rows=feature_rows,
         captions=num_captions,
         reversed_times=int(is_reversed.sum()),
         outside_times=int(is_outside.sum()),

@@ -129,8 +129,8 @@ def write_shards(
     Args:
         vfeat_dir: folder of the feature shards.
         tfeat_dir: path prefix of the caption files, ending in a dot.
-        videos: (id, features, captions) of every video in list order. Features are float [seconds,
-            512], and their dtype is kept.
+        videos: (id, features, captions) of every video in list order. Features are float [rows,
+            width], and their dtype is kept.
         shard_size: videos per shard.
     Returns:
         The ids of every shard, as in the meta file.

@@ -41,6 +41,7 @@ logger = get_logger(__name__)
 SETTINGS_DIGITS = 16
 """Number of digits of the settings' hash in a plan's identity."""
 VECTOR_KEYS = (
+    "feature_fps",
     "max_video_len",
     "max_len",
     "clip_per_video",

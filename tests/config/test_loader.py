@@ -422,3 +422,27 @@ def test_a_run_continues_from_its_last_checkpoint(tmp_path):
     assert last_checkpoint(str(tmp_path)) is None
     (tmp_path / "checkpoint_last.pt").touch()
     assert last_checkpoint(str(tmp_path)) == f"{tmp_path}/checkpoint_last.pt"
+
+
+def test_the_readers_of_features_get_the_width_of_the_model(tmp_path):
+    config = load("model.input_dim=768", "dataset.feature_fps=2")
+    assert config.dataset.feature_dim == 768
+    assert config.dataset.num_video_slots == 32
+    assert config.dataset.max_text_len == load().dataset.max_text_len
+    assert load().dataset.feature_dim == 512
+    save_resolved(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml").to_dict() == config.to_dict()
+    assert_only_problem(
+        "dataset.feature_dim=768", "is filled in; set `model.input_dim`"
+    )
+    assert_only_problem("dataset.feature_fps=0", "must be above 0, but is 0")
+    assert_only_problem("model.input_dim=0", "must be at least 1, but is 0")
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "fps", "rows"),
+    [(16, 1, 16), (16, 2, 32), (16, 1.6, 26), (16, 0.5, 8), (70, 0.1, 7), (1, 0.1, 1)],
+)
+def test_a_duration_in_feature_rows_is_rounded_up(duration_s, fps, rows):
+    config = load(f"dataset.feature_fps={fps}")
+    assert config.dataset.num_rows(duration_s) == rows

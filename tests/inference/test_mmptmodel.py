@@ -18,6 +18,7 @@ from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
 from tests.support.paths import ROOT
+from tests.support.tiny_bert import tiny_bert_config
 from tests.support.tiny_run import F, make_run
 
 TEXTS = ["cut the tomato", "mix the flour with the pan and heat it", "", "stir " * 60]
@@ -385,3 +386,24 @@ def test_inference_imports_neither_fairseq_nor_faiss(run):
     )
     found = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert found.strip() == "[]"
+
+
+def test_features_of_another_width_and_rate(model):
+    """The model is that of the run, but takes 2 rows of 20 numbers a second."""
+    config = model.dataset_config.replace(feature_fps=2)
+    bert = tiny_bert_config()
+    bert.input_dim = 20
+    torch.manual_seed(0)
+    fusion = MMFusionSeparate(
+        bert, num_hidden_video_layers=2, max_video_len=config.num_video_slots
+    )
+    other = MMPTModel(fusion.eval(), config, model.model_config)
+    rows = np.random.default_rng(0).standard_normal((27, 20)).astype(np.float16)
+    assert other.encode_video(rows[: 2 * F]).shape == (1, 64)
+    result = other.align(rows, TEXTS)
+    assert result.plan.shape == (4, 14)
+    assert max(end for _, end in result.spans) <= 14
+    with pytest.raises(DataError, match="features must be 20 wide"):
+        other.encode_video(features(5))
+    with pytest.raises(DataError, match="takes features 20 wide, 2 a second"):
+        other.encode_video(np.zeros((1, 30, 8, 8, 3), np.uint8))

@@ -293,3 +293,38 @@ def test_resuming_requires_the_same_trained_parameters(
     with pytest.raises(CheckpointError, match=words) as caught:
         check_optimizer_state(path, trained, flat=flat)
     assert "`model.layernorm_only`" in str(caught.value)
+
+
+FIRST = "video_encoder.videomlp.linear1"
+
+
+def test_a_training_may_start_from_features_of_another_width(caplog):
+    caplog.set_level("INFO")
+    source, target = fusion(1, input_dim=12), fusion(2, input_dim=20)
+    state = adapt_state(source.state_dict(), target, "c.pt", Use.START)
+    for name, value in state.items():
+        kept = name in (f"{FIRST}.weight", f"{FIRST}.bias")
+        expected = target if kept else source
+        assert torch.equal(value, expected.state_dict()[name])
+    (report,) = caplog.messages
+    assert f"kept the model's own {FIRST}.bias, {FIRST}.weight (initialised" in report
+    assert "features of width 12, but `model.input_dim` is 20" in report
+
+
+@pytest.mark.parametrize("use", [Use.RESUME, Use.INFERENCE])
+def test_another_width_of_features_is_named(use):
+    source, target = fusion(1), fusion(2, input_dim=20)
+    with pytest.raises(CheckpointError) as caught:
+        adapt_state(source.state_dict(), target, "c.pt", use)
+    text = str(caught.value)
+    assert text.startswith(
+        "c.pt: takes features of width 512, but `model.input_dim` is 20."
+    )
+    assert "Set `model.input_dim: 512`" in text
+
+
+def test_a_new_first_layer_must_be_trained():
+    target = fusion(2, input_dim=20)
+    target.requires_grad_(False)
+    with pytest.raises(CheckpointError, match=r"`model.layernorm_only` is true"):
+        adapt_state(fusion(1).state_dict(), target, "c.pt", Use.START)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmpt.batch import Captions, ShardKey, Split
 from mmpt.errors import ConfigError, DataError
@@ -248,3 +249,30 @@ def test_a_packed_video_is_named_with_its_place(config):
 def test_bad_settings(changes, message, config):
     with pytest.raises(ConfigError, match=message):
         OverlappedAligner(config.replace(**changes), Split.TRAIN)
+
+
+@pytest.mark.parametrize("cls", [VariedLenAligner, FixedLenAligner, StartClipAligner])
+@pytest.mark.parametrize("fps", [0.5, 1.6, 2])
+def test_clips_of_another_rate_cover_the_same_time(cls, fps, config):
+    video = np.repeat(VIDEO, 2, axis=0)
+    at_rate = cls(config.replace(feature_fps=fps), Split.TRAIN)
+    plain = cls(config, Split.TRAIN)
+    batch = at_rate("video", video, CAPTIONS, random.Random(3))
+    expected = plain("video", VIDEO, CAPTIONS, random.Random(3))
+    assert batch["vfeats"].shape[1] == math.ceil(16 * fps)
+    assert torch.equal(batch["caps"], expected["caps"])
+    for first, start, last, end in spans_of(batch):
+        assert start == math.floor(CAPTIONS["start"][first] * fps)
+        assert end == min(math.ceil(CAPTIONS["end"][last - 1] * fps), len(video))
+
+
+def test_lengths_of_video_windows_are_seconds_at_every_rate(config):
+    aligner = OverlappedAligner(config.replace(feature_fps=4), Split.TRAIN)
+    video = np.repeat(VIDEO, 4, axis=0)
+    lengths = []
+    for seed in range(40):
+        batch = aligner("video", video, CAPTIONS, random.Random(seed))
+        lengths += batch["vmasks"].sum(1).tolist()
+    assert min(lengths) >= 3 * 4
+    assert max(lengths) == 16 * 4
+    assert len({length % 4 for length in lengths}) == 4

@@ -44,7 +44,7 @@ def save_several(path):
     ("save", "message"),
     [
         (None, r"a\.npy: no such file"),
-        (save_narrow, r"\[seconds, 512\], but are float16 of shape \[3, 100\]"),
+        (save_narrow, r"\[rows, 512\], but are float16 of shape \[3, 100\]"),
         (save_nonsense, r"a\.npy: not a complete \.npy file"),
         (save_several, r"a\.npy: must be an \.npy file, but holds several arrays"),
     ],
@@ -146,3 +146,11 @@ def test_too_many_items_without_features(tmp_path):
     config = with_features(tmp_path, "a", max_missing=1.0)
     with pytest.raises(DataError, match="1 of the 1 videos"):
         keep_with_features(["b"], str, config, Split.TRAIN)
+
+
+def test_features_may_have_the_width_that_the_model_takes(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 768), np.float16))
+    config = DatasetConfig(vfeat_dir=str(tmp_path), feature_dim=768)
+    assert VideoProcessor(config, Split.TEST)("a").shape == (3, 768)
+    with pytest.raises(DataError, match=r"768\]. Set `model.input_dim` to their width"):
+        VideoProcessor(config.replace(feature_dim=512), Split.TEST)("a")

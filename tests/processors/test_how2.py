@@ -226,7 +226,7 @@ def floats(rows):
 @pytest.mark.parametrize(
     ("stem", "change", "message"),
     [
-        ("feat/train_0", narrow, r"floats of shape \[seconds, 512\].*500\]"),
+        ("feat/train_0", narrow, r"floats of shape \[rows, 512\].*500\]"),
         ("feat/train_0", whole_numbers, "but holds int16"),
         (
             "feat/train_0",
@@ -283,7 +283,7 @@ def test_only_the_first_captions_of_a_shard_are_checked(config, tmp_path):
     )
     with pytest.raises(DataError, match="but has 30521"):
         check()
-    assert len(check(num_sampled=1).seconds) == len(shards[0])
+    assert len(check(num_sampled=1).feature_rows) == len(shards[0])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ There are 778 steps. The file is {"database": {video id: {"subset": "training" o
 "annotation": [{"id": "1" to "778", "segment": [start, end], "label": str}, ...]}}}, times in
 seconds. A second without a step has class 0 ("O"). If segments overlap, the later one counts.
 
-Legend: W windows, F video slots (seconds), L seconds of a video.
+Legend: W windows, F video slots (feature rows), R rows and L seconds of a video.
 """
 
-import math
 import random
 from typing import Annotated, Any
 
@@ -21,12 +20,13 @@ from mmpt.errors import DataError
 from mmpt.processors import base
 from mmpt.processors.aligner import video_name
 from mmpt.processors.downstream import keep_with_features, warn_of_equal_captions
-from mmpt.processors.window_aligner import WindowAligner
+from mmpt.processors.sampling import rows_between
+from mmpt.processors.window_aligner import WindowAligner, num_seconds
 from mmpt.utils.validation import NotBlank, TimeSpan, read_json_as
 
 NUM_STEPS = 778
 IGNORE_INDEX = -100
-"""Target of padded seconds, as the cross-entropy expects it."""
+"""Target of padded rows, as the cross-entropy expects it."""
 SUBSETS = {Split.TRAIN: "training", Split.VALID: "testing", Split.TEST: "testing"}
 """Subset of each split. Fine-tuning is validated on the test videos, as released."""
 
@@ -130,16 +130,20 @@ class COINActionSegmentationAligner(WindowAligner):
     ) -> Any:
         """Returns the windows with a text of special tokens only. It draws nothing.
 
-        caps and cmasks are [W, 4], vfeats [W, F, 512], vmasks [W, F], targets int64 [W, F] (step, 0
-        for none, IGNORE_INDEX on padding), video_targets int64 [L] (step, 0 for none), video_len L.
+        caps and cmasks are [W, 4], vfeats [W, F, width], vmasks [W, F], targets int64 [W, F] (step,
+        0 for none, IGNORE_INDEX on padding), video_targets int64 [L] (step, 0 for none), video_len
+        R.
         """
         vfeats, vmasks, spans = self.build_windows(
             video_feature, name=video_name(video_key)
         )
-        steps_L = steps_by_second(text_feature, len(video_feature))
+        fps = self.config.feature_fps
+        num_rows = len(video_feature)
+        steps_R = steps_by_row(text_feature, num_rows, fps)
+        steps_L = steps_by_row(text_feature, num_seconds(num_rows, fps))
         targets_WF = np.full(vmasks.shape, IGNORE_INDEX, dtype=np.int64)
         for targets_F, (start, end) in zip(targets_WF, spans, strict=True):
-            targets_F[: end - start] = steps_L[start:end]
+            targets_F[: end - start] = steps_R[start:end]
         # [CLS] [SEP] [PAD] [SEP]: the video tower sees the first [SEP] only, as released.
         cls, sep, pad, _ = self.special
         return {
@@ -149,17 +153,19 @@ class COINActionSegmentationAligner(WindowAligner):
             "vmasks": vmasks,
             "targets": torch.from_numpy(targets_WF),
             "video_targets": torch.from_numpy(steps_L),
-            "video_len": len(video_feature),
+            "video_len": num_rows,
             "video_id": video_key,
         }
 
 
-def steps_by_second(steps: Steps, num_seconds: int) -> np.ndarray:
-    """Returns the last step that touches each second, or 0, int64 [num_seconds]."""
-    steps_L = np.zeros(num_seconds, dtype=np.int64)
+def steps_by_row(steps: Steps, num_rows: int, fps: float = 1) -> np.ndarray:
+    """Returns the last step that touches each row, or 0, int64 [num_rows].
+
+    Args:
+        fps: rows per second.
+    """
+    steps_R = np.zeros(num_rows, dtype=np.int64)
     for step in steps:
-        start_s, end_s = step.segment
-        first = math.floor(start_s)
-        end = math.ceil(end_s)
-        steps_L[first:end] = step.id
-    return steps_L
+        first, end = rows_between(*step.segment, fps)
+        steps_R[first:end] = step.id
+    return steps_R

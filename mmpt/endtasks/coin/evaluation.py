@@ -31,7 +31,11 @@ from mmpt.evaluators.functional import shared_credit
 from mmpt.inference.embedding import embed_texts
 from mmpt.losses.base import upcast
 from mmpt.processors.tokenizer import load_tokenizer, special_tokens
-from mmpt.processors.window_aligner import WindowAligner, average_windows
+from mmpt.processors.window_aligner import (
+    WindowAligner,
+    average_seconds,
+    average_windows,
+)
 from mmpt.reporting import Run, Section, pictures
 from mmpt.utils.log import get_logger
 
@@ -97,7 +101,8 @@ class COINPredictor(Predictor[SegmentationOutputs]):
             background: score of class 0 in every second, if `scores_WFC` do not have that class.
         """
         spans = self.config.spans(int(batch["video_len"][0]))
-        scores_LC = average_windows(upcast(scores_WFC).cpu().numpy(), spans)
+        scores_RC = average_windows(upcast(scores_WFC).cpu().numpy(), spans)
+        scores_LC = average_seconds(scores_RC, self.config.feature_fps)
         finite(torch.from_numpy(scores_LC), "seconds")
         if background is not None:
             scores_LC = np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=background)

@@ -10,13 +10,12 @@ with seed 0 draws `n_train` of them for training, and the others are for testing
 other tasks are for training. The draw depends on the features that are there, so train and test on
 one folder.
 
-Legend: W windows, F video slots (seconds), L seconds of a video, R real seconds of all windows, K
+Legend: W windows, F video slots (feature rows), N rows of a video, R real rows of all windows, K
 steps, T text slots.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from mmpt.errors import DataError
 from mmpt.processors import base
 from mmpt.processors.aligner import video_name
 from mmpt.processors.downstream import TextProcessor, VideoProcessor, keep_with_features
+from mmpt.processors.sampling import rows_between
 from mmpt.processors.window_aligner import WindowAligner
 from mmpt.utils.io import read_text, split_lines
 from mmpt.utils.validation import NotBlank, Row, Seconds, read_table
@@ -234,7 +234,7 @@ class CrossTaskTextProcessor(TextProcessor):
 @base.ALIGNERS.register
 class CrossTaskAligner(WindowAligner):
     """An aligner that cuts a video into windows, with a caption per step and the steps of every
-    second.
+    feature row.
     """
 
     def __call__(
@@ -244,32 +244,36 @@ class CrossTaskAligner(WindowAligner):
         text_feature: Steps,
         rng: random.Random,
     ) -> Any:
-        """Returns caps and cmasks [K, T], vfeats [W, F, 512], vmasks [W, F], task, video_len L, and
-        targets float32 [R, K]: 1 where a step is done, window after window. It draws nothing.
+        """Returns caps and cmasks [K, T], vfeats [W, F, width], vmasks [W, F], task, video_len N,
+        and targets float32 [R, K]: 1 where a step is done, window after window. It draws nothing.
         """
         texts, segments = text_feature
-        num_seconds = len(video_feature)
+        num_rows = len(video_feature)
         name = video_name(video_key)
         batch, spans = self.build_item(
             video_key.video_id, video_feature, texts, name=name
         )
-        done_LK = steps_done(segments, num_seconds, len(texts))
-        targets_RK = np.concatenate([done_LK[start:end] for start, end in spans])
+        done_NK = steps_done(segments, num_rows, len(texts), self.config.feature_fps)
+        targets_RK = np.concatenate([done_NK[start:end] for start, end in spans])
         return {
             **batch,
             "targets": torch.from_numpy(targets_RK),
             "task": video_key.task,
-            "video_len": num_seconds,
+            "video_len": num_rows,
         }
 
 
-def steps_done(segments: list[Segment], num_seconds: int, num_steps: int) -> np.ndarray:
-    """Returns float32 [num_seconds, num_steps]: 1 in every second that a segment of the step
-    touches, else 0.
+def steps_done(
+    segments: list[Segment], num_rows: int, num_steps: int, fps: float = 1
+) -> np.ndarray:
+    """Returns float32 [num_rows, num_steps]: 1 in every row that a segment of the step touches,
+    else 0.
+
+    Args:
+        fps: rows per second.
     """
-    done_LK = np.zeros((num_seconds, num_steps), dtype=np.float32)
+    done_NK = np.zeros((num_rows, num_steps), dtype=np.float32)
     for segment in segments:
-        first = math.floor(segment.start)
-        end = math.ceil(segment.end)
-        done_LK[first:end, segment.step - 1] = 1
-    return done_LK
+        first, end = rows_between(segment.start, segment.end, fps)
+        done_NK[first:end, segment.step - 1] = 1
+    return done_NK

@@ -6,7 +6,8 @@ seconds alike therefore places the last step at the end of the video, and the ot
 seconds at its beginning. A video with fewer seconds than steps has no placement, and all its steps
 count as missed.
 
-Legend: R real seconds of all windows of a video, L its seconds, K steps of its task.
+Legend: R real feature rows of all windows of a video, N its rows, L its seconds, K steps of its
+task.
 """
 
 import math
@@ -30,7 +31,11 @@ from mmpt.evaluators import (
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
 from mmpt.losses.base import upcast
 from mmpt.processors.sampling import Span
-from mmpt.processors.window_aligner import WindowAligner, average_windows
+from mmpt.processors.window_aligner import (
+    WindowAligner,
+    average_seconds,
+    average_windows,
+)
 from mmpt.reporting import Run, Section, pictures
 
 
@@ -80,9 +85,12 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
             logits_RK = upcast(self.run(model, inputs)["logits"])
             logits_RK = finite(logits_RK.cpu(), "seconds")
             spans = self.config.spans(int(batch["video_len"][0]))
-            logits_LK = average_rows(logits_RK.numpy(), spans)
+            fps = self.config.feature_fps
+            logits_NK = average_rows(logits_RK.numpy(), spans)
+            logits_LK = average_seconds(logits_NK, fps)
             log_shares_LK = torch.from_numpy(logits_LK).double().log_softmax(dim=1)
-            done_LK = average_rows(batch["targets"][0].numpy(), spans) > 0.5
+            done_NK = average_rows(batch["targets"][0].numpy(), spans)
+            done_LK = average_seconds(done_NK, fps) > 0
             video = PlacedVideo(
                 task=batch["task"][0],
                 video_id=batch["video_id"][0],
@@ -93,11 +101,11 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
 
 
 def average_rows(rows_RK: np.ndarray, spans: list[Span]) -> np.ndarray:
-    """Returns the mean of each second over the windows that cover it, float32 [L, K].
+    """Returns the mean of each row over the windows that cover it, float32 [N, K].
 
     Args:
         rows_RK: the rows of the first window, then of the second, and so on.
-        spans: seconds of the windows.
+        spans: rows of the windows.
     """
     lengths = [end - start for start, end in spans]
     ends = np.cumsum(lengths)

@@ -115,7 +115,7 @@ class DiDeMoTextProcessor(downstream.TextProcessor):
 
 @base.ALIGNERS.register
 class DiDeMoAligner(downstream.DSAligner):
-    """An aligner of the first F seconds with a description and the moments that people chose."""
+    """An aligner of the first F feature rows, a description and the moments that people chose."""
 
     def __call__(
         self,
@@ -128,7 +128,7 @@ class DiDeMoAligner(downstream.DSAligner):
         piece, -1 for none.
 
         Raises:
-            DataError: features that are not finite [seconds, 512] floats, or no seconds.
+            DataError: features that are not finite [rows, width] floats, or no rows.
         """
         batch = super().__call__(video_key, video_feature, text_feature, rng)
         check_not_empty(video_feature, video_name(video_key))

@@ -1,7 +1,7 @@
 """DiDeMo: scores of a sentence with every second of a video, and the ranking of moments by them.
 
-Legend: B queries of a batch, N queries in all, F video slots, S seconds in which moments lie (30),
-M moments (21), A people who judged a query, D hidden size.
+Legend: B queries of a batch, N queries in all, F video slots, R feature rows of the S seconds in
+which moments lie (30), M moments (21), A people who judged a query, D hidden size.
 """
 
 from collections import defaultdict
@@ -27,6 +27,7 @@ from mmpt.evaluators import (
     Predictor,
 )
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite, prefixed
+from mmpt.processors.window_aligner import average_seconds, num_seconds
 from mmpt.reporting import Run, Section, pictures
 
 _CHANCE_DRAWS = 50
@@ -67,8 +68,8 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
     """A predictor of the dot products of every second's hidden state with the pooled sentence.
 
     The model is a two-tower model such as `MMFusionSeparate`. Batches hold caps int64 [B, T],
-    cmasks bool [B, T], vfeats float16/32 [B, F, 512], vmasks bool [B, F], times int64 [B, A, 2] and
-    video_id.
+    cmasks bool [B, T], vfeats float16/32 [B, F, width], vmasks bool [B, F], times int64 [B,
+    A, 2] and video_id.
     """
 
     makes = MomentOutputs
@@ -85,24 +86,30 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
         """Yields the scores of the seconds for each batch of queries."""
+        fps = self.config.feature_fps
+        num_rows = self.config.num_rows(NUM_SECONDS)
         # The states of a video, which four queries share.
-        known_SD: dict[str, torch.Tensor] = {}
+        known_RD: dict[str, torch.Tensor] = {}
         for batch, inputs in batches:
             videos = batch["video_id"]
-            new = [row for row, video in enumerate(videos) if video not in known_SD]
+            new = [row for row, video in enumerate(videos) if video not in known_RD]
             if new:
                 rows = {name: value[new] for name, value in inputs.items()}
                 states_bTD = model.forward_video(**rows, output_hidden_states=True)
                 # [CLS] is first.
-                states_bSD = states_bTD[:, 1 : NUM_SECONDS + 1].float()
-                for row, states_SD in zip(new, states_bSD, strict=True):
-                    known_SD[videos[row]] = states_SD
-            states_BSD = torch.stack([known_SD[video] for video in videos])
+                states_bRD = states_bTD[:, 1 : num_rows + 1].float()
+                for row, states_RD in zip(new, states_bRD, strict=True):
+                    known_RD[videos[row]] = states_RD
+            states_BRD = torch.stack([known_RD[video] for video in videos])
             pooled_BD, *_ = model.forward_text(inputs["caps"], inputs["cmasks"])
-            scores_BS = torch.einsum("bsd,bd->bs", states_BSD, pooled_BD.float())
+            scores_BR = torch.einsum("brd,bd->br", states_BRD, pooled_BD.float())
+            scores_RB = finite(scores_BR, "queries").cpu().numpy().T
+            scores_SB = average_seconds(scores_RB, fps)[:NUM_SECONDS]
+            real_rows_B = batch["vmasks"][:, :num_rows].sum(dim=1)
+            lengths_B = [num_seconds(rows, fps) for rows in real_rows_B.tolist()]
             yield {
-                "second_scores": finite(scores_BS, "queries").cpu(),
-                "num_seconds": batch["vmasks"][:, :NUM_SECONDS].sum(dim=1),
+                "second_scores": scores_SB.T,
+                "num_seconds": torch.tensor(lengths_B).clamp(max=NUM_SECONDS),
                 "times": batch["times"],
                 "video_ids": videos,
             }

@@ -21,6 +21,8 @@ from mmpt.processors.base import (
     VideoReader,
 )
 from mmpt.processors.downstream import check_listed_once
+from mmpt.processors.sampling import rows_between
+from mmpt.processors.window_aligner import num_seconds
 from mmpt.shards.shardedtensor import open_features, read_shard_meta
 from mmpt.utils.validation import NotBlank, read_json_as
 
@@ -106,9 +108,10 @@ class How2VideoProcessor(VideoReader):
                 self.where[video_id] = shard, row
 
     def __call__(self, key: Any) -> np.ndarray:
-        """Returns float [seconds, 512] for a video id that `has` knows."""
+        """Returns float [rows, width] for a video id that `has` knows."""
         shard, row = self.where[key]
-        return open_features(self.vfeat_dir, Split.VALID, shard)[row]
+        width = self.config.feature_dim
+        return open_features(self.vfeat_dir, Split.VALID, shard, width)[row]
 
     def has(self, key: Any) -> bool:
         """Returns True if the video of an id, or of a key whose first element is one, is packed."""
@@ -117,19 +120,22 @@ class How2VideoProcessor(VideoReader):
 
 @VIDEO_PROCESSORS.register
 class How2ClipVideoProcessor(How2VideoProcessor):
-    """A reader of the seconds [start, end) of a video from the `val` shards in `vfeat_dir`."""
+    """A reader of the features from start to end of a clip from the `val` shards in `vfeat_dir`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
-        """Returns float [end - start, 512].
+        """Returns float [rows, width].
 
         Raises:
             DataError: the clip ends after the video.
         """
-        video_id, start, end = key
+        video_id, start_s, end_s = key
         feature = super().__call__(video_id)
-        if end > len(feature):
+        fps = self.config.feature_fps
+        length_s = num_seconds(len(feature), fps)
+        if end_s > length_s:
             raise DataError(
-                f"video {video_id}: a clip must end within the video's {len(feature)} s, but one "
-                f"ends at {end}. Correct `dataset.test_path`."
+                f"video {video_id}: a clip must end within the video's {length_s} s, but one "
+                f"ends at {end_s}. Correct `dataset.test_path`."
             )
+        start, end = rows_between(start_s, end_s, fps)
         return feature[start:end]

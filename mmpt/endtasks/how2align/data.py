@@ -6,7 +6,7 @@ are annotated and say when it is shown. The times of the others say when they ar
 latter decide which sentences a window is compared with, so no annotated time is used. Source:
 Temporal Alignment Networks (arXiv 2204.02968), as released with Norton.
 
-Legend: n sentences of a video, W windows, F video slots (seconds), T text slots.
+Legend: n sentences of a video, W windows, F video slots (feature rows), T text slots.
 """
 
 import random
@@ -22,7 +22,8 @@ from mmpt.config.schema import DatasetConfig, InputPath
 from mmpt.processors import base
 from mmpt.processors.aligner import video_name
 from mmpt.processors.downstream import TextProcessor, warn_of_equal_captions
-from mmpt.processors.window_aligner import WindowAligner
+from mmpt.processors.sampling import rows_between
+from mmpt.processors.window_aligner import WindowAligner, num_seconds
 from mmpt.utils.validation import NotBlank, Seconds, read_json_as
 
 EDGE_STEPS = 4
@@ -44,7 +45,8 @@ class Sentence(NamedTuple):
 Narration = tuple[list[list[int]], Sequence[Sentence]]
 """The word pieces of each sentence of a video, and the sentences."""
 Step = tuple[int, int, int]
-"""A window's begin in seconds, and the range of sentences (end exclusive) to compare it with."""
+"""A window's begin (a second or a feature row), and the range of sentences (end exclusive) to
+compare it with."""
 
 
 @base.META_PROCESSORS.register
@@ -89,15 +91,24 @@ class How2AlignAligner(WindowAligner):
         """Returns one caption per sentence, and the windows that are compared with any. It draws
         nothing.
 
-        caps and cmasks are [n, T], vfeats [W, F, 512], vmasks [W, F], aligned bool [n], sentence_s
-        float64 [n, 2] (start and end), windows int64 [W, 3] (`Step`s), video_len int64 [].
+        caps and cmasks are [n, T], vfeats [W, F, width], vmasks [W, F], aligned bool [n],
+        sentence_s float64 [n, 2] (start and end), windows int64 [W, 3] (`Step`s, which begin at a
+        feature row), video_len int64 [], the feature rows.
 
         Raises:
-            DataError: features that are not finite [seconds, width] floats, or no seconds.
+            DataError: features that are not finite [rows, width] floats, or no rows.
         """
         ids, sentences = text_feature
-        steps = comparisons(sentences, len(video_feature), self.stride, self.width)
-        spans = [(start, start + self.width) for start, _, _ in steps]
+        fps = self.config.feature_fps
+        length_s = num_seconds(len(video_feature), fps)
+        # Windows are chosen in seconds, and cut from feature rows.
+        chosen = comparisons(sentences, length_s, self.stride, self.width)
+        steps = []
+        for start_s, first, last in chosen:
+            start, _ = rows_between(start_s, start_s, fps)
+            steps.append((start, first, last))
+        width = self.config.num_rows(self.width)
+        spans = [(start, start + width) for start, _, _ in steps]
         name = video_name(video_key)
         batch, _ = self.build_item(
             video_key, video_feature, ids, name=name, spans=spans

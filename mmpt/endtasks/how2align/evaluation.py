@@ -1,7 +1,7 @@
 """HTM-Align: cosines of every sentence with every second of a video, and recall and ROC-AUC.
 
-Legend: n sentences and W windows of a video, L seconds, F video slots, T text slots, D hidden size,
-k sentences that are compared with the s seconds of a window.
+Legend: n sentences and W windows of a video, R feature rows, L seconds, F video slots, T text
+slots, D hidden size, k sentences that are compared with the s rows of a window.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +29,7 @@ from mmpt.evaluators import (
     Predictor,
 )
 from mmpt.evaluators.base import Numbers, Part, Prepared, finite
+from mmpt.processors.window_aligner import average_seconds
 from mmpt.reporting import Run, Section, pictures
 
 
@@ -93,33 +94,55 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
             only = {name: value[0] for name, value in inputs.items()}
             pooled_nD, *_ = model.forward_text(only["caps"], only["cmasks"])
             text_nD = normalize(finite(pooled_nD.float(), "sentences"), dim=-1)
-            total_nL = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
-            count_nL = torch.zeros_like(total_nL)
+            total_nR = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
+            count_nR = torch.zeros_like(total_nR)
             # Add the cosines of every window and the sentences that it is compared with.
             windows = encode_windows(model, only)
             compared = batch["windows"][0].tolist()
             for (start, first, last), window_sD in zip(compared, windows, strict=True):
                 end = start + len(window_sD)
                 cosines_ks = text_nD[first:last] @ window_sD.T
-                total_nL[first:last, start:end] += cosines_ks
-                count_nL[first:last, start:end] += 1
+                total_nR[first:last, start:end] += cosines_ks
+                count_nR[first:last, start:end] += 1
+            similarity_nR = total_nR / count_nR.clamp(min=1)
+            similarity_nL, covered_nL = by_second(
+                similarity_nR.cpu().numpy(),
+                (count_nR > 0).cpu().numpy(),
+                self.config.feature_fps,
+            )
             video = AlignedVideo(
                 video_id=batch["video_id"][0],
-                similarity=(total_nL / count_nL.clamp(min=1)).cpu().numpy(),
-                covered=(count_nL > 0).cpu().numpy(),
+                similarity=similarity_nL,
+                covered=covered_nL,
                 aligned=batch["aligned"][0].numpy(),
                 spans_s=batch["sentence_s"][0].numpy(),
             )
             yield {"videos": [video]}
 
 
+def by_second(
+    similarity_nR: np.ndarray, covered_nR: np.ndarray, fps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean similarity of the covered rows of each second, and whether there are any.
+
+    Args:
+        similarity_nR: float32, similarity of sentences and feature rows; 0 where not covered.
+        covered_nR: bool.
+        fps: feature rows per second.
+    """
+    shares_nL = average_seconds(covered_nR.T.astype(np.float32), fps).T
+    sums_nL = average_seconds(similarity_nR.T, fps).T
+    covered_nL = shares_nL > 0
+    return sums_nL / np.where(covered_nL, shares_nL, 1), covered_nL
+
+
 def encode_windows(
     model: Any, inputs: Mapping[str, torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Returns unit vectors of the real seconds of each window, float32 [seconds, D].
+    """Returns unit vectors of the real rows of each window, float32 [rows, D].
 
     Args:
-        inputs: caps and cmasks [n, T], vfeats [W, F, 512], vmasks [W, F].
+        inputs: caps and cmasks [n, T], vfeats [W, F, width], vmasks [W, F].
     """
     vmasks_WF = inputs["vmasks"]
     num_windows, num_slots = vmasks_WF.shape
@@ -132,10 +155,10 @@ def encode_windows(
         inputs["vfeats"], vmasks_WF, caps_WT, cmasks_WT, output_hidden_states=True
     )
     states_WFD = states[:, 1 : num_slots + 1]  # [CLS] is first
-    # Normalise the real seconds of all windows, R rows, then divide them among the windows.
-    real_RD = finite(states_WFD[vmasks_WF].float(), "seconds")
-    num_seconds_W = vmasks_WF.sum(dim=1)
-    return list(normalize(real_RD, dim=-1).split(num_seconds_W.tolist()))
+    # Normalise the real rows of all windows, then divide them among the windows.
+    real_ND = finite(states_WFD[vmasks_WF].float(), "seconds")
+    num_rows_W = vmasks_WF.sum(dim=1)
+    return list(normalize(real_ND, dim=-1).split(num_rows_W.tolist()))
 
 
 @METRICS.register

@@ -63,7 +63,7 @@ class MSRVTTQATextProcessor(TextProcessor):
 
 @ALIGNERS.register
 class MSRVTTQAAligner(DSAligner):
-    """An aligner of the first F seconds of a video with five answers. It draws nothing."""
+    """An aligner of the first F feature rows of a video with five answers. It draws nothing."""
 
     def __call__(
         self,
@@ -72,7 +72,7 @@ class MSRVTTQAAligner(DSAligner):
         text_feature: Any,
         rng: random.Random,
     ) -> Any:
-        """Returns caps and cmasks [5, T], vfeats [F, 512], vmasks [F] and answers int64 [1], the
+        """Returns caps and cmasks [5, T], vfeats [F, width], vmasks [F] and answers int64 [1], the
         position of the right one.
         """
         answer, texts = text_feature

@@ -55,7 +55,7 @@ class QAPredictor(Predictor[QAOutputs]):
     """A predictor of dot products of a video with its answers. Each video is embedded once.
 
     The model is a two-tower model such as `MMFusionSeparate`. Batches hold caps int64 [B, A, T],
-    cmasks bool [B, A, T], vfeats float16/32 [B, F, 512], vmasks bool [B, F], answers int64 [B, 1]
+    cmasks bool [B, A, T], vfeats float16/32 [B, F, width], vmasks bool [B, F], answers int64 [B, 1]
     and video_id.
     """
 
@@ -77,7 +77,7 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
 
     Args:
         model: with `forward_video` and `forward_text` of `MMFusionSeparate`.
-        inputs: caps and cmasks [B, A, T], vfeats [B, F, 512], vmasks [B, F].
+        inputs: caps and cmasks [B, A, T], vfeats [B, F, width], vmasks [B, F].
     """
     caps_BAT, cmasks_BAT = inputs["caps"], inputs["cmasks"]
     num_videos, num_answers, _ = caps_BAT.shape

@@ -19,6 +19,7 @@ from mmpt.config.schema import DatasetConfig, Switch
 from mmpt.errors import ConfigError, DataError
 from mmpt.processors import base, downstream
 from mmpt.processors.aligner import video_name
+from mmpt.processors.sampling import rows_between
 from mmpt.processors.window_aligner import WindowAligner
 from mmpt.utils.io import load_plain_pickle, read_json
 from mmpt.utils.log import get_logger
@@ -60,18 +61,18 @@ class YoucookMetaProcessor(base.MetaProcessor):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
         reader = downstream.VideoProcessor(config, split)
-        num_seconds: dict[str, int] = {}  # of the videos that have features
+        length_s: dict[str, float] = {}  # of the videos that have features
         for clip in clips:
             video = clip.video_id
-            if video not in num_seconds and reader.has(video):
-                num_seconds[video] = len(reader(video))
+            if video not in length_s and reader.has(video):
+                length_s[video] = len(reader(video)) / config.feature_fps
         # Count the clips that reach beyond their video's features in one warning.
         self.items = []
         cut = []
         for clip in clips:
             key = clip.video_id, clip.start_s, clip.end_s
             self.items.append((key, clip.text))
-            if clip.end_s > num_seconds.get(clip.video_id, clip.end_s):
+            if clip.end_s > length_s.get(clip.video_id, clip.end_s):
                 cut.append(clip.video_id)
         if cut:
             what = "%s: %d of %d clips end after their video's features (first: %s), are cut there"
@@ -80,14 +81,15 @@ class YoucookMetaProcessor(base.MetaProcessor):
 
 @base.VIDEO_PROCESSORS.register
 class YoucookVideoProcessor(downstream.VideoProcessor):
-    """A reader of the seconds of a clip from its video's `<vfeat_dir>/<id>.npy`."""
+    """A reader of the features of a clip from its video's `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
-        """Returns float [seconds, 512]; fewer than the clip's, or none, where the features end
+        """Returns float [rows, width]; fewer than the clip's, or none, where the features end
         before it.
         """
         video_id, start_s, end_s = key
-        return super().__call__(video_id)[start_s:end_s]
+        start, end = rows_between(start_s, end_s, self.config.feature_fps)
+        return super().__call__(video_id)[start:end]
 
 
 @base.META_PROCESSORS.register
@@ -135,8 +137,8 @@ class YoucookFullVideoBGAligner(WindowAligner):
         text_feature: Any,
         rng: random.Random,
     ) -> Any:
-        """Returns caps and cmasks [S, T] of S captions, vfeats [W, F, 512] and vmasks [W, F] of W
-        windows, and video_len in seconds. It draws nothing.
+        """Returns caps and cmasks [S, T] of S captions, vfeats [W, F, width] and vmasks [W, F] of W
+        windows, and video_len in feature rows. It draws nothing.
         """
         name = video_name(video_key)
         batch, _ = self.build_item(video_key, video_feature, text_feature, name=name)

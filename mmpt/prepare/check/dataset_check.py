@@ -17,11 +17,17 @@ from mmpt.batch import Split
 from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
-from mmpt.prepare.check.plausible import Finding, find_implausible, plausible_text
+from mmpt.prepare.check.plausible import (
+    ROW_LENGTHS,
+    Finding,
+    find_implausible,
+    plausible_text,
+)
 from mmpt.prepare.check.shard_reader import read_shard
 from mmpt.prepare.check.shard_report import Damage, collect_errors
 from mmpt.prepare.check.statistics import SplitStatistics
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.shards.feature_info import check_feature_info, read_feature_info
 from mmpt.shards.shardedtensor import meta_path, read_shard_meta
 from mmpt.shards.video_table import read_id_list
 from mmpt.utils.io import read_lines
@@ -39,6 +45,8 @@ class DatasetReport:
     """Path of the training config."""
     splits: dict[str, SplitStatistics] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
+    normalised: bool = True
+    """Whether the features' rows should have length 1."""
 
     def table(self) -> str:
         """Returns the statistics as an aligned table with a column per split."""
@@ -56,7 +64,9 @@ class DatasetReport:
         """Returns the statistics that are outside their plausible ranges."""
         found = []
         for split, statistics in self.splits.items():
-            found += find_implausible(split, statistics)
+            for finding in find_implausible(split, statistics):
+                if self.normalised or finding.figure not in ROW_LENGTHS:
+                    found.append(finding)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +95,7 @@ def check_dataset(
         workers: number of shards that are read at the same time.
     Raises:
         ConfigError: this is not a training config with sharded features.
+        DataError: the features have another width or rate than the config says.
     """
     dataset = config.dataset
     paths = {}
@@ -98,7 +109,10 @@ def check_dataset(
             "not."
         )
         raise ConfigError(config.path, [problem])
-    report = DatasetReport(config.path)
+    check_feature_info(dataset)
+    info = read_feature_info(str(dataset.vfeat_dir))
+    normalised = info is None or info.normalised is not False
+    report = DatasetReport(config.path, normalised=normalised)
     check = _Check(dataset, str(dataset.vfeat_dir), report, max_shards, workers)
     check.read_vocabulary()
     lists = check.read_lists(paths)

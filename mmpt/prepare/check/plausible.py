@@ -2,8 +2,8 @@
 
 The ranges contain HowTo100M as released and leave room for other narrated videos. HowTo100M has 1.2
 million videos of 6.5 minutes on average. Each has about 110 automatic captions of 4 s and 4 words,
-which overlap by up to a half. De-duplicated captions and sentences are fewer and longer. The
-features are one S3D row per second, divided by its L2 norm.
+which overlap by up to a half. De-duplicated captions and sentences are fewer and longer. Each
+feature row is divided by its L2 norm.
 
 A value is an error if nothing can be learnt from the data, and a warning if a part of the videos is
 wrong.
@@ -28,8 +28,8 @@ SHIFTED = (
     "hour) or run at another speed, ends are wrong, or features were cut off"
 )
 EARLY = (
-    "caption times are probably minutes or shares of the video, and must be seconds; or feature "
-    "rows are one per frame, and must be one a second; or most captions are missing"
+    "caption times are probably minutes or shares of the video, and must be seconds; or there are "
+    "more feature rows a second than `dataset.feature_fps`; or most captions are missing"
 )
 LIST = "the lists were probably joined from lists that overlap"
 IDS = "captions probably belong to other videos: compare the ids of captions and lists"
@@ -38,7 +38,10 @@ COPIES = (
 )
 SAME = "one text was probably given to all captions of a video, or to all videos"
 TEXTS = "texts are probably missing, or are not strings"
-RATE = "feature rows are probably not one a second, or videos were cut into clips or joined"
+RATE = (
+    "feature rows probably have another rate than `dataset.feature_fps`, or videos were cut into "
+    "clips or joined"
+)
 SWAPPED = "starts and ends are probably swapped, or ends are durations"
 WORDS = (
     "captions are probably single words (join them to sentences), or ends are missing"
@@ -56,12 +59,11 @@ LONG_TEXTS = (
     f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
 )
 SCALE = (
-    "features were probably not computed by S3D; or rows were not divided by their length (`mmpt "
-    "extract --l2_normalize 1`), were scaled twice, or are [512, seconds] that was reshaped and "
-    "not transposed"
+    "rows were probably not divided by their length (`mmpt extract --l2_normalize 1`), were scaled "
+    "twice, or are [width, rows] that was reshaped and not transposed"
 )
 ZEROS = "videos were probably padded, or could not be decoded"
-STILL = "rows were probably repeated to get one a second, or videos are still pictures"
+STILL = "rows were probably repeated to get more a second, or videos are still pictures"
 CONSTANT = "the network probably has wrong weights, or narrower features were padded with constants"
 COLLAPSED = (
     "all feature rows are nearly the same: the network probably has wrong weights, or its frames "
@@ -151,6 +153,9 @@ RANGES = (
     Range("constant feature columns", CONSTANT, high=1, error_high=99.99),
 )
 
+ROW_LENGTHS = ("length of a feature row", "feature rows: not of length 1")
+"""Statistics that say nothing about features that are not normalised."""
+
 
 class Finding(NamedTuple):
     """A statistic outside its plausible range."""
@@ -185,8 +190,8 @@ def diagnose_times(statistics: SplitStatistics) -> str | None:
             return EARLY
         if short_share > 0.8:
             return (
-                f"feature rows are probably {factor:.1f} a second, and one a second is expected; "
-                "or captions are only of a part of the videos"
+                f"feature rows are probably {factor:.1f} times as many as `dataset.feature_fps` "
+                "says; or captions are only of a part of the videos"
             )
     # Captions span more than the videos. A known factor points to the unit of the times.
     factor = 10**log_long
@@ -199,8 +204,8 @@ def diagnose_times(statistics: SplitStatistics) -> str | None:
             return f"{where}caption times are about {rounded:,.0f} times too large, probably {unit}"
     if long_share > 0.8:
         return (
-            f"feature rows are probably {factor:.1f} s apart, or features were cut off: one row a "
-            "second is expected"
+            f"feature rows are probably {factor:.1f} times as far apart as `dataset.feature_fps` "
+            "says, or features were cut off"
         )
     if long_share > 0.1:
         return (

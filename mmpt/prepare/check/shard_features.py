@@ -22,27 +22,36 @@ chance.
 """
 
 
-def read_features(report: ShardReport, features: ShardedTensor) -> None:
-    """Computes the statistics of feature rows, and reports damaged rows."""
+def read_features(
+    report: ShardReport, features: ShardedTensor, seconds_V: np.ndarray
+) -> None:
+    """Computes the statistics of feature rows, and reports damaged rows.
+
+    Args:
+        seconds_V: length of every video in seconds.
+    """
     statistics = report.statistics
-    seconds_V = features.lengths()
+    rows_V = features.lengths()
     listed_seconds = seconds_V[report.listed_V]
     statistics.videos = num_true(report.listed_V)
-    statistics.seconds = int(listed_seconds.sum())
+    statistics.feature_rows = int(rows_V[report.listed_V].sum())
+    statistics.seconds = float(listed_seconds.sum())
     statistics.tallies["seconds of a video"].add(listed_seconds)
     owners_R = report.owners(features)
     rows = measure_rows(features.data)
     _count_rows(report, rows, owners_R)
     # A single video may show a still picture, so it is not enough to compare rows.
-    if len(seconds_V) > 1 and len(owners_R) >= MIN_ROWS:
+    if len(rows_V) > 1 and len(owners_R) >= MIN_ROWS:
         _compare_rows(report, rows)
-    _compare_videos(report, features, seconds_V)
+    _compare_videos(report, features, rows_V)
     # Numbers that are not finite.
     damaged_R = ~np.isfinite(rows.norms)
     damaged_rows = features.data[damaged_R]
     statistics.nan = num_true(np.isnan(damaged_rows))
     statistics.infinite = num_true(np.isinf(damaged_rows))
-    report.add_damage(features, owners_R[damaged_R], "seconds with NaN or infinity")
+    report.add_damage(
+        features, owners_R[damaged_R], "feature rows with NaN or infinity"
+    )
 
 
 def _count_rows(report: ShardReport, rows: RowMeasures, owners_R: np.ndarray) -> None:
@@ -77,16 +86,16 @@ def _compare_rows(report: ShardReport, rows: RowMeasures) -> None:
 
 
 def _compare_videos(
-    report: ShardReport, features: ShardedTensor, seconds_V: np.ndarray
+    report: ShardReport, features: ShardedTensor, rows_V: np.ndarray
 ) -> None:
     """Counts videos with the features of another one. Length and middle row are compared."""
     keys = []
-    compared_V = report.listed_V & (seconds_V > 0)
+    compared_V = report.listed_V & (rows_V > 0)
     for video in np.flatnonzero(compared_V).tolist():
-        num_seconds = int(seconds_V[video])
-        middle_row = features[video][num_seconds // 2]
+        num_rows = int(rows_V[video])
+        middle_row = features[video][num_rows // 2]
         if middle_row.any():
-            keys.append((num_seconds, middle_row.tobytes()))
+            keys.append((num_rows, middle_row.tobytes()))
     report.statistics.features_alike = num_repeated(keys)
 
 

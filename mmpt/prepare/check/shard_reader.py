@@ -4,6 +4,7 @@ The arrays of a shard are mapped, not loaded.
 """
 
 from collections.abc import Container, Mapping, Sequence
+from functools import partial
 
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
@@ -35,16 +36,18 @@ def read_shard(
     vfeat_dir = str(dataset.vfeat_dir)
     tfeat_dir = dataset.tfeat_dir
     report = ShardReport(shards[shard], listed)
+    check = partial(check_shard, width=dataset.feature_dim, fps=dataset.feature_fps)
     seconds_V = None
     with collect_errors(report.damage):
-        seconds_V = check_shard(vfeat_dir, None, split, shard, shards).seconds
-        features = open_features(vfeat_dir, split, shard)
-        read_features(report, features)
+        counts = check(vfeat_dir, None, split, shard, shards)
+        features = open_features(vfeat_dir, split, shard, dataset.feature_dim)
+        seconds_V = counts.feature_rows / dataset.feature_fps
+        read_features(report, features, seconds_V)
     if tfeat_dir is not None:
         with collect_errors(report.damage):
             times, pieces = open_captions(tfeat_dir, split, shard)
             if seconds_V is not None:
-                check_shard(vfeat_dir, tfeat_dir, split, shard, shards)
+                check(vfeat_dir, tfeat_dir, split, shard, shards)
                 read_pieces(report, pieces)
                 if vocabulary is not None:
                     read_vocabulary(report, pieces, vocabulary)

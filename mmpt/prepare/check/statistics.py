@@ -45,7 +45,8 @@ class SplitStatistics:
     # Videos that are shorter than from their first start to their last end.
     outlasted: int = 0
     early: int = 0  # videos with captions in their first tenth only
-    seconds: int = 0  # feature rows
+    seconds: float = 0.0  # length of the videos
+    feature_rows: int = 0
     captions: int = 0
     pieces: int = 0  # word pieces
     # Sum of caption durations; each counts at most the length of its video.
@@ -134,7 +135,7 @@ class SplitStatistics:
         }
 
     @property
-    def _captioned_s(self) -> int:
+    def _captioned_s(self) -> float:
         """Seconds of video; 0 if there are no captions.
 
         In this case, `videos: without captions` reports it, and the statistics of captions stay
@@ -194,11 +195,11 @@ class SplitStatistics:
             "length of the mean feature row": _ratio(
                 self.direction, self.directed_rows, 3
             ),
-            "feature rows": Statistic(f"{self.seconds:,}"),
-            "feature rows: not of length 1": _part(self.uneven_rows, self.seconds),
-            "feature rows: of zeros": _part(self.zero_rows, self.seconds),
+            "feature rows": Statistic(f"{self.feature_rows:,}"),
+            "feature rows: not of length 1": _part(self.uneven_rows, self.feature_rows),
+            "feature rows: of zeros": _part(self.zero_rows, self.feature_rows),
             "feature rows: equal to the one before": _part(
-                self.still_rows, self.seconds
+                self.still_rows, self.feature_rows
             ),
             "feature rows: NaN or infinite numbers": Statistic(f"{damaged:,}", damaged),
             "constant feature columns": _share(self.constant_columns, self.columns),

@@ -9,6 +9,7 @@ wrong shards. Only one run at a time packs into a folder. Others wait for it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,10 +19,21 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
+from mmpt.shards.feature_info import (
+    FeatureInfo,
+    read_feature_info,
+    write_feature_info,
+)
 from mmpt.shards.shardedtensor import video_stem, write_shard_meta
 from mmpt.shards.writer import SHARD_SIZE, row_stream
 from mmpt.utils.artefact import fingerprint
-from mmpt.utils.io import NPY_ERRORS, remove_leftovers, write_json, writing
+from mmpt.utils.io import (
+    NPY_ERRORS,
+    load_npy,
+    remove_leftovers,
+    write_json,
+    writing,
+)
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
@@ -31,6 +43,7 @@ NOTES = ".packing"  # folder of the notes, inside the target folder
 FORMAT = 1  # increase it when the content of shards changes
 DTYPE = np.dtype(np.float16)
 NUM_NAMED = 5  # ids listed in a message
+NUM_MEASURED = 100  # files whose widths are compared
 
 
 class FeatureError(Exception):
@@ -59,8 +72,32 @@ def feature_path(folder: Path, video_id: str) -> Path:
     return folder / f"{video_id}.npy"
 
 
-def read_features(folder: Path, video_id: str) -> np.ndarray:
-    """Returns the features of a video, float16 [seconds, 512]. The file may have any float dtype.
+def describe_features(folder: Path, ids: Sequence[str]) -> FeatureInfo:
+    """Returns what the features of a folder are.
+
+    Without `features.json`, the width is the most frequent one of the first files.
+    """
+    info = read_feature_info(folder)
+    if info is not None:
+        return info
+    widths: Counter[int] = Counter()
+    for video_id in ids[:NUM_MEASURED]:
+        try:
+            path = feature_path(folder, video_id)
+            shape = load_npy(path, "", mmap_mode="r").shape
+        except (FeatureError, DataError):
+            continue  # reported when it is packed
+        if len(shape) == 2 and shape[0] > 0:
+            widths[shape[1]] += 1
+    width = FEATURE_DIM
+    for most_frequent, count in widths.most_common(1):
+        if count > widths[FEATURE_DIM]:
+            width = most_frequent
+    return FeatureInfo(width=width)
+
+
+def read_features(folder: Path, video_id: str, width: int) -> np.ndarray:
+    """Returns the features of a video, float16 [rows, width]. The file may have any float dtype.
 
     Raises:
         FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
@@ -82,10 +119,10 @@ def read_features(folder: Path, video_id: str) -> np.ndarray:
     if not isinstance(stored, np.ndarray):
         raise FeatureError("not a .npy file, but several arrays")
     is_float = stored.dtype.kind == "f"
-    has_rows = stored.shape[1:] == (FEATURE_DIM,) and len(stored) > 0
+    has_rows = stored.shape[1:] == (width,) and len(stored) > 0
     if not (is_float and has_rows):
         raise FeatureError(
-            f"must hold floats of shape [seconds, {FEATURE_DIM}], one second at least, but holds "
+            f"must hold floats of shape [rows, {width}], one row at least, but holds "
             f"{stored.dtype} of shape {list(stored.shape)}"
         )
     with np.errstate(over="ignore"):  # overflow gives infinity, which is checked below
@@ -120,7 +157,7 @@ def pack_features(
         max_missing: largest share of videos that may be left out.
     Raises:
         DataError: the folder does not exist, no video or too few videos can be packed, or the
-            target cannot be written.
+            target cannot be written or has shards of other features.
     """
     features = Path(features)
     target = Path(target)
@@ -133,9 +170,11 @@ def pack_features(
     with writing(target), exclusive(notes_folder / "lock", "packing features"):
         # Remove temporary files of killed runs.
         for folder in (target, notes_folder):
-            remove_leftovers(folder, rf"{name}_\w+\.(npy|json)")
+            remove_leftovers(folder, rf"({name}_\w+|features)\.(npy|json)")
         # Write the shards whose inputs have changed. The meta file is removed first.
-        jobs = _make_jobs(features, target, split, ids, shard_size)
+        info = describe_features(features, ids)
+        write_feature_info(target, info)
+        jobs = _make_jobs(features, target, split, ids, shard_size, info.width)
         meta = target / f"{name}_meta.json"
         what = f"{name} shards packed"
         notes = write_missing(jobs, workers, what, stale=meta)
@@ -149,23 +188,28 @@ def pack_features(
         # Everything is complete, so the meta file can be written again.
         _remove_surplus(target, split, len(jobs))
         write_shard_meta(target, split, [note["ids"] for note in notes])
-    _log_result(name, notes, len(ids))
+    _log_result(name, notes, len(ids), info.fps)
 
 
-def _log_result(name: str, notes: Sequence[Note], num_listed: int) -> None:
+def _log_result(name: str, notes: Sequence[Note], num_listed: int, fps: float) -> None:
     """Logs how much of a split was packed."""
     num_packed = 0
-    num_seconds = 0
+    num_rows = 0
     for note in notes:
         num_packed += len(note["ids"])
-        num_seconds += note["seconds"]
-    hours = num_seconds / 3600
+        num_rows += note["seconds"]
+    hours = num_rows / fps / 3600
     what = "%s: %d of %d videos, %.1f hours, in %d shards"
     logger.info(what, name, num_packed, num_listed, hours, len(notes))
 
 
 def _make_jobs(
-    features: Path, target: Path, split: Split, ids: Sequence[str], shard_size: int
+    features: Path,
+    target: Path,
+    split: Split,
+    ids: Sequence[str],
+    shard_size: int,
+    width: int,
 ) -> list[ShardJob]:
     """Returns the jobs of all shards of a split.
 
@@ -186,8 +230,8 @@ def _make_jobs(
         job = ShardJob(
             note=target / NOTES / f"{name}_{number}.json",
             stems=(stem,),
-            fingerprint=fingerprint(FORMAT, FEATURE_DIM, DTYPE.str, inputs),
-            write=partial(write_shard, stem, features, chunk),
+            fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs),
+            write=partial(write_shard, stem, features, chunk, width),
         )
         jobs.append(job)
     return jobs
@@ -202,15 +246,15 @@ def _file_state(features: Path, video_id: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def write_shard(stem: str, features: Path, ids: Sequence[str]) -> Note:
+def write_shard(stem: str, features: Path, ids: Sequence[str], width: int) -> Note:
     """Writes one shard. Returns the ids that were packed, and why the others were not."""
     packed: list[str] = []
     skipped: dict[str, str] = {}
     try_again = False
-    with row_stream(stem, FEATURE_DIM, DTYPE) as stream:
+    with row_stream(stem, width, DTYPE) as stream:
         for video_id in ids:
             try:
-                rows = read_features(features, video_id)
+                rows = read_features(features, video_id, width)
             except FeatureError as err:
                 skipped[video_id] = str(err)
                 try_again |= err.is_temporary

@@ -18,7 +18,7 @@ from mmpt.endtasks.coin.data import (
     COINActionSegmentationMetaProcessor,
     Step,
     step_labels,
-    steps_by_second,
+    steps_by_row,
 )
 from mmpt.errors import DataError
 from mmpt.processors.window_aligner import window_spans
@@ -126,9 +126,7 @@ def test_targets_equal_a_plain_walk_over_windows_and_steps(
                 last = min(stop, math.ceil(end))
                 row[first - begin : last - begin] = step.id
     np.testing.assert_array_equal(item["targets"], expected)
-    np.testing.assert_array_equal(
-        item["video_targets"], steps_by_second(steps, seconds)
-    )
+    np.testing.assert_array_equal(item["video_targets"], steps_by_row(steps, seconds))
 
 
 STEP = "`database.coin01.annotation[0]"
@@ -168,3 +166,22 @@ def test_damaged_or_foreign_files_are_named(
         COINActionSegmentationMetaProcessor(DatasetConfig(test_path=path), Split.TEST)
     assert str(caught.value).startswith(path)
     assert message in str(caught.value)
+
+
+def test_targets_at_two_rows_a_second_are_those_of_half_seconds(tmp_path: Path) -> None:
+    steps = [Step(id=4, segment=(1.3, 3.5), label="x")]
+    config = COINActionSegmentationAligner.Config(
+        bert_name=tiny_bert(tmp_path),
+        feature_fps=2,
+        max_video_len=6,
+        max_len=32,
+        sliding_window=3,
+        sliding_window_size=6,
+    )
+    feature = np.zeros((13, 512), np.float16)
+    aligner = COINActionSegmentationAligner(config, Split.TEST)
+    item = aligner("a", feature, steps, random.Random(0))
+    assert item["vfeats"].shape == (2, 12, 512)
+    rows = [0, 0, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0]
+    assert item["targets"].tolist() == [rows[:12], rows[6:] + [IGNORE_INDEX] * 5]
+    assert item["video_targets"].tolist() == [0, 4, 4, 4, 0, 0, 0]

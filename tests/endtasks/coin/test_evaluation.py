@@ -185,3 +185,26 @@ def test_a_model_that_cannot_be_scored() -> None:
     batch["vfeats"] *= float("nan")
     with pytest.raises(CheckpointError, match="4 of 4 seconds are not finite"):
         COINPredictor(config())(Echo(), [batch], CPU)
+
+
+def test_the_rows_of_a_second_are_averaged() -> None:
+    targets = [1, 2, 2, 0, 1, 1, 2]
+    feature = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    plain = COINPredictor(config())(Echo(), [batch_of(feature, targets, "a")], CPU)
+    # Two rows a second, whose means are the rows above.
+    noise = torch.tensor([1.0, -1.0]).repeat(7)[:, None] * torch.randn(3)
+    batch = batch_of(feature.repeat_interleave(2, dim=0) + noise, targets, "a")
+    at_rate = config(feature_fps=2)
+    batch["vfeats"] = _windows(feature.repeat_interleave(2, dim=0) + noise)
+    outputs = COINPredictor(at_rate)(Echo(), [batch], CPU)
+    np.testing.assert_array_equal(outputs.predictions, plain.predictions)
+    assert outputs.video_lengths == [7]
+
+
+def _windows(rows_RD: torch.Tensor) -> torch.Tensor:
+    """Cuts two rows a second into windows of the same seconds as `batch_of`."""
+    spans = window_spans(len(rows_RD), 2 * STRIDE, 2 * WIDTH)
+    vfeats = torch.zeros(1, len(spans), 2 * WIDTH, rows_RD.shape[1])
+    for window, (start, end) in zip(vfeats[0], spans, strict=True):
+        window[: end - start] = rows_RD[start:end]
+    return vfeats

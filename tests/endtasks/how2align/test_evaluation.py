@@ -23,6 +23,7 @@ from mmpt.endtasks.how2align.evaluation import (
     How2AlignMetric,
     How2AlignOutputs,
     How2AlignPredictor,
+    by_second,
 )
 from mmpt.errors import CheckpointError, DataError
 from mmpt.models.checkpoint import load_weights
@@ -179,3 +180,13 @@ def test_a_model_without_an_opinion_is_at_chance_in_the_corrected_form() -> None
 def test_sentences_of_one_kind_only_have_no_auc() -> None:
     outputs = outputs_of(np.ones((2, 5)), [True, True], [(0, 1), (2, 3)])
     assert np.isnan(METRIC.compute(outputs)["AUC"])
+
+
+def test_the_covered_rows_of_a_second_are_averaged() -> None:
+    similarity = np.array([[0.5, 0.25, 1.0, 0.0, 0.0, 0.0]], dtype=np.float32)
+    covered = np.array([[True, True, True, False, False, False]])
+    means, any_covered = by_second(similarity, covered, 2)
+    assert means.tolist() == [[0.375, 1.0, 0.0]]
+    assert any_covered.tolist() == [[True, True, False]]
+    same, _ = by_second(similarity, covered, 1)
+    assert same.tolist() == similarity.tolist()

@@ -147,9 +147,15 @@ def put(rows, column, value):
             "data",
             put([3, 4], 7, np.nan),
             0,
-            "2 seconds with NaN or infinity",
+            "2 feature rows with NaN or infinity",
         ),
-        ("train_1", "data", put([-1], 7, np.inf), 11, "1 seconds with NaN or infinity"),
+        (
+            "train_1",
+            "data",
+            put([-1], 7, np.inf),
+            11,
+            "1 feature rows with NaN or infinity",
+        ),
         (
             f"{Q}_0.startends",
             "data",
@@ -176,7 +182,7 @@ def put(rows, column, value):
             "data",
             lambda rows: rows[:, :100],
             None,
-            "floats of shape [seconds, 512]",
+            "floats of shape [rows, 512]",
         ),
         ("train_0", "data", lambda rows: rows[:-5], None, "starts and data disagree"),
         (

@@ -168,10 +168,16 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
             each(every_other),
             "warning",
             "first to last",
-            "probably 2.0 s apart",
+            "probably 2.0 times as far apart",
         ),
-        (FEATURES, repeated(2, seed=0), "warning", "first to", "2.0 a second"),
-        (FEATURES, repeated(25, seed=0), "warning", "first to", "one per frame"),
+        (FEATURES, repeated(2, seed=0), "warning", "first to", "2.0 times as many"),
+        (
+            FEATURES,
+            repeated(25, seed=0),
+            "warning",
+            "first to",
+            "more feature rows a second",
+        ),
         (FEATURES, repeated(2), "warning", "one before", "repeated"),
         (
             FEATURES,
@@ -296,7 +302,7 @@ def results(folder: Path) -> dict:
 def test_warnings_give_exit_code_0(copy, caplog):
     change(copy, FEATURES, scaled(20))
     assert run(copy) == 0
-    assert "features were probably not computed by S3D" in caplog.text
+    assert "rows were probably not divided by their length" in caplog.text
     assert "length of a feature row: 20.000 (19.99" in caplog.text
     assert "(plausible: 0.98 to 1.02)" in caplog.text
     findings = results(copy)["findings"]
@@ -314,7 +320,7 @@ def test_errors_are_reported_together_with_the_damage(copy, capsys):
     assert run(copy) == 2
     captured = capsys.readouterr()
     assert "damaged:" in captured.err
-    assert "seconds with NaN or infinity" in captured.err
+    assert "feature rows with NaN or infinity" in captured.err
     assert "training would be useless:" in captured.err
     assert "milliseconds: divide them by 1000\n    train: " in captured.err
     assert "could not be decoded\n    train: " in captured.err

@@ -1,0 +1,98 @@
+"""`features.json`: a note about the features in a folder, of feature files or of shards.
+
+`mmpt extract` and `mmpt pack` write it. Whoever reads the features compares it with the settings.
+Folders without it are read, too. Their width is checked when a file is opened.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.errors import DataError
+from mmpt.utils.io import write_json
+from mmpt.utils.validation import read_json_as
+
+FILE = "features.json"
+
+
+class FeatureInfo(BaseModel):
+    """The content of the file."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    encoder: str | None = None
+    """Name of the network, such as `s3d`. None: unknown."""
+    revision: str | None = None
+    """Hash of the weights' file, or commit of a model on a hub. None: unknown."""
+    width: Annotated[int, Field(ge=1)]
+    """Number of values in a row."""
+    fps: Annotated[float, Field(gt=0)] = 1.0
+    """Rows per second of video."""
+    normalised: bool | None = None
+    """Whether rows were divided by their L2 norm. None: unknown."""
+
+    def __str__(self) -> str:
+        return f"{self.width} wide, {self.fps:g} a second"
+
+
+def read_feature_info(folder: str | Path) -> FeatureInfo | None:
+    """Returns the content of `<folder>/features.json`, or None if there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return None
+    remedy = "It describes the features in this folder. Correct or remove it."
+    return read_json_as(path, FeatureInfo, remedy)
+
+
+def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
+    """Writes `<folder>/features.json`.
+
+    Raises:
+        DataError: the folder has features of another kind.
+    """
+    path = Path(folder) / FILE
+    found = read_feature_info(folder)
+    if found is None:
+        write_json(path, info.model_dump())
+    elif found != info:
+        changes = []
+        for name, value in info:
+            old = getattr(found, name)
+            if old != value:
+                changes.append(f"{name} {old!r} (now {value!r})")
+        raise DataError(
+            f"{path}: this folder has other features: {', '.join(changes)}. Give another folder, "
+            "or remove this one to make its features again."
+        )
+
+
+def check_feature_info(config: DatasetConfig) -> None:
+    """Compares `features.json` of `dataset.vfeat_dir` with the settings.
+
+    Raises:
+        DataError: the features have another width or rate, or the file is damaged.
+    """
+    if config.vfeat_dir is None:
+        return
+    info = read_feature_info(config.vfeat_dir)
+    if info is None:
+        return
+    problems = []
+    for key, found, ours in (
+        ("model.input_dim", info.width, config.feature_dim),
+        ("dataset.feature_fps", info.fps, config.feature_fps),
+    ):
+        if found != ours:
+            problems.append(f"`{key}` must be {found:g}, but is {ours:g}")
+    if problems:
+        raise DataError(
+            f"{Path(config.vfeat_dir) / FILE}: these features are {info}, so "
+            f"{', and '.join(problems)}. Correct the YAML, or `dataset.vfeat_dir`."
+        )
