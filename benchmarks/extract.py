@@ -31,6 +31,7 @@ from mmpt.media.s3d import S3D
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
+from mmpt.prepare.features.encoders import S3DEncoder
 from mmpt.prepare.features.extraction import Extraction
 from results import Figure, Options, rates, record, run_script, time_in_turns, timed
 
@@ -165,11 +166,11 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
     """Measures the network alone and the whole extraction, in seconds of video per second."""
     torch.manual_seed(0)
     network = S3D().eval().to(device)
-    encoder = ClipEncoder(network, device, args.dtype, args.batch_size)
+    encoder = ClipEncoder(S3DEncoder(network), device, args.dtype, args.batch_size)
     videos = find_videos([folder], folder / "features")
     # The network alone, on three batches of the same clip.
     first_video = VideoFile(videos.jobs[0].video)
-    clip = next(first_video.clips())
+    clip = torch.from_numpy(next(first_video.clips()))
     encoder.start([clip]).result()  # warms up
     batch = [clip] * encoder.batch_size
     took, _ = timed(lambda: [encoder.start(batch).result() for _ in range(3)])

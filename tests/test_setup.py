@@ -140,7 +140,7 @@ ADDED = {
         "sklearn",
         "tensorboardX",
     },
-    "prepare": {"av", "json_stream", "langcodes", "matplotlib"},
+    "prepare": {"av", "json_stream", "langcodes", "matplotlib", "PIL"},
     "report": {"av", "matplotlib", "PIL"},
 }
 

@@ -20,6 +20,7 @@ from gpu_day.part import Report
 from gpu_day.refresh import device_of
 from gpu_day.training_step import milliseconds
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, open_network
+from mmpt.prepare.features.encoders import S3DEncoder
 
 VIT_L_14 = {
     "hidden_size": 1024,
@@ -68,10 +69,10 @@ def measure_s3d(report: Report, dtype: str) -> None:
     device = device_of(report)
     batch_size, rounds = (1, 1) if report.rehearse else (64, 3)
     network, _ = open_network(Path(), random_weights=True)
-    encoder = ClipEncoder(network, device, dtype, batch_size)
+    encoder = ClipEncoder(S3DEncoder(network), device, dtype, batch_size)
     shape = (30, 224, 224, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    clips = [pixels] * encoder.batch_size
+    clips = [torch.from_numpy(pixels)] * encoder.batch_size
 
     def encode():
         return [each.result() for each in (encoder.start(clips), encoder.start(clips))]

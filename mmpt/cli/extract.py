@@ -1,4 +1,4 @@
-"""`mmpt extract`: writes the S3D features of videos, one float16 file [seconds, 512] per video."""
+"""`mmpt extract`: writes the features of videos, one float16 file [rows, width] per video."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from mmpt.batch import FEATURE_DIM
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
-from mmpt.media.frame_graph import FPS, SIZE
+from mmpt.media.frame_graph import S3D_SAMPLING
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
+from mmpt.prepare.features.encoders import NamedEncoder, S3DEncoder, open_encoder
 from mmpt.prepare.features.extraction import Extraction, ExtractionReport
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
 from mmpt.shards.feature_info import FeatureInfo, write_feature_info
@@ -39,8 +39,22 @@ class Options:
         str, Option(help="Folders, lists or CSV files of videos, separated by commas.")
     ]
     fdir: Annotated[Path, Option(help="Folder to write the features to.")]
+    encoder: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="The network: s3d, hf:<model on the Hugging Face hub, or folder>, timm:<model>, "
+            "or my_module.MyEncoder.",
+        ),
+    ] = "s3d"
+    fps: Annotated[
+        float | None,
+        Option(
+            min=0.001, max=1000, help="Rows per second, with hf: and timm:. Default: 1."
+        ),
+    ] = None
     type: Annotated[
-        Literal["s3d"], Option(help="The network. MMPT trains on S3D features only.")
+        Literal["s3d"], Option(help="The release's option for --encoder s3d.")
     ] = "s3d"
     batch_size: Annotated[
         int, _underscored("batch_size", "Clips per batch on a GPU.", 1)
@@ -118,13 +132,14 @@ class Options:
 
 
 def extract(options: Options) -> None:
-    """Extract the S3D features of videos: one float16 file [seconds, 512] per video.
+    """Extract the features of videos: one float16 file [rows, width] per video.
 
     `--vdir` is a folder (with its sub-folders, one level), a list of paths (.txt, .lst), a CSV
     file (`video_path`, optionally `id` and `feature_path`), or several of them separated by
     commas. Writes `<fdir>/<id>.npy` for every video. `<fdir>/extract_summary.json` lists the
     videos that could not be read, with reasons, and the damaged ones. Several processes may write
-    to one `--fdir`, each with its own `--shard`. Run the command again after an interruption to
+    to one `--fdir`, each with its own `--shard`. `<fdir>/features.json` has the encoder, the width
+    and the rows per second. Run the command again after an interruption to
     continue. `--jobtype slurm --num-parts N` submits an array of N jobs, each with its `--shard`.
     """
     if options.jobtype == "slurm":
@@ -234,19 +249,27 @@ def extract_jobs(
             the folder contains features that were extracted with other settings.
     """
     device = choose_device(options.device)
-    network, weights = open_network(
-        options.weights, words=options.words, random_weights=options.random_weights
-    )
-    settings = {"type": options.type, "fps": FPS, "size": SIZE, "weights": weights}
+    named = _open_encoder(options)
+    encoder = ClipEncoder(named.encoder, device, options.dtype, options.batch_size)
+    sampling = encoder.sampling
+    settings: dict[str, Any] = {
+        "type": named.name,
+        "fps": float(sampling.frame_rate),
+        "size": sampling.size,
+        "weights": named.revision,
+    }
+    if sampling != S3D_SAMPLING:
+        settings["frames"] = sampling.num_frames
     for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
         settings[name] = getattr(options, name)
     part, num_parts = options.part
     suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
     path = options.fdir / f"extract_summary{suffix}.json"
     info = FeatureInfo(
-        encoder=options.type,
-        revision=weights,
-        width=FEATURE_DIM,
+        encoder=named.name,
+        revision=named.revision,
+        width=encoder.width,
+        fps=sampling.fps,
         normalised=bool(options.l2_normalize),
     )
     with extracting(options.fdir, part, num_parts):
@@ -255,7 +278,7 @@ def extract_jobs(
             write_feature_info(options.fdir, info)
         extraction = Extraction(
             jobs,
-            ClipEncoder(network, device, options.dtype, options.batch_size),
+            encoder,
             num_threads=options.num_decoding_thread,
             hflip=bool(options.hflip),
             l2_normalize=bool(options.l2_normalize),
@@ -270,6 +293,26 @@ def extract_jobs(
                 remove_leftovers(options.fdir, r"(extract_\w+|features)\.json")
                 write_json(path, {"finished": finished, **_summary(report, videos)})
     return report, path
+
+
+def _open_encoder(options: Options) -> NamedEncoder:
+    """Returns the encoder of the options.
+
+    Raises:
+        UserError: it does not exist or cannot be loaded, or another option does not fit it.
+    """
+    if options.encoder != "s3d":
+        if options.random_weights:
+            raise LaunchError("--random-weights needs --encoder s3d.")
+        return open_encoder(options.encoder, options.fps)
+    if options.fps not in (None, 1):
+        raise LaunchError(
+            f"--fps must be 1 with --encoder s3d, but is {options.fps:g}."
+        )
+    network, weights = open_network(
+        options.weights, words=options.words, random_weights=options.random_weights
+    )
+    return NamedEncoder("s3d", weights, S3DEncoder(network))
 
 
 def _summary(report: ExtractionReport, videos: VideoList) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Converts decoded frames into the input of S3D with FFmpeg's own filters: 224 x 224 RGB frames, 30
-per second.
+"""Converts decoded frames into the input of an encoder with FFmpeg's own filters: RGB frames at a
+constant rate.
 
-The released features were made with FFmpeg's filters `fps=30`, `scale`, `crop` and RGB24 output.
-The same filters run here and give the same bits. Three changes make them faster without changing a
-value (tests/media/test_video_reader.py):
+S3D takes 224 x 224 pixels, 30 times per second. Other encoders take whole frames at another rate,
+because they have their own way to resize and crop them.
+
+The released S3D features were made with FFmpeg's filters `fps=30`, `scale`, `crop` and RGB24
+output. The same filters run here and give the same bits. Three changes make them faster without
+changing a value (tests/media/test_video_reader.py):
 
 - libswscale scales to RGB with a slow routine. For the usual YUV 4:2:0, the graph therefore scales
   to YUV 4:2:2, which has exactly the chroma resolution that the slow routine works with. Only the
@@ -32,17 +35,37 @@ _EXACT = "bicubic+accurate_rnd"
 _UNSPECIFIED = 2  # FFmpeg's number of an unknown colour space
 _JPEG_RANGE = 2  # FFmpeg's number of the full colour range
 
+
+class Sampling(NamedTuple):
+    """The frames of which an encoder makes a feature row. The default is that of S3D."""
+
+    frame_rate: Fraction | float = Fraction(FPS)
+    """Frames per second of video."""
+    num_frames: int = FPS
+    """Consecutive frames that make a row. Each frame belongs to one row."""
+    size: int | None = SIZE
+    """Scale the shorter side to this size, and crop the middle to a square. None: whole frames."""
+
+    @property
+    def fps(self) -> float:
+        """Feature rows per second of video."""
+        return float(self.frame_rate / self.num_frames)
+
+
 Filter = tuple[str, str]
 """Name and arguments of an FFmpeg filter."""
 
 
-def scaled_size(height: int, width: int) -> tuple[int, int]:
-    """Returns (height, width) with 224 for the shorter side and the longer one rounded down."""
+def scaled_size(height: int, width: int, size: int = SIZE) -> tuple[int, int]:
+    """Returns (height, width) with `size` for the shorter side and the longer one rounded down."""
     if height >= width:
-        scaled_height = int(height * SIZE / width)
-        return scaled_height, SIZE
-    scaled_width = int(width * SIZE / height)
-    return SIZE, scaled_width
+        scaled_height = int(height * size / width)
+        return scaled_height, size
+    scaled_width = int(width * size / height)
+    return size, scaled_width
+
+
+S3D_SAMPLING = Sampling()
 
 
 class FrameLayout(NamedTuple):
@@ -107,20 +130,39 @@ def _rotation_filters(matrix: tuple[int, ...]) -> list[Filter]:
     return flips
 
 
-def _image_filters(layout: FrameLayout, hflip: bool) -> tuple[list[Filter], int]:
-    """Returns the filters that rotate, scale, crop and convert a frame.
+def _whole_frame_filters(
+    layout: FrameLayout, hflip: bool, shape: tuple[int, int] | None
+) -> list[Filter]:
+    """Returns the filters that rotate and convert a frame, and scale it if a shape is given.
+
+    Args:
+        shape: height and width of the result; None: the size of the upright frame.
+    """
+    filters = _rotation_filters(layout.display_matrix)
+    if shape is not None:
+        height, width = shape
+        filters.append(("scale", f"{width}:{height}"))
+    if hflip:
+        filters.append(("hflip", ""))
+    return [*filters, ("format", "rgb24")]
+
+
+def _image_filters(
+    layout: FrameLayout, hflip: bool, size: int
+) -> tuple[list[Filter], int]:
+    """Returns the filters that rotate, scale, crop and convert a frame for S3D.
 
     Returns:
         The filters, and the number of surplus columns on each side of the resulting RGB frames.
     """
     # Turn the frame upright. A quarter turn exchanges its sides.
     filters = _rotation_filters(layout.display_matrix)
-    height, width = scaled_size(layout.height, layout.width)
+    height, width = scaled_size(layout.height, layout.width, size)
     if any(name == "transpose" for name, _ in filters):
-        height, width = scaled_size(layout.width, layout.height)
+        height, width = scaled_size(layout.width, layout.height, size)
     # The crop is the middle of the scaled frame.
-    left = int((width - SIZE) / 2)
-    top = int((height - SIZE) / 2)
+    left = int((width - size) / 2)
+    top = int((height - size) / 2)
     mirror = [("hflip", "")] if hflip else []
     surplus = 0
     has_limited_range = layout.colour_range != _JPEG_RANGE
@@ -130,34 +172,37 @@ def _image_filters(layout: FrameLayout, hflip: bool) -> tuple[list[Filter], int]
         # kept on each side.
         surplus = left % 2
         left -= surplus
-        crop_width = SIZE + 2 * surplus
+        crop_width = size + 2 * surplus
         filters += [
             ("scale", f"{width}:{height}:flags={_EXACT}"),
             ("format", "yuv422p"),
             *mirror,
-            ("crop", f"{crop_width}:{SIZE}:{left}:{top}"),
-            ("scale", f"{crop_width}:{SIZE}:flags={_EXACT}"),
+            ("crop", f"{crop_width}:{size}:{left}:{top}"),
+            ("scale", f"{crop_width}:{size}:flags={_EXACT}"),
         ]
     else:
         # The way of the original: FFmpeg converts to RGB while it scales.
         filters += [
             ("scale", f"{width}:{height}"),
             *mirror,
-            ("crop", f"{SIZE}:{SIZE}:{left}:{top}"),
+            ("crop", f"{size}:{size}:{left}:{top}"),
         ]
     filters.append(("format", "rgb24"))
     return filters, surplus
 
 
 class FrameGraph:
-    """A filter graph that turns decoded frames into RGB frames, uint8 [224, 224, 3].
+    """A filter graph that turns decoded frames into RGB frames, uint8 [H, W, 3].
 
     Args:
         layout: the layout of all frames that will be pushed.
         time_base: length of one unit of their `pts`, in seconds.
         start_s: time of the first output frame. If the first frame comes later, it is repeated.
         hflip: mirror the frames horizontally.
-        drops_frames: the video has more than 30 frames per second.
+        drops_frames: the video has more frames per second than `sampling`.
+        sampling: rate and size of the output frames.
+        shape: height and width of the frames of an earlier graph; None for the first graph. Not
+            used if `sampling` has a size.
     """
 
     def __init__(
@@ -168,12 +213,21 @@ class FrameGraph:
         *,
         hflip: bool = False,
         drops_frames: bool = False,
+        sampling: Sampling = S3D_SAMPLING,
+        shape: tuple[int, int] | None = None,
     ):
         # A graph is a chain: the source takes decoded frames, each filter passes its output to the
         # next one, and the sink returns RGB frames. The frame rate filter drops and repeats frames
-        # so that there are 30 per second. It comes where the fewest frames are scaled.
-        image_filters, self._surplus = _image_filters(layout, hflip)
-        rate_filter = ("fps", f"fps={FPS}:start_time={start_s:.9f}")
+        # to reach the constant rate. It comes where the fewest frames are scaled.
+        self._surplus = 0  # columns
+        if sampling.size is None:
+            image_filters = _whole_frame_filters(layout, hflip, shape)
+        else:
+            image_filters, self._surplus = _image_filters(layout, hflip, sampling.size)
+        rate = f"fps={sampling.frame_rate}:start_time={start_s:.9f}"
+        if sampling.size is None:
+            rate += ":eof_action=pass"  # the last row may be about a part of its time
+        rate_filter = ("fps", rate)
         filters = [*image_filters, rate_filter, ("buffersink", "")]
         if drops_frames:
             filters = [rate_filter, *image_filters, ("buffersink", "")]
@@ -194,6 +248,8 @@ class FrameGraph:
             nodes.append(graph.add(name, arguments))
         graph.link_nodes(*nodes).configure()
         self._graph = graph
+        self.shape = shape
+        """Height and width of the output frames; None before the first one."""
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[np.ndarray]:
         """Adds a decoded frame and yields the output frames that are complete.
@@ -210,7 +266,9 @@ class FrameGraph:
             # A row has surplus columns on both sides and may have padding at its end.
             plane = output.planes[0]
             values = np.frombuffer(memoryview(plane), dtype=np.uint8)
-            rows = values.reshape(SIZE, plane.line_size)
+            rows = values.reshape(plane.height, plane.line_size)
+            width = plane.width - 2 * self._surplus
+            self.shape = plane.height, width
             begin = 3 * self._surplus
-            end = begin + 3 * SIZE
-            yield rows[:, begin:end].reshape(SIZE, SIZE, 3)
+            end = begin + 3 * width
+            yield rows[:, begin:end].reshape(plane.height, width, 3)

@@ -1,4 +1,4 @@
-"""Reads a video file as the one-second clips that S3D takes, one clip at a time.
+"""Reads a video file as the clips that an encoder takes, one clip at a time.
 
 The decoder is PyAV, the Python binding of FFmpeg's libraries:
 
@@ -28,7 +28,13 @@ import numpy as np
 
 from mmpt.errors import DataError
 from mmpt.media.clock import Clock
-from mmpt.media.frame_graph import FPS, SIZE, FrameGraph, layout_of
+from mmpt.media.frame_graph import (
+    FPS,
+    S3D_SAMPLING,
+    FrameGraph,
+    Sampling,
+    layout_of,
+)
 
 MAX_GAP_S = 3600
 """Longest gap between two frames, in seconds. A longer gap means that the timestamps are broken;
@@ -56,12 +62,21 @@ class VideoFile:
         path: the video file.
         hflip: mirror the frames horizontally.
         num_threads: number of decoder threads.
+        sampling: rate, size and number of the frames of a clip. The default is one second for S3D.
     """
 
-    def __init__(self, path: str | Path, *, hflip: bool = False, num_threads: int = 1):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        hflip: bool = False,
+        num_threads: int = 1,
+        sampling: Sampling = S3D_SAMPLING,
+    ):
         self.path = Path(path)
+        self.sampling = sampling
         self.num_frames = 0
-        """Number of frames returned so far, at 30 per second."""
+        """Number of frames returned so far, at a constant rate."""
         self.notes: list[str] = []
         """After reading: the problems of a file that could be read nevertheless."""
         self._hflip = hflip
@@ -73,27 +88,33 @@ class VideoFile:
         self._end_s = 0.0  # end of the last frame
 
     def clips(self) -> Iterator[np.ndarray]:
-        """Yields uint8 [30, 224, 224, 3] for each second of video.
+        """Yields uint8 [frames, H, W, 3] for each feature row: for S3D [30, 224, 224, 3].
 
-        Black frames fill up the last clip.
+        The last clip may have too few frames. It is filled up with black frames for S3D, else with
+        copies of its last frame.
 
         Raises:
             VideoError: the file is not a video, has no frames, or is too damaged. The error may
                 come after some clips.
         """
         frames = self.frames()
+        num_frames = self.sampling.num_frames
         while True:
-            clip = np.zeros((FPS, SIZE, SIZE, 3), dtype=np.uint8)
+            clip = None
             num_filled = 0
-            for frame in itertools.islice(frames, FPS):
+            for frame in itertools.islice(frames, num_frames):
+                if clip is None:
+                    clip = np.zeros((num_frames, *frame.shape), dtype=np.uint8)
                 clip[num_filled] = frame
                 num_filled += 1
-            if num_filled == 0:
+            if clip is None:
                 return
+            if self.sampling.size is None:
+                clip[num_filled:] = clip[num_filled - 1]
             yield clip
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yields RGB frames, uint8 [224, 224, 3], at 30 per second.
+        """Yields RGB frames, uint8 [H, W, 3], at the constant rate of `sampling`.
 
         The memory of a frame is reused once the next one is asked for.
 
@@ -120,10 +141,10 @@ class VideoFile:
     def _filter(
         self, file: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[np.ndarray]:
-        """Decodes the stream, corrects its timestamps, and yields the frames that S3D takes."""
+        """Decodes the stream, corrects its timestamps, and yields the frames of an encoder."""
         # A file is read from its first packet to its last one, without seeking: many files have no
         # usable index, and every second is wanted. Each decoded frame gets a corrected time, and
-        # FFmpeg's filters turn frames at any times into frames at 30 per second.
+        # FFmpeg's filters turn frames at any times into frames at a constant rate.
         #
         # All times are integers in units of `time_base` and count from the container's start.
         time_base = stream.time_base or Fraction(1, av.time_base)
@@ -132,7 +153,9 @@ class VideoFile:
         clock = _new_clock(file, time_base, may_jump)
         self._jumps_s = clock.jumps_s
         frame_rate = stream.average_rate or FPS
+        wanted_rate = self.sampling.frame_rate
         graph = None
+        shape = None
         layout = None
         # The clock needs the next timestamp to decide whether this one is wrong.
         frames = itertools.chain(self._decode(file, stream), [None])
@@ -155,12 +178,15 @@ class VideoFile:
             if graph is None or new_layout != layout:
                 if graph is not None:
                     yield from graph.push(None)
+                    shape = graph.shape
                 graph = FrameGraph(
                     new_layout,
                     time_base,
-                    self.num_frames / FPS,
+                    float(self.num_frames / wanted_rate),
                     hflip=self._hflip,
-                    drops_frames=frame_rate > FPS,
+                    drops_frames=frame_rate > wanted_rate,
+                    sampling=self.sampling,
+                    shape=shape,
                 )
                 layout = new_layout
             # Step 3: a frame gives none, one or several output frames.

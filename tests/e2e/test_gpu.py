@@ -22,6 +22,7 @@ from mmpt.models import MMFusionSeparate
 from mmpt.models.compilation import compile_layers
 from mmpt.modules.packing import plan_packing
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
+from mmpt.prepare.features.encoders import S3DEncoder
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
 from tests.support.norton import norton_loss
@@ -190,13 +191,14 @@ def test_extracted_features_equal_those_of_the_cpu(
     dtype: str, tolerance: float
 ) -> None:
     network, _ = open_network(Path(), random_weights=True)
-    rows = np.random.default_rng(0).integers(
-        0, 256, (2, 30, 224, 224, 3), dtype=np.uint8
-    )
-    on_cpu = ClipEncoder(copy.deepcopy(network), torch.device("cpu"))
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (2, 30, 224, 224, 3), dtype=np.uint8)
+    rows = list(torch.from_numpy(pixels))
+    on_cpu = ClipEncoder(S3DEncoder(copy.deepcopy(network)), torch.device("cpu"))
     wanted = np.concatenate([on_cpu.start([row]).result() for row in rows])
-    on_gpu = ClipEncoder(network, torch.device("cuda"), dtype, batch_size=4)
-    ours = on_gpu.start(list(rows)).result()
+    encoder = S3DEncoder(network)
+    on_gpu = ClipEncoder(encoder, torch.device("cuda"), dtype, batch_size=4)
+    ours = on_gpu.start(rows).result()
     assert np.linalg.norm(ours - wanted) < tolerance * np.linalg.norm(wanted)
 
 
@@ -204,13 +206,14 @@ def test_extracted_features_equal_those_of_the_cpu(
 @needs_two
 def test_features_of_the_second_gpu_equal_those_of_the_first() -> None:
     network, _ = open_network(Path(), random_weights=True)
-    rows = list(
-        np.random.default_rng(0).integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8)
-    )
-    encoders = [
-        ClipEncoder(copy.deepcopy(network), torch.device("cuda", number), batch_size=16)
-        for number in (0, 1)
-    ]
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8)
+    rows = list(torch.from_numpy(pixels))
+    encoders = []
+    for number in (0, 1):
+        encoder = S3DEncoder(copy.deepcopy(network))
+        device = torch.device("cuda", number)
+        encoders.append(ClipEncoder(encoder, device, batch_size=16))
     first, second = (encoder.start(rows).result().copy() for encoder in encoders)
     np.testing.assert_allclose(second, first, rtol=1e-3, atol=1e-5)
 

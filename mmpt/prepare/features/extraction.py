@@ -3,16 +3,16 @@
 Batches contain clips of several videos, so that they are full even if videos are short. The work is
 divided like this:
 
-- A task of a thread decodes the next few one-second clips of one video. FFmpeg releases the
-  interpreter's lock meanwhile.
+- A task of a thread decodes and prepares the next few clips of one video. A clip has the frames of
+  one feature row: with S3D, a second. FFmpeg releases the interpreter's lock meanwhile.
 - The main thread collects the clips of finished tasks, starts the next task of the same video, and
   runs the network when it has a full batch. While a GPU computes one batch, the next is collected.
 - Each row of a batch is appended to the rows of its video. A video whose rows are complete is
   written to its feature file.
 
-Memory is bounded by the batch size and the number of threads, not by the length of videos: about
-(5 batches + 4 x threads) x 4.5 MB, plus 2 KB of features per second of the videos in progress. A
-broken video is reported with a reason and never stops the others.
+Memory is bounded by the batch size and the number of threads, not by the length of videos. With S3D
+it is about (5 batches + 4 x threads) x 4.5 MB, plus 2 KB of features per second of the videos in
+progress. A broken video is reported with a reason and never stops the others.
 """
 
 import math
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from mmpt.batch import FEATURE_DIM
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
 from mmpt.prepare.features.clip_encoder import (
@@ -42,7 +42,6 @@ from mmpt.utils.log import format_seconds, get_logger
 logger = get_logger(__name__)
 
 _INTERVAL_S = 10.0  # between two progress lines
-_ROW_BYTES = 4 * FEATURE_DIM
 
 
 @dataclass
@@ -54,7 +53,7 @@ class ExtractionReport:
     """Ids of the videos whose features this run has written."""
     num_present: int = 0
     """Number of videos that had features before this run."""
-    seconds: int = 0
+    seconds: float = 0
     """Seconds of video written."""
     failed: dict[str, str] = field(default_factory=dict)
     """Id -> why there are no features."""
@@ -73,17 +72,17 @@ class _VideoProgress:
     num_clips: int = 0  # decoded so far
     is_decoded: bool = False  # there are no more clips
     rows: bytearray = field(default_factory=bytearray)
-    """Its features so far, float32 [clips, 512], in one growing block of memory. An array per row
+    """Its features so far, float32 [clips, D], in one growing block of memory. An array per row
     would lie on the heap between the large arrays of the network, and keep the allocator from
     reusing their memory. With a small network this cost 18 MB per second of video.
     """
 
 
 class _Clip(NamedTuple):
-    """One second of a video."""
+    """The prepared frames of one feature row."""
 
     video: _VideoProgress
-    pixels: np.ndarray  # uint8 [30, 224, 224, 3]
+    pixels: torch.Tensor
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Extraction:
 
     Args:
         jobs: the videos.
-        encoder: the network.
+        encoder: runs the network.
         num_threads: number of videos that are decoded at the same time. If there are fewer videos,
             each gets several decoder threads. This depends on the number of `jobs`, finished or
             not, so that a rerun decodes in the same way.
@@ -160,7 +159,7 @@ class Extraction:
         begin = last_log = time.monotonic()
         clips: list[_Clip] = []  # not in a batch yet
         unopened = deque(self.jobs)
-        tasks: dict[Future[list[np.ndarray]], _VideoProgress] = {}
+        tasks: dict[Future[list[torch.Tensor]], _VideoProgress] = {}
         while unopened or tasks:
             # Give every thread a task before the network runs.
             while unopened and len(tasks) < self._num_open:
@@ -202,21 +201,26 @@ class Extraction:
         video.is_decoded = True
         self._write_if_complete(video)
 
-    def _decode(self, video: _VideoProgress) -> list[np.ndarray]:
-        """Returns the next clips of a video. Runs in a thread.
+    def _decode(self, video: _VideoProgress) -> list[torch.Tensor]:
+        """Returns the next clips of a video, prepared for the encoder. Runs in a thread.
 
         There are fewer clips than `_clips_per_task` at the end of the video, and none if its
         features exist already.
         """
         if video.file is None:
             job = video.job
-            if is_finished(job.feature, self._dtype):
+            if is_finished(job.feature, self._dtype, self.encoder.width):
                 return []
             num_threads = max(1, self.num_threads // self._num_open)
-            video.file = VideoFile(job.video, hflip=self.hflip, num_threads=num_threads)
+            video.file = VideoFile(
+                job.video,
+                hflip=self.hflip,
+                num_threads=num_threads,
+                sampling=self.encoder.sampling,
+            )
             video.clips = video.file.clips()
         next_clips = islice(video.clips, self._clips_per_task)
-        return list(next_clips)
+        return [self.encoder.encoder.prepare(clip) for clip in next_clips]
 
     def _fail(self, job: VideoJob, reason: str) -> None:
         """Reports a video without features."""
@@ -235,13 +239,14 @@ class Extraction:
 
     def _write_if_complete(self, video: _VideoProgress) -> None:
         """Writes the feature file of a video if all its clips are decoded and encoded."""
-        num_rows = len(video.rows) // _ROW_BYTES
+        width = self.encoder.width
+        num_rows = len(video.rows) // (4 * width)
         if video.file is None or not video.is_decoded:
             return
         if num_rows < video.num_clips:
             return
         job = video.job
-        rows_ND = np.frombuffer(video.rows, np.float32).reshape(num_rows, FEATURE_DIM)
+        rows_ND = np.frombuffer(video.rows, np.float32).reshape(num_rows, width)
         features = finish_features(
             rows_ND, l2_normalize=self.l2_normalize, dtype=self._dtype
         )
@@ -253,7 +258,7 @@ class Extraction:
         with atomic_write(job.feature, "wb") as file:
             np.save(file, features)
         self.report.written.append(job.video_id)
-        self.report.seconds += len(features)
+        self.report.seconds += len(features) / self.encoder.sampling.fps
 
     def _replace_notes(self, job: VideoJob, notes: list[str]) -> None:
         """Records the problems of a video. One that was replaced by an intact video loses them."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
 from mmpt.utils.io import load_npy, read_json, read_json_lines, write_json, writing
 from mmpt.utils.lock import exclusive
@@ -26,8 +25,8 @@ NOTES_FILE = ".extract_notes.jsonl"
 LOCK_FILE = ".extract.lock"
 
 
-def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
-    """Returns whether `path` is a complete feature file, [seconds, 512] of this dtype.
+def is_finished(path: Path, dtype: np.dtype[Any], width: int) -> bool:
+    """Returns whether `path` is a complete feature file, [rows, width] of this dtype.
 
     Only its header and size are read.
     """
@@ -37,7 +36,7 @@ def is_finished(path: Path, dtype: np.dtype[Any]) -> bool:
         return False
     if features.dtype != dtype:
         return False
-    return features.shape[1:] == (FEATURE_DIM,) and len(features) > 0
+    return features.shape[1:] == (width,) and len(features) > 0
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
+from mmpt.prepare.features.encoders import S3DEncoder
 from mmpt.prepare.features.extraction import Extraction, ExtractionReport
 from tests.support.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
 from tests.support.paths import ROOT
@@ -25,7 +26,7 @@ from tests.support.videos import regular_times, truncate, write_audio, write_vid
 def extracted(
     source: Path, out: Path, network: Pooling, batch_size: int = 1
 ) -> ExtractionReport:
-    encoder = ClipEncoder(network, torch.device("cpu"))
+    encoder = ClipEncoder(S3DEncoder(network), torch.device("cpu"))
     encoder.batch_size = batch_size
     videos = find_videos([source], out)
     return Extraction(videos.jobs, encoder, num_threads=2).run()
