@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from mmpt.batch import Split
 from mmpt.cli.main import Command, num_cores
-from mmpt.prepare.shards.packing import pack_features
+from mmpt.prepare.shards.packing import Source, pack_features
 from mmpt.shards.video_table import read_id_list
 from mmpt.shards.writer import SHARD_SIZE
 
@@ -29,8 +29,27 @@ def pack(
     more_splits: Annotated[SplitNames, Argument(hidden=True, metavar="SPLIT")] = None,
     *,
     features: Annotated[
-        Path, Option(help="Folder of the feature files <id>.npy.")
+        Path,
+        Option(
+            help="Folder of feature files <id>.npy (or .npz, .pt, .pth, .pkl) or of WebDataset "
+            "tars, a tar, or an .h5 file."
+        ),
     ] = Path("data/feat/feat_how2_s3d"),
+    key: Annotated[
+        str | None, Option(help="Name of the array, if files hold several.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        Option(help="Name of the network, for features without features.json."),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        Option(
+            min=0.001,
+            max=1000,
+            help="Rows per second of features without features.json.  [default: 1]",
+        ),
+    ] = None,
     target: Annotated[Path, Option(help="Folder to write the shards to.")] = Path(
         "data/feat/feat_how2_s3d_shard_small"
     ),
@@ -59,9 +78,10 @@ def pack(
 ) -> None:
     """Pack feature files, one per video, into shards that training memory-maps.
 
-    Without arguments it packs HowTo100M, with the paths that the YAMLs name. Listed videos
-    without usable features are left out. `<target>/{train,val}_not_packed.json` lists them with
-    the reasons. Run the command again after an interruption to continue.
+    Features may have any width. `<target>/features.json` describes them. Without arguments it
+    packs HowTo100M, with the paths that the YAMLs name. Listed videos without usable features are
+    left out. `<target>/{train,val}_not_packed.json` lists them with the reasons. Run the command
+    again after an interruption to continue.
     """
     chosen = [*(splits or ()), *(more_splits or ())] or list(SplitName)
     # Both lists are read first, so that a mistake in the second one is reported at once.
@@ -69,9 +89,10 @@ def pack(
     for split, path in ((Split.TRAIN, train_list), (Split.VALID, val_list)):
         if split.shard_name in chosen:
             ids[split] = read_id_list(path)
+    source = Source(features, key=key, encoder=encoder, fps=fps)
     for split, listed in ids.items():
         pack_features(
-            features,
+            source,
             target,
             split,
             listed,

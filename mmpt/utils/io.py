@@ -30,6 +30,7 @@ DISK_FULL = {
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Error numbers of a write that is not allowed."""
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 """Names of a module of NumPy in pickles: up to NumPy 1, and since NumPy 2."""
 NPY_ERRORS = (
     ValueError,
@@ -305,15 +306,17 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def load_plain_pickle(path: str | Path) -> Any:
+def load_plain_pickle(path: str | Path, *, arrays: bool = False) -> Any:
     """Returns the value in a pickle of plain values, such as the released meta and caption files.
 
+    Args:
+        arrays: also read NumPy arrays.
     Raises:
         DataError: the file is missing or truncated, or holds other values than plain ones.
     """
     with reading(path), open(path, "rb") as file:
         try:
-            return _PlainUnpickler(file).load()
+            return (_ArrayUnpickler if arrays else _PlainUnpickler)(file).load()
         except Exception as err:  # with damaged files pickle raises almost any error
             problem = str(err) or "it is damaged"
             raise DataError(
@@ -322,10 +325,10 @@ def load_plain_pickle(path: str | Path) -> Any:
             ) from None
 
 
-class _WordArrayUnpickler(_PlainUnpickler):
+class _ArrayUnpickler(_PlainUnpickler):
     """An unpickler of plain values and NumPy arrays of them.
 
-    It reads the pickled part of an `.npy` file of Python strings.
+    It also reads the pickled part of an `.npy` file of Python strings.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -333,6 +336,8 @@ class _WordArrayUnpickler(_PlainUnpickler):
             return getattr(np, name)
         if module in MULTIARRAY and name == "_reconstruct":
             return np.empty(0).__reduce__()[0]
+        if module in NUMERIC and name == "_frombuffer":
+            return np.empty(0).__reduce_ex__(5)[0]
         return super().find_class(module, name)
 
 
@@ -346,9 +351,7 @@ def load_word_array(path: str | Path) -> list[str]:
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)
             _, _, dtype = np.lib.format.read_array_header_1_0(file)
-            words = (
-                _WordArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
-            )
+            words = _ArrayUnpickler(file).load() if dtype.hasobject else np.load(path)
     except Exception as err:
         # With damaged files NumPy and pickle raise almost any error.
         raise DataError(

@@ -10,16 +10,26 @@ wrong shards. Only one run at a time packs into a folder. Others wait for it.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
+from mmpt.prepare.shards.feature_sources import (
+    FeatureError,
+    Place,
+    check_id,
+    find_places,
+    read_array,
+)
 from mmpt.shards.feature_info import (
+    FILE,
     FeatureInfo,
     read_feature_info,
     write_feature_info,
@@ -27,13 +37,7 @@ from mmpt.shards.feature_info import (
 from mmpt.shards.shardedtensor import video_stem, write_shard_meta
 from mmpt.shards.writer import SHARD_SIZE, row_stream
 from mmpt.utils.artefact import fingerprint
-from mmpt.utils.io import (
-    NPY_ERRORS,
-    load_npy,
-    remove_leftovers,
-    write_json,
-    writing,
-)
+from mmpt.utils.io import remove_leftovers, write_json, writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger, progress
 
@@ -46,78 +50,67 @@ NUM_NAMED = 5  # ids listed in a message
 NUM_MEASURED = 100  # files whose widths are compared
 
 
-class FeatureError(Exception):
-    """The features of a video cannot be used.
+@dataclass(frozen=True)
+class Source:
+    """Where features come from, and what they are."""
 
-    Args:
-        reason: why they cannot.
-        is_temporary: a later attempt may succeed with the same file.
-    """
+    path: Path
+    """A folder, an HDF5 file or a tar; see `feature_sources`."""
+    key: str | None = None
+    """Name of the array, if files hold several."""
+    encoder: str | None = None
+    """Name of the network, if there is no `features.json`."""
+    fps: float | None = None
+    """Rows per second, if there is no `features.json`. Default: 1."""
 
-    def __init__(self, reason: str, is_temporary: bool = False):
-        super().__init__(reason)
-        self.is_temporary = is_temporary
+    def describe(self, places: Mapping[str, Place]) -> FeatureInfo:
+        """Returns what the features are, from `features.json` or else from the first files.
 
-
-def feature_path(folder: Path, video_id: str) -> Path:
-    """Returns the path of a video's features. An id may contain slashes and dots.
-
-    Raises:
-        FeatureError: the path is outside of the folder.
-    """
-    id_path = PurePosixPath(video_id)
-    leads_out = id_path.is_absolute() or ".." in id_path.parts
-    if leads_out or "\0" in video_id:
-        raise FeatureError("the id leads out of the feature folder")
-    return folder / f"{video_id}.npy"
-
-
-def describe_features(folder: Path, ids: Sequence[str]) -> FeatureInfo:
-    """Returns what the features of a folder are.
-
-    Without `features.json`, the width is the most frequent one of the first files.
-    """
-    info = read_feature_info(folder)
-    if info is not None:
+        Raises:
+            DataError: `features.json` has another rate or encoder than was given.
+        """
+        folder = self.path if self.path.is_dir() else self.path.parent
+        info = read_feature_info(folder)
+        if info is None:
+            width = _usual_width(islice(places.values(), NUM_MEASURED), self.key)
+            return FeatureInfo(encoder=self.encoder, width=width, fps=self.fps or 1)
+        given = {"fps": self.fps, "encoder": self.encoder}
+        for name, value in given.items():
+            found = getattr(info, name)
+            if value not in (None, found):
+                raise DataError(
+                    f"{folder / FILE}: `{name}` must be {value}, as given by --{name}, but is "
+                    f"{found}. Leave the option out, or correct the file."
+                )
         return info
+
+
+def _usual_width(places: Iterable[Place], key: str | None) -> int:
+    """Returns the most frequent width of features, 512 if several are equally frequent."""
     widths: Counter[int] = Counter()
-    for video_id in ids[:NUM_MEASURED]:
+    for place in places:
         try:
-            path = feature_path(folder, video_id)
-            shape = load_npy(path, "", mmap_mode="r").shape
-        except (FeatureError, DataError):
+            shape = read_array(place, key).shape
+        except FeatureError:
             continue  # reported when it is packed
         if len(shape) == 2 and shape[0] > 0:
             widths[shape[1]] += 1
-    width = FEATURE_DIM
-    for most_frequent, count in widths.most_common(1):
+    for width, count in widths.most_common(1):
         if count > widths[FEATURE_DIM]:
-            width = most_frequent
-    return FeatureInfo(width=width)
+            return width
+    return FEATURE_DIM
 
 
-def read_features(folder: Path, video_id: str, width: int) -> np.ndarray:
+def read_features(place: Place | None, width: int, key: str | None) -> np.ndarray:
     """Returns the features of a video, float16 [rows, width]. The file may have any float dtype.
 
     Raises:
         FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
             no rows, or has numbers that are not finite in float16.
     """
-    path = feature_path(folder, video_id)
-    try:
-        stored = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise FeatureError("no such file") from None
-    except OSError as err:
-        raise FeatureError(
-            f"cannot be read ({err.strerror})", is_temporary=True
-        ) from None
-    except NPY_ERRORS as err:
-        # Without NumPy's advice to allow pickled code.
-        reason, _, _ = str(err).partition(". ")
-        raise FeatureError(f"not a complete .npy file ({reason})") from None
-    if not isinstance(stored, np.ndarray):
-        raise FeatureError("not a .npy file, but several arrays")
+    if place is None:
+        raise FeatureError("no such file")
+    stored = read_array(place, key)
     is_float = stored.dtype.kind == "f"
     has_rows = stored.shape[1:] == (width,) and len(stored) > 0
     if not (is_float and has_rows):
@@ -133,7 +126,7 @@ def read_features(folder: Path, video_id: str, width: int) -> np.ndarray:
 
 
 def pack_features(
-    features: str | Path,
+    features: str | Path | Source,
     target: str | Path,
     split: Split,
     ids: Sequence[str],
@@ -142,13 +135,13 @@ def pack_features(
     workers: int = 1,
     max_missing: float = 1.0,
 ) -> None:
-    """Packs `<features>/<id>.npy` of every id into `<target>/{train|val}_<k>`, as float16.
+    """Packs the features of every id into `<target>/{train|val}_<k>`, as float16.
 
     Finished shards are kept. Videos that cannot be packed are listed in
     `<target>/{train|val}_not_packed.json` as {id: reason}.
 
     Args:
-        features: folder of the feature files.
+        features: where they come from: usually a folder with `<id>.npy`.
         target: folder of the shards.
         split: the split that the ids belong to.
         ids: unique video ids in list order.
@@ -156,15 +149,12 @@ def pack_features(
         workers: number of shards that are packed at the same time.
         max_missing: largest share of videos that may be left out.
     Raises:
-        DataError: the folder does not exist, no video or too few videos can be packed, or the
+        DataError: the features do not exist, no video or too few videos can be packed, or the
             target cannot be written or has shards of other features.
     """
-    features = Path(features)
+    source = features if isinstance(features, Source) else Source(Path(features))
     target = Path(target)
-    if not features.is_dir():
-        raise DataError(
-            f"{features}: must be a folder of `<id>.npy` features, but is none. Extract them first."
-        )
+    places = find_places(source.path, ids)
     name = split.shard_name
     notes_folder = target / NOTES
     with writing(target), exclusive(notes_folder / "lock", "packing features"):
@@ -172,9 +162,11 @@ def pack_features(
         for folder in (target, notes_folder):
             remove_leftovers(folder, rf"({name}_\w+|features)\.(npy|json)")
         # Write the shards whose inputs have changed. The meta file is removed first.
-        info = describe_features(features, ids)
+        info = source.describe(places)
         write_feature_info(target, info)
-        jobs = _make_jobs(features, target, split, ids, shard_size, info.width)
+        jobs = _make_jobs(
+            places, target, split, ids, shard_size, info.width, source.key
+        )
         meta = target / f"{name}_meta.json"
         what = f"{name} shards packed"
         notes = write_missing(jobs, workers, what, stale=meta)
@@ -184,7 +176,8 @@ def pack_features(
             skipped |= note["skipped"]
         write_json(target / f"{name}_not_packed.json", skipped)
         if skipped:
-            _check_missing(skipped, len(ids), f"{name} videos", features, max_missing)
+            videos = f"{name} videos"
+            _check_missing(skipped, len(ids), videos, source.path, max_missing)
         # Everything is complete, so the meta file can be written again.
         _remove_surplus(target, split, len(jobs))
         write_shard_meta(target, split, [note["ids"] for note in notes])
@@ -204,12 +197,13 @@ def _log_result(name: str, notes: Sequence[Note], num_listed: int, fps: float) -
 
 
 def _make_jobs(
-    features: Path,
+    places: Mapping[str, Place],
     target: Path,
     split: Split,
     ids: Sequence[str],
     shard_size: int,
     width: int,
+    key: str | None,
 ) -> list[ShardJob]:
     """Returns the jobs of all shards of a split.
 
@@ -217,44 +211,47 @@ def _make_jobs(
     """
     name = split.shard_name
     num_shards = math.ceil(len(ids) / shard_size)
+    keys = [] if key is None else [key]
     jobs = []
     what = f"{name} shards looked up"
     for number in progress(range(num_shards), num_shards, what, logger):
         begin = number * shard_size
         chunk = ids[begin : begin + shard_size]
+        found = {video_id: places.get(video_id) for video_id in chunk}
         inputs = []
-        for video_id in chunk:
-            size, modified_ns = _file_state(features, video_id)
-            inputs.append((video_id, size, modified_ns))
+        for video_id, place in found.items():
+            state = (0, 0) if place is None else place.state()
+            inputs.append((video_id, *state))
         stem = video_stem(target, split, number)
         job = ShardJob(
             note=target / NOTES / f"{name}_{number}.json",
             stems=(stem,),
-            fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs),
-            write=partial(write_shard, stem, features, chunk, width),
+            fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs, *keys),
+            write=partial(write_shard, stem, found, width=width, key=key),
         )
         jobs.append(job)
     return jobs
 
 
-def _file_state(features: Path, video_id: str) -> tuple[int, int]:
-    """Returns size and modification time of a feature file; zeros if it does not exist."""
-    try:
-        status = feature_path(features, video_id).stat()
-    except (OSError, FeatureError):
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+def write_shard(
+    stem: str, places: Mapping[str, Place | None], *, width: int, key: str | None
+) -> Note:
+    """Writes one shard. Returns the ids that were packed, and why the others were not.
 
-
-def write_shard(stem: str, features: Path, ids: Sequence[str], width: int) -> Note:
-    """Writes one shard. Returns the ids that were packed, and why the others were not."""
+    Args:
+        stem: path stem of the shard.
+        places: the place of each video's features; None: there are none.
+        width: width of the features.
+        key: name of the array, if files hold several.
+    """
     packed: list[str] = []
     skipped: dict[str, str] = {}
     try_again = False
     with row_stream(stem, width, DTYPE) as stream:
-        for video_id in ids:
+        for video_id, place in places.items():
             try:
-                rows = read_features(features, video_id, width)
+                check_id(video_id)
+                rows = read_features(place, width, key)
             except FeatureError as err:
                 skipped[video_id] = str(err)
                 try_again |= err.is_temporary
