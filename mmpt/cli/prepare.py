@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
+from mmpt.batch import FEATURE_DIM
 from mmpt.cli import extract
 from mmpt.cli.check import check
 from mmpt.cli.main import Command
@@ -23,6 +24,7 @@ from mmpt.prepare.captions.corpus import write_corpus
 from mmpt.prepare.captions.language import parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.own_captions import Report, gather_captions, new_report
+from mmpt.shards.feature_info import read_feature_info
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
@@ -64,6 +66,16 @@ class Options:
     val_share: Annotated[
         float, Option(min=0, max=1, help="Share of the videos to validate on.")
     ] = 0.05
+    encoder: Annotated[
+        str,
+        Option(
+            metavar="NAME", help="The network of the features, as for `mmpt extract`."
+        ),
+    ] = "s3d"
+    fps: Annotated[
+        float | None,
+        Option(min=0.001, max=1000, help="Feature rows per second. Default: 1."),
+    ] = None
     weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS
     random_weights: Annotated[
         bool,
@@ -111,7 +123,7 @@ class Options:
 def prepare(options: Options) -> None:
     """Make shards and a training YAML from a folder of videos and their captions.
 
-    Extracts S3D features, splits the videos into training and validation, packs features and
+    Extracts features, splits the videos into training and validation, packs features and
     captions into shards, writes a YAML, and checks the result. Caption files (.vtt, .srt, or the
     .json of WhisperX or of MMPT) have the name of their video and optionally a language:
     `tea.mp4`, `tea.en.vtt`. `<out>/report.json` lists the captions in use, and the videos and
@@ -243,7 +255,7 @@ def _write_yaml(
     checkpoint: dict[str, Any] = {"save_dir": save_dir}
     if options.random_weights:
         checkpoint["restore_file"] = None
-    values = {
+    values: dict[str, Any] = {
         "includes": recipe.path,
         "dataset": dataset | settings["dataset"],
         "fairseq": {
@@ -256,6 +268,13 @@ def _write_yaml(
         **settings["retrieval"],
     }
     model_keys = _model_keys(options.bert_name)
+    info = read_feature_info(options.shards)
+    if info is not None and info.fps != 1:
+        values["dataset"]["feature_fps"] = info.fps
+    if info is not None and info.width != FEATURE_DIM:
+        model_keys["input_dim"] = info.width
+        # The checkpoint's first layer takes S3D features. A new one must be trained.
+        model_keys["layernorm_only"] = False
     if model_keys:
         values["model"] = model_keys
     header = f"""\
@@ -296,6 +315,8 @@ def extract_videos(
     settings = extract.Options(
         vdir=str(options.videos),
         fdir=options.features,
+        encoder=options.encoder,
+        fps=options.fps,
         weights=options.weights,
         random_weights=options.random_weights,
         num_decoding_thread=options.decoders,
