@@ -52,25 +52,27 @@ def read_feature_info(folder: str | Path) -> FeatureInfo | None:
 
 
 def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
-    """Writes `<folder>/features.json`.
+    """Writes `<folder>/features.json`. A value that was unknown is filled in.
 
     Raises:
         DataError: the folder has features of another kind.
     """
     path = Path(folder) / FILE
     found = read_feature_info(folder)
-    if found is None:
-        write_json(path, info.model_dump())
-    elif found != info:
-        changes = []
-        for name, value in info:
-            old = getattr(found, name)
-            if old != value:
-                changes.append(f"{name} {old!r} (now {value!r})")
+    known = {} if found is None else found.model_dump(exclude_none=True)
+    changes = []
+    for name, value in info:
+        old = known.setdefault(name, value)
+        if value not in (None, old):
+            changes.append(f"{name} {old!r} (now {value!r})")
+    if changes:
         raise DataError(
             f"{path}: this folder has other features: {', '.join(changes)}. Give another folder, "
             "or remove this one to make its features again."
         )
+    merged = FeatureInfo(**known)
+    if merged != found:
+        write_json(path, merged.model_dump())
 
 
 def check_feature_info(config: DatasetConfig) -> None:

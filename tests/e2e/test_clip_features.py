@@ -107,7 +107,8 @@ def test_wrong_settings_end_with_one_message_and_exit_code_2(prepared: Path) -> 
         ("model.input_dim=512", "`model.input_dim` must be 24, but is 512"),
         ("dataset.feature_fps=1", "`dataset.feature_fps` must be 2, but is 1"),
     ):
-        words = overrides(prepared, "wrong", override)
+        from_bert = "fairseq.checkpoint.restore_file=null"
+        words = overrides(prepared, "wrong", from_bert, override)
         job = launch([yaml, "--jobtype", "local_single", *words])
         assert job.returncode == 2
         assert message in job.stderr

@@ -28,9 +28,17 @@ def test_a_note_is_read_back_and_not_replaced(tmp_path):
     write_feature_info(tmp_path, CLIP)
     write_feature_info(tmp_path, CLIP)
     assert read_feature_info(tmp_path) == CLIP
-    other = FeatureInfo(encoder="hf:clip", revision="def", width=768, fps=2)
-    with pytest.raises(DataError, match=r"revision 'abc' \(now 'def'\), normalised"):
+    other = FeatureInfo(encoder="hf:clip", revision="def", width=768, fps=1)
+    message = r"revision 'abc' \(now 'def'\), fps 2.0 \(now 1.0\)\."
+    with pytest.raises(DataError, match=message):
         write_feature_info(tmp_path, other)
+
+
+def test_unknown_values_are_filled_in_and_kept(tmp_path):
+    unknown = FeatureInfo(width=768, fps=2)
+    for info in (unknown, CLIP, unknown):
+        write_feature_info(tmp_path, info)
+    assert read_feature_info(tmp_path) == CLIP
 
 
 def test_a_damaged_note_is_named(tmp_path):

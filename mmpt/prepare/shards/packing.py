@@ -163,7 +163,8 @@ def pack_features(
             remove_leftovers(folder, rf"({name}_\w+|features)\.(npy|json)")
         # Write the shards whose inputs have changed. The meta file is removed first.
         info = source.describe(places)
-        write_feature_info(target, info)
+        if places:
+            write_feature_info(target, info)
         jobs = _make_jobs(
             places, target, split, ids, shard_size, info.width, source.key
         )

@@ -124,10 +124,10 @@ class Echo(nn.Module):
 
 
 def batch_of(
-    feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str
+    feature_LK: torch.Tensor, done_LK: torch.Tensor, name: str, fps: int = 1
 ) -> dict[str, Any]:
     num_seconds, num_steps = feature_LK.shape
-    spans = window_spans(num_seconds, 3, 8)
+    spans = window_spans(num_seconds, 3 * fps, 8 * fps)
     rows = [feature_LK[start:end] for start, end in spans]
     targets = [done_LK[start:end] for start, end in spans]
     vmasks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
@@ -160,3 +160,19 @@ def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:
     assert not short.placed.any()
     names = {"Y_pred/77/a", "Y_true/77/a", "Y_pred/77/short", "Y_true/77/short"}
     assert outputs.arrays().keys() == names
+
+
+def test_the_rows_of_a_second_are_averaged() -> None:
+    torch.manual_seed(0)
+    feature = torch.randn(21, 4)
+    done = (torch.rand(21, 4) > 0.7).float()
+    plain = CrossTaskPredictor(CONFIG)(Echo(), [batch_of(feature, done, "a")], CPU)
+    # Two rows a second, whose means are the rows above. A step touches one of them.
+    signs = torch.tensor([1.0, -1.0]).repeat(21)[:, None]
+    rows = feature.repeat_interleave(2, dim=0) + signs * torch.rand(4)
+    touched = torch.stack([done, torch.zeros_like(done)], dim=1).flatten(0, 1)
+    batch = batch_of(rows, touched, "a", fps=2)
+    config = CONFIG.replace(feature_fps=2)
+    (video,) = CrossTaskPredictor(config)(Echo(), [batch], CPU).videos
+    np.testing.assert_array_equal(video.done, plain.videos[0].done)
+    np.testing.assert_array_equal(video.placed, plain.videos[0].placed)

@@ -113,3 +113,31 @@ def test_a_video_must_have_room_for_all_moments() -> None:
     message = r"`dataset\.max_video_len` must be at least the 30 seconds"
     with pytest.raises(ConfigError, match=message):
         DiDeMoPredictor(DatasetConfig(max_video_len=16))
+
+
+class Echo(torch.nn.Module):
+    """A model whose states are the features. The score of a row is the sum of its numbers."""
+
+    def forward_video(self, vfeats: torch.Tensor, **_: object) -> torch.Tensor:
+        return torch.nn.functional.pad(vfeats, (0, 0, 1, 1))
+
+    def forward_text(self, caps: torch.Tensor, *_: object) -> tuple[torch.Tensor]:
+        return (torch.ones(len(caps), 4),)
+
+
+def test_the_scores_of_a_second_are_averaged_over_its_rows() -> None:
+    config = DatasetConfig(max_video_len=32, feature_fps=2)
+    vfeats = torch.randn(1, 64, 4, generator=torch.Generator().manual_seed(0))
+    caps = torch.ones(1, 5, dtype=torch.long)
+    batch = {
+        "caps": caps,
+        "cmasks": caps > 0,
+        "vfeats": vfeats,
+        "vmasks": torch.arange(64)[None] < 41,
+        "times": torch.zeros(1, 1, 2, dtype=torch.long),
+        "video_id": ["a"],
+    }
+    outputs = DiDeMoPredictor(config)(Echo(), [batch], torch.device("cpu"))
+    wanted = vfeats[:, :60].sum(dim=2).reshape(1, 30, 2).mean(dim=2)
+    np.testing.assert_allclose(outputs.second_scores, wanted, atol=1e-6)
+    assert outputs.num_seconds.tolist() == [21]
