@@ -125,9 +125,9 @@ def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
     """
     with_curves = {}
     for arm in arms:
-        rows = [row for row in by_arm[arm.name].values() if row["curves"]]
-        if rows:
-            with_curves[arm.title] = rows
+        finished = [row for row in by_arm[arm.name].values() if row["curves"]]
+        if finished:
+            with_curves[arm.title] = finished
     if not with_curves:
         return False
     ways = ("DTW", "DTW-corrected", "OTAM")

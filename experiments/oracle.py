@@ -50,17 +50,16 @@ class Reference(NamedTuple):
     alignment_auc: float
 
 
-TITLES = Reference._make(
-    (
-        "clip R@1",
-        "caption average",
-        "DTW, calibrated",
-        "with background, caption average",
-        "DTW, calibrated",
-        "alignment recall",
-        "alignment AUC",
-    )
+TITLES = (
+    "clip R@1",
+    "caption average",
+    "DTW, calibrated",
+    "with background, caption average",
+    "DTW, calibrated",
+    "alignment recall",
+    "alignment AUC",
 )
+"""Headings of the fields of a `Reference`."""
 
 
 class Oracle:
@@ -135,7 +134,13 @@ def references(corpus: Corpus) -> tuple[Reference, Reference]:
     )
     one_video = 1 / len(videos)
     chance = Reference(
-        1 / len(texts), *[one_video] * 4, at_random["Recall"], at_random["AUC"]
+        clip=1 / len(texts),
+        average=one_video,
+        dtw=one_video,
+        average_background=one_video,
+        dtw_background=one_video,
+        alignment_recall=at_random["Recall"],
+        alignment_auc=at_random["AUC"],
     )
     best = Reference(
         recall_at_1(without.values),
@@ -193,9 +198,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"| corpus | {' | '.join(TITLES)} |")
     print(f"|---|{'---:|' * len(TITLES)}")
     for name in args.corpora:
-        for kind, numbers in zip(
-            ("random", "oracle"), references(CORPORA[name]), strict=True
-        ):
+        kinds = zip(("random", "oracle"), references(CORPORA[name]), strict=True)
+        for kind, numbers in kinds:
             cells = [f"{100 * number:.1f}" for number in numbers]
             print(f"| {name}, {kind} | {' | '.join(cells)} |")
     return 0

@@ -12,6 +12,7 @@ launchers wait for each other for a few seconds: the job ends if all of them hav
 import signal
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from torch.distributed import DistError
 from torch.distributed.elastic.agent.server.api import (
@@ -70,7 +71,7 @@ def signal_of_job(
     signum = ASKED_CODES.get(first.exitcode)
     if worker_group.group_world_size == 1:
         return signum
-    store = worker_group.store
+    store: Any = worker_group.store
     # During a refresh, a process that receives a signal ends at once, and processes of other
     # machines fail. Their launchers learn the reason from the store.
     with suppress(DistError):  # there is no key, or the machine of the store is gone
