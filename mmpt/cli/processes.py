@@ -50,7 +50,7 @@ from mmpt.cli.agent import Agent
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import adopt_orphans, end_with_parent
-from mmpt.utils.killed import ASKS, describe_signal
+from mmpt.utils.killed import ASKS, describe_signal, signals_of
 
 HERE = "127.0.0.1"
 POLL_S = 0.1
@@ -298,7 +298,7 @@ def _in_fork(module: str, words: list[str], num_threads: int) -> None:
 
 def run_module(module: str, words: Sequence[str]) -> None:
     """Runs `main(words)` of a module in this process, and exits unless it returns 0."""
-    end_with_parent(signal.SIGTERM)
+    end_with_parent("SIGTERM")
     if os.environ.get(LAUNCHER) not in (None, str(os.getppid())):
         # The launcher was killed while this process was loading Python, which takes seconds.
         sys.exit(1)

@@ -12,7 +12,15 @@ from contextlib import suppress
 
 from mmpt.errors import UserError, causes_of
 
-ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+def signals_of(*names: str) -> tuple[signal.Signals, ...]:
+    """Returns the signals with these names. Those that the system lacks are left out: Windows has
+    no SIGHUP, SIGUSR1 and SIGUSR2.
+    """
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+ASKS = signals_of("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 """Signals with which batch systems, or a terminal that is closed, ask a program to end."""
 SHARED_MEMORY = "/dev/shm"
 FEWER_WORKERS = (
@@ -98,12 +106,12 @@ def describe_signal(number: int) -> str:
     to do.
     """
     name = signal.Signals(number).name
-    if number == signal.SIGKILL:
+    if name == "SIGKILL":
         return (
             f"was killed by {name}, most likely by the kernel because memory was used up. `dmesg | "
             f"grep -i 'out of memory'` shows whether it was. {FEWER_WORKERS}"
         )
-    if number == signal.SIGBUS:
+    if name == "SIGBUS":
         return (
             f"was killed by {name}: either a file was cut short while it was read, or, more "
             f"likely, {_no_shared_memory()} {FEWER_WORKERS}"

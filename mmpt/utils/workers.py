@@ -1,7 +1,6 @@
 """Runs tasks in worker processes, which end when their parent ends."""
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -48,5 +47,5 @@ def run_tasks(
 
 
 def _start_worker(_: int) -> None:
-    end_with_parent(signal.SIGKILL)
+    end_with_parent("SIGKILL")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # processes already run in parallel
