@@ -50,7 +50,7 @@ from mmpt.cli.agent import Agent
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import adopt_orphans, end_with_parent
-from mmpt.utils.killed import ASKS, describe_signal, signals_of
+from mmpt.utils.killed import ASKS, describe_signal
 
 HERE = "127.0.0.1"
 POLL_S = 0.1

@@ -11,6 +11,7 @@ files and write reports.
 import atexit
 import ctypes
 import gc
+import io
 import os
 import select
 import signal
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mmpt.errors import EXIT_CODE, UserError, message_of
-from mmpt.utils.io import DISK_FULL, write_error
+from mmpt.utils.help_pages import page_of
 from mmpt.utils.killed import ASKS, worker_failure
 from mmpt.utils.log import setup_logging
 
@@ -63,6 +64,7 @@ def run_command(
 
     try:
         setup_logging()
+        _print_any_text()
         with _asks_as_interrupts(received):
             return work() or 0
     except KeyboardInterrupt as err:
@@ -74,7 +76,9 @@ def run_command(
         message = _user_message(err)
         if message is None:
             raise
-    sys.stderr.write(f"error: {message}\n")
+        page = page_of(err, message)
+    see = f"See {page}\n" if page else ""
+    sys.stderr.write(f"error: {message}\n{see}")
     return EXIT_CODE
 
 
@@ -85,6 +89,9 @@ def _user_message(err: Exception) -> str | None:
     if failure := worker_failure(err):
         return str(failure)
     if isinstance(err, OSError):
+        # deferred: NumPy, without which `mmpt doctor` must run
+        from mmpt.utils.io import DISK_FULL, write_error
+
         file = err.filename2 or err.filename  # filename2: the target of a failed rename
         if err.errno in DISK_FULL:
             return str(write_error(err, file or "a file"))
@@ -96,6 +103,12 @@ def _user_message(err: Exception) -> str | None:
         extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
         return f"{err.name} is not installed. Install it with: pip install {extra}"
     return None
+
+
+def _print_any_text() -> None:
+    """Prints `?` for letters that the encoding of the output lacks, as of files on Windows."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 @contextmanager
@@ -123,8 +136,10 @@ def _asks_as_interrupts(received: list[int]) -> Iterator[None]:
 def drop_closed_terminal() -> None:
     """Sends the output of this process to /dev/null if its terminal was closed.
 
-    Writing to it would raise an error.
+    Writing to it would raise an error. Windows has no `poll`, and no signal of a closed terminal.
     """
+    if not hasattr(select, "poll"):
+        return
     for number in (1, 2):
         poll = select.poll()
         poll.register(number, 0)
@@ -134,10 +149,14 @@ def drop_closed_terminal() -> None:
             os.close(null)
 
 
-def end_with_parent(signum: int) -> None:
-    """Asks the system to send `signum` to this process when its parent dies (Linux only)."""
+def end_with_parent(name: str) -> None:
+    """Asks the system to send a signal to this process when its parent dies (Linux only).
+
+    Args:
+        name: name of the signal, such as "SIGKILL".
+    """
     if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signum)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.Signals[name])
 
 
 def adopt_orphans() -> None:

@@ -1,0 +1,50 @@
+"""Pages of the documentation that help with an error of the user."""
+
+import re
+
+from mmpt.errors import (
+    ConfigError,
+    DamagedCheckpointError,
+    DeviceMemoryError,
+    LaunchError,
+    UserError,
+)
+
+WRITE_YAML = "pretraining.md#write-a-yaml"
+MEMORY = "pretraining.md#fit-training-into-memory"
+PAGES: tuple[tuple[type[Exception], str, str], ...] = (
+    (ModuleNotFoundError, "", "docs/install.md#install-into-your-own-environment"),
+    (LaunchError, "fairseq is not", "docs/install.md#install-into-your-own-environment"),
+    (DeviceMemoryError, "", MEMORY),
+    (DamagedCheckpointError, "", "docs/reliability.md#checkpoints-are-complete"),
+    (UserError, r"`slurm\.|\bsbatch\b", "docs/guides/clusters.md#slurm"),
+    (LaunchError, "--n(nodes|ode-rank)|--rdzv", "docs/guides/clusters.md#several-machines"),
+    (LaunchError, "--jobtype", "docs/guides/jobs.md#start-a-job"),
+    (UserError, "training would be useless", "DATASET.md#6-check-the-data"),
+    (ConfigError, "the override `", "docs/guides/jobs.md#change-a-setting-for-one-run"),
+    (ConfigError, "clips_per_forward|checkpoint_activations", MEMORY),
+    (ConfigError, r"`loss\.", "docs/concepts/losses.md#keys"),
+    (ConfigError, "`retri|`num_cands`", "docs/concepts/retrieval-refresh.md#keys"),
+    (ConfigError, "", WRITE_YAML),
+)  # fmt: skip
+"""Class of the error, a pattern of its message, and the page with its section. The first match
+counts. Files are named from the root of the repository."""
+
+
+def page_of(error: Exception, message: str) -> str | None:
+    """Returns the page that helps with an error, or None if there is none, or if the message names
+    the document already.
+    """
+    problems = error.problems if isinstance(error, ConfigError) else [message]
+    pages = {_page_of_problem(error, problem) for problem in problems}
+    page = pages.pop() if len(pages) == 1 else WRITE_YAML
+    if page is None or page.partition("#")[0] in message:
+        return None
+    return page
+
+
+def _page_of_problem(error: Exception, problem: str) -> str | None:
+    for kind, pattern, page in PAGES:
+        if isinstance(error, kind) and re.search(pattern, problem):
+            return page
+    return None

@@ -1,0 +1,80 @@
+"""Links from error messages to the documentation."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli.main import main
+from mmpt.errors import (
+    CheckpointError,
+    ConfigError,
+    DamagedCheckpointError,
+    LaunchError,
+)
+from mmpt.utils.help_pages import PAGES, page_of
+from tests.support.paths import ROOT
+
+
+def anchors(document: str) -> list[str]:
+    """Returns the anchors of a Markdown file, as GitHub and the site make them."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    words = [re.sub(r"[^a-z0-9 -]", "", title.lower()) for title in titles]
+    return [title.replace(" ", "-") for title in words]
+
+
+@pytest.mark.parametrize("page", sorted({page for _, _, page in PAGES}))
+def test_every_page_and_its_section_exist(page: str) -> None:
+    document, _, anchor = page.partition("#")
+    assert anchor in anchors(document)
+
+
+@pytest.mark.parametrize(
+    ("error", "page"),
+    [
+        (
+            ConfigError("x.yaml", ["`dataset.max_len` must be at least 1, but is 0."]),
+            "pretraining.md#write-a-yaml",
+        ),
+        (
+            ConfigError("x.yaml", ["`loss.x` is not a known key."]),
+            "docs/concepts/losses.md#keys",
+        ),
+        (
+            ConfigError("x.yaml", ["`slurm.time` must be at least 60."]),
+            "docs/guides/clusters.md#slurm",
+        ),
+        (
+            ConfigError("x.yaml", ["`slurm.time` is wrong.", "`loss.x` is wrong."]),
+            "pretraining.md#write-a-yaml",
+        ),
+        (
+            LaunchError("--rdzv-endpoint a:1: node 0 did not answer."),
+            "docs/guides/clusters.md#several-machines",
+        ),
+        (LaunchError("--device cuda: not a device of this machine."), None),
+        (
+            DamagedCheckpointError("x.pt is cut short."),
+            "docs/reliability.md#checkpoints-are-complete",
+        ),
+        (CheckpointError("x.pt: no such file."), None),
+        (
+            CheckpointError("x.pt needs `slurm.time`. See docs/guides/clusters.md."),
+            None,
+        ),
+    ],
+)
+def test_the_page_fits_the_error(error: Exception, page: str | None) -> None:
+    assert page_of(error, str(error)) == page
+
+
+def test_a_command_prints_the_page_below_the_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yaml = tmp_path / "x.yaml"
+    yaml.write_text("dataset: {max_len: 0}")
+    assert main(["train", str(yaml)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {yaml}: ")
+    assert error.endswith("\nSee pretraining.md#write-a-yaml\n")
