@@ -90,16 +90,20 @@ class RunConfig(Settings):
         fairseq.setdefault(group, {})[key] = value
         return self.model_copy(update={"fairseq": fairseq})
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all settings that have a value, defaults included, as plain values for a YAML."""
+    def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """Returns all settings that have a value, defaults included, as plain values for a YAML.
+
+        Args:
+            whole: also return `slurm` and the keys of retrieval if all of them have their defaults.
+        """
         plain: Any = {"mode": "json", "exclude_none": True, "serialize_as_any": True}
-        without = {"path", "retrieval"} | (
-            {"slurm"} if self.slurm == SlurmConfig() else set()
-        )
-        whole: dict[str, Any] = self.model_dump(exclude=without, **plain)
-        if self.retrieval != RetrievalConfig():
-            whole |= self.retrieval.model_dump(**plain)
-        return whole
+        without = {"path", "retrieval"}
+        if self.slurm == SlurmConfig() and not whole:
+            without.add("slurm")
+        values: dict[str, Any] = self.model_dump(exclude=without, **plain)
+        if self.retrieval != RetrievalConfig() or whole:
+            values |= self.retrieval.model_dump(**plain)
+        return values
 
 
 def last_checkpoint(save_dir: str) -> str | None:

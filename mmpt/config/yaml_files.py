@@ -161,11 +161,19 @@ def write_yaml(path: str | Path, values: Values) -> None:
         file.write(text)
 
 
-def to_yaml(values: Values) -> str:
-    """Returns a mapping as the text of a YAML file; see `write_yaml`."""
+def to_yaml(values: Values, width: float = 80) -> str:
+    """Returns a mapping as the text of a YAML file; see `write_yaml`.
+
+    Args:
+        width: column after which long text is wrapped.
+    """
     escaped = _escape_interpolations(values)
     return yaml.dump(
-        escaped, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True
+        escaped,
+        Dumper=_QuotingDumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=width,
     )
 
 
