@@ -19,6 +19,8 @@ ELSEWHERE = {
     "reporting/run.py": "plain classes; tested by reporting/test_report.py",
     # Commands, tested together with the package that does their work.
     "cli/check.py": "tested by prepare/check/test_dataset_check.py",
+    "cli/finding.py": "a plain class; tested by cli/test_doctor.py",
+    "cli/output.py": "tested by cli/test_doctor.py, which prints a table",
     "cli/dedup.py": "tested by prepare/captions/test_dedup.py",
     "cli/extract.py": "tested by prepare/features/test_extraction.py",
     "cli/index.py": "tested by cli/test_search.py, which builds what it searches",

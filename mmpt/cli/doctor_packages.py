@@ -1,0 +1,194 @@
+"""Checks of `mmpt doctor`: the packages that MMPT uses, the GPUs, and the model hub."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+
+import mmpt
+from mmpt.cli.doctor_probes import Facts, ProbeError, probe
+from mmpt.cli.finding import Finding, State
+
+INSTALL_TRAIN = "pip install 'mmpt[train]'"
+INSTALL_PREPARE = "pip install 'mmpt[prepare]'"
+INSTALL_FAIRSEQ = (
+    "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
+    f"-r {Path(mmpt.__file__).parent / 'requirements-fairseq.txt'}"
+)
+"""As `mmpt.cli.training_command` has it, which cannot be imported if a package is missing."""
+BERT = "bert-base-uncased"
+HUB_TIME_LIMIT_S = 10
+TORCH_PAGE = "https://pytorch.org/get-started/locally"
+
+
+def check_python() -> Iterable[Finding]:
+    """Yields the versions of Python and of this package."""
+    yield Finding("Python", "ok", f"{platform.python_version()}, {sys.executable}")
+    yield Finding("mmpt", "ok", f"{mmpt.__version__}, {Path(mmpt.__file__).parent}")
+
+
+def package_check(
+    name: str, install: str, state: State = "missing", use: str = ""
+) -> Callable[[], Iterable[Finding]]:
+    """Returns a check that imports a package.
+
+    Args:
+        name: the import name of the package.
+        install: the command that installs it.
+        state: the state if it cannot be imported.
+        use: what it is needed for, if not for every training.
+    """
+
+    def check() -> Iterable[Finding]:
+        try:
+            facts = probe(name)
+        except ProbeError as err:
+            yield _failed(name, err, install, state, use)
+        else:
+            yield Finding(name, "ok", facts["version"])
+
+    return check
+
+
+def _failed(
+    name: str, err: ProbeError, install: str, state: State, use: str = ""
+) -> Finding:
+    """Returns the finding about a package that cannot be imported."""
+    needed = f"; needed for {use}" if use else ""
+    if err.is_absent:
+        return Finding(name, state, f"not installed ({err}){needed}", install)
+    remedy = f"install it again: {install} --force-reinstall"
+    return Finding(name, state, f"does not work: {err}{needed}", remedy)
+
+
+def check_fairseq() -> Iterable[Finding]:
+    """Imports fairseq and the task that this package registers in it."""
+    try:
+        facts = probe("fairseq")
+    except ProbeError as err:
+        yield _failed("fairseq", err, INSTALL_FAIRSEQ, "missing")
+        return
+    if facts["task"]:
+        yield Finding("fairseq", "ok", f"{facts['version']}, with the task `mmtask`")
+    else:
+        found = f"{facts['version']}, but the task `mmtask` is not registered"
+        yield Finding("fairseq", "missing", found, INSTALL_FAIRSEQ)
+
+
+def check_requirements() -> Iterable[Finding]:
+    """Compares the installed packages with the versions that this package declares."""
+    name = "other packages"
+    try:
+        from packaging.requirements import Requirement
+
+        declared = metadata.requires("mmpt") or []
+    except (ImportError, metadata.PackageNotFoundError) as err:
+        found = f"versions could not be compared ({err})"
+        yield Finding(name, "warning", found, INSTALL_TRAIN)
+        return
+    wrong = []
+    for text in declared:
+        needed = Requirement(text)
+        if needed.marker and not needed.marker.evaluate({"extra": "train"}):
+            continue
+        try:
+            version = metadata.version(needed.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{needed.name} is not installed")
+            continue
+        if not needed.specifier.contains(version, prereleases=True):
+            wrong.append(f"{needed.name} {version} must be {needed.specifier}")
+    if wrong:
+        yield Finding(name, "warning", "; ".join(wrong), INSTALL_TRAIN)
+    else:
+        yield Finding(name, "ok", "installed, with versions that should work")
+
+
+def check_torch() -> Iterable[Finding]:
+    """Imports torch, and looks for GPUs and NCCL with it."""
+    try:
+        facts = probe("torch")
+    except ProbeError as err:
+        yield _failed("torch", err, INSTALL_TRAIN, "missing")
+        yield Finding("GPU", "warning", "not known, because torch does not work")
+        return
+    yield Finding("torch", "ok", facts["version"])
+    yield _gpu_finding(facts, _driver())
+    num_gpus = len(facts["gpus"])
+    if facts["nccl"]:
+        yield Finding("NCCL", "ok", facts["nccl"])
+    elif num_gpus > 1:
+        remedy = f"Use one GPU (--jobtype local_single), or install torch: {TORCH_PAGE}"
+        found = f"not in this torch, which has {num_gpus} GPUs"
+        yield Finding("NCCL", "warning", found, remedy)
+    else:
+        yield Finding("NCCL", "optional", "not used; needed for several GPUs")
+
+
+def _driver() -> str:
+    """Returns the version of the NVIDIA driver, or "" if there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(
+            query, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.partition("\n")[0].strip()
+
+
+def _gpu_finding(facts: Facts, driver: str) -> Finding:
+    """Returns the finding about the GPUs.
+
+    Args:
+        facts: what torch sees.
+        driver: version of the driver.
+    """
+    gpus = facts["gpus"]
+    if facts["problem"]:
+        found = (
+            f"torch cannot use {gpus[-1] if gpus else 'the GPU'}: {facts['problem']}"
+        )
+        remedy = f"Install a torch for this GPU and driver: {TORCH_PAGE}"
+        return Finding("GPU", "missing", found, remedy)
+    if gpus:
+        names = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
+        versions = f"CUDA {facts['cuda']}, driver {driver or 'not known'}"
+        return Finding("GPU", "ok", f"{', '.join(names)}, {versions}")
+    if driver and facts["cuda"] is None:
+        found = f"there is one (driver {driver}), but this torch is built for CPUs"
+        remedy = f"Install a torch with CUDA: {TORCH_PAGE}"
+        return Finding("GPU", "warning", found, remedy)
+    if driver:
+        found = f"torch (CUDA {facts['cuda']}) finds none with driver {driver}"
+        remedy = "Look at CUDA_VISIBLE_DEVICES, or install a newer driver"
+        return Finding("GPU", "warning", found, remedy)
+    return Finding("GPU", "optional", "none; training runs on the CPU, in float32")
+
+
+def check_hub() -> Iterable[Finding]:
+    """Looks for BERT, from which the shipped YAMLs start, here and on the hub."""
+    name = BERT
+    if Path(BERT, "config.json").is_file():
+        yield Finding(name, "ok", f"in the folder {BERT}")
+        return
+    remedy = f"mmpt download bert, on a machine with a network; then copy {BERT}"
+    try:
+        facts = probe("hub", HUB_TIME_LIMIT_S)
+    except ProbeError as err:
+        found = f"not here, and the model hub does not answer ({err})"
+        yield Finding(name, "warning", f"{found}; the demo does not need it", remedy)
+        return
+    if facts["cached"]:
+        yield Finding(name, "ok", "in the cache of huggingface_hub")
+    elif facts["offline"]:
+        found = "not here, and HF_HUB_OFFLINE is set; the demo does not need it"
+        yield Finding(name, "warning", found, remedy)
+    else:
+        yield Finding(name, "ok", f"not here yet; {facts['url']} answers")

@@ -1,0 +1,143 @@
+"""Checks of packages, with probes that the tests replace."""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli import doctor_packages as packages
+from mmpt.cli import training_command
+from mmpt.cli.doctor_probes import Facts, ProbeError
+
+TORCH: Facts = {
+    "version": "2.9",
+    "cuda": "12.8",
+    "gpus": ["H100 (79 GiB)"] * 2,
+    "problem": "",
+    "nccl": "2.27.3",
+}
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Facts | ProbeError]:
+    """The results of probes by name, for the test to fill in."""
+    results: dict[str, Facts | ProbeError] = {}
+
+    def probe(name: str, *_: float) -> Facts:
+        result = results[name]
+        if isinstance(result, ProbeError):
+            raise result
+        return result
+
+    monkeypatch.setattr(packages, "probe", probe)
+    monkeypatch.setattr(packages, "_driver", lambda: "570.1")
+    return results
+
+
+def test_the_command_that_installs_fairseq_is_the_one_of_mmpt_train() -> None:
+    assert packages.INSTALL_FAIRSEQ == training_command.INSTALL_FAIRSEQ
+
+
+def test_absent_and_broken_packages(probed: dict[str, Facts | ProbeError]) -> None:
+    check = packages.package_check("faiss", "pip install x")
+    probed["faiss"] = ProbeError("ModuleNotFoundError: No module named 'faiss'")
+    (finding,) = check()
+    assert (finding.state, finding.remedy) == ("missing", "pip install x")
+    probed["faiss"] = ProbeError("its import crashed (SIGILL)")
+    (finding,) = check()
+    assert "SIGILL" in finding.found
+    assert finding.remedy == "install it again: pip install x --force-reinstall"
+    probed["faiss"] = {"version": "1.8"}
+    (finding,) = check()
+    assert (finding.state, finding.found) == ("ok", "1.8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "states", "text"),
+    [
+        ({}, ("ok", "ok", "ok"), "2 x H100 (79 GiB), CUDA 12.8, driver 570.1"),
+        ({"nccl": None}, ("ok", "ok", "warning"), "2 x H100"),
+        (
+            {"gpus": [], "nccl": None, "cuda": None},
+            ("ok", "warning", "optional"),
+            "this torch is built for CPUs",
+        ),
+        (
+            {"gpus": [], "nccl": None},
+            ("ok", "warning", "optional"),
+            "finds none with driver 570.1",
+        ),
+        (
+            {"problem": "no kernel image"},
+            ("ok", "missing", "ok"),
+            "cannot use H100 (79 GiB): no kernel image",
+        ),
+    ],
+)
+def test_gpus(
+    changes: Facts,
+    states: tuple[str, ...],
+    text: str,
+    probed: dict[str, Facts | ProbeError],
+) -> None:
+    probed["torch"] = TORCH | changes
+    findings = list(packages.check_torch())
+    assert tuple(finding.state for finding in findings) == states
+    assert text in findings[1].found
+
+
+def test_no_gpu(
+    probed: dict[str, Facts | ProbeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "_driver", lambda: "")
+    probed["torch"] = TORCH | {"gpus": [], "nccl": None}
+    states = [finding.state for finding in packages.check_torch()]
+    assert states == ["ok", "optional", "optional"]
+
+
+def test_fairseq_without_the_task(probed: dict[str, Facts | ProbeError]) -> None:
+    probed["fairseq"] = {"version": "0.12", "task": False}
+    (finding,) = packages.check_fairseq()
+    assert finding.state == "missing"
+
+
+def test_versions_are_compared_with_the_declared_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declared = [
+        "torch>=99",
+        "numpy>=1",
+        "nowhere-to-be-found; extra == 'train'",
+        "mkdocs>=99; extra == 'docs'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda _: declared)
+    (finding,) = packages.check_requirements()
+    assert finding.state == "warning"
+    torch = f"torch {metadata.version('torch')} must be >=99"
+    assert finding.found == f"{torch}; nowhere-to-be-found is not installed"
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({"cached": True, "offline": True, "url": "x"}, "ok"),
+        ({"cached": False, "offline": False, "url": "x"}, "ok"),
+        ({"cached": False, "offline": True, "url": "x"}, "warning"),
+        (ProbeError("did not end within 10 s"), "warning"),
+    ],
+)
+def test_bert(
+    facts: Facts | ProbeError,
+    state: str,
+    probed: dict[str, Facts | ProbeError],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    probed["hub"] = facts
+    (finding,) = packages.check_hub()
+    assert finding.state == state
+    Path("bert-base-uncased").mkdir()
+    Path("bert-base-uncased/config.json").touch()
+    (finding,) = packages.check_hub()
+    assert finding.state == "ok"

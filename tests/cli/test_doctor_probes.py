@@ -1,0 +1,45 @@
+"""Imports of packages in a process of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from mmpt.cli.doctor_probes import ProbeError, probe
+
+pytestmark = pytest.mark.spawn
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose modules can be imported. It is not the current one."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_the_version_of_a_package(packages: Path) -> None:
+    module = "print('fairseq prints, too')\n__version__ = '1.2'"
+    (packages / "whole.py").write_text(module)
+    assert probe("whole") == {"version": "1.2"}
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "is_absent"),
+    [
+        ("import not_there", "No module named 'not_there'", True),
+        ("raise OSError('libx.so is broken')", "libx.so is broken", False),
+        ("import os; os.abort()", "crashed (SIGABRT)", False),
+        ("import os; os._exit(3)", "its import failed", False),
+    ],
+)
+def test_failures(packages: Path, code: str, message: str, is_absent: bool) -> None:
+    (packages / "broken.py").write_text(code)
+    with pytest.raises(ProbeError) as caught:
+        probe("broken")
+    assert message in str(caught.value)
+    assert caught.value.is_absent == is_absent
+
+
+def test_an_import_that_hangs(packages: Path) -> None:
+    (packages / "slow.py").write_text("import time; time.sleep(600)")
+    with pytest.raises(ProbeError, match="did not end within 1 s"):
+        probe("slow", timeout_s=1)
