@@ -14,7 +14,11 @@ from mmpt.prepare.download.downloader import download as download_items
 def download(
     names: Annotated[
         list[str] | None,
-        Argument(metavar="NAME", help=f"Items to download: {', '.join(CATALOGUE)}."),
+        Argument(
+            metavar="NAME",
+            help=f"Items to download: {', '.join(CATALOGUE)}.",
+            autocompletion=lambda: list(CATALOGUE),
+        ),
     ] = None,
     *,
     root: Annotated[

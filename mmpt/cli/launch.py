@@ -47,6 +47,7 @@ class Options:
         Option(
             metavar="TYPE",
             help=f"One of {', '.join(job.JOB_TYPES)}. Default: the YAML's `task_type`.",
+            autocompletion=lambda: [*job.TRAINING_PROCESSES, job.PREDICT, job.SLURM],
         ),
     ] = None
     dryrun: Annotated[

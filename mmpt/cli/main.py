@@ -7,16 +7,21 @@ runs is imported.
 import importlib
 import inspect
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import typer.main
 from typer import Argument, Option
+from typer.core import TyperGroup
 
 from mmpt import __version__
 from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.utils.command import run_command
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +40,8 @@ Overrides = Annotated[
 Device = Annotated[
     str | None,
     Option(
-        help="cpu, cuda or cuda:1. Default: the first GPU, or the CPU if there is none."
+        help="cpu, cuda or cuda:1. Default: the first GPU, or the CPU if there is none.",
+        autocompletion=lambda: ["cpu", "cuda"],
     ),
 ]
 
@@ -70,12 +76,11 @@ def num_cores() -> int:
 def new_app(**settings: Any) -> typer.Typer:
     """Returns an app without commands. Its help is plain text, as rich truncates long options."""
     plain: dict[str, Any] = {
+        "add_completion": False,
         "rich_markup_mode": None,
         "context_settings": CONTEXT_SETTINGS,
     }
-    return typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, **plain | settings
-    )
+    return typer.Typer(pretty_exceptions_enable=False, **plain | settings)
 
 
 def run(
@@ -140,6 +145,7 @@ class Command:
 
 
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
+HELP = "Find mistakes"
 
 COMMANDS = {
     "train": (
@@ -182,12 +188,49 @@ COMMANDS = {
         DEMO,
         "Make the demo data, a synthetic corpus.",
     ),
+    "doctor": ("doctor", HELP, "Check whether a training can run here."),
+    "config": ("config", HELP, "Print the settings of a YAML and where they are from."),
 }
 """Name of a command -> its module in `mmpt.cli`, the heading above it in the help, and its help."""
 
+TRAINS = ("train", "demo")
+"""Commands that start the processes of a training."""
+
+
+class LazyGroup(TyperGroup):
+    """The group of all commands. It imports a command when the shell completes its options."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the name, the command and the other words of a command line."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS and ctx.resilient_parsing:  # that is, during completion
+            command = typer.main.get_command(_module(name).main.app)
+        return name, command, rest
+
+
+def _module(name: str) -> Any:
+    """Returns the module of the command `name`."""
+    return importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")
+
+
+def _require_fork(name: str) -> None:
+    """Raises LaunchError on Windows, where processes cannot be forked."""
+    if not hasattr(os, "fork"):
+        raise LaunchError(
+            f"`mmpt {name}` needs Linux, because its processes are forked and ended by signals, "
+            f"which {platform.system()} does not support. Run it on Linux or in WSL 2. Preparation "
+            "and inference run here, and `mmpt predict` evaluates."
+        )
+    if sys.platform != "linux":
+        logger.warning("training is tested on Linux only")
+
 
 app = new_app(
-    rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True
+    cls=LazyGroup,
+    add_completion=True,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    invoke_without_command=True,
 )
 for _name, (_, _panel, _summary) in COMMANDS.items():
     app.command(_name, help=_summary, rich_help_panel=_panel)(lambda: None)
@@ -209,8 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(app, argv, name="mmpt")  # prints the help, the version, or an error
 
     def run_named() -> int:
-        module = importlib.import_module(f"mmpt.cli.{COMMANDS[name][0]}")
-        return int(module.main(rest, name=f"mmpt {name}"))
+        if name in TRAINS and not {"-h", "--help"} & set(rest):
+            _require_fork(name)
+        return int(_module(name).main(rest, name=f"mmpt {name}"))
 
     if name == "train":
         stopped, asked_code = CONTINUE, REQUEUE_CODE

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def test_a_missing_package_is_reported_with_the_extra_that_installs_it(
     assert main(["extract", "--vdir", "x", "--fdir", str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith(
         "Install it with: pip install 'mmpt[prepare]'\n"
+        "See docs/install.md#install-into-your-own-environment\n"
     )
 
 
@@ -145,3 +147,66 @@ for function in (check.check, pack.pack, tokenize.tokenize):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("tr", ["train"]),
+        ("train x.yaml --jobty", ["--jobtype"]),
+        ("train x.yaml --jobtype local_s", ["local_single", "local_small"]),
+        ("extract --dtype ", ["fp32", "bf16", "fp16"]),
+        ("prepare --recipe n", ["norton"]),
+        ("predict --device c", ["cpu", "cuda"]),
+        ("download s3", ["s3d"]),
+    ],
+)
+def test_commands_options_and_values_are_completed(
+    words: str,
+    completions: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("_MMPT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"mmpt {words}")
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ") + 1))
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == completions
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "check", "report", "tokenize"])
+def test_a_yaml_is_completed_by_the_shell_as_a_file(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_MMPT_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"mmpt {name} proj")
+    assert main([]) == 0
+    assert capsys.readouterr().out == "_files\n"
+
+
+@pytest.mark.spawn
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_with_the_script_that_mmpt_prints(tmp_path: Path) -> None:
+    program = tmp_path / "mmpt"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mmpt "$@"\n')
+    program.chmod(0o755)
+    script = """
+eval "$(_MMPT_COMPLETE=source_bash mmpt)"
+COMP_WORDS=(mmpt download b) COMP_CWORD=2
+_mmpt_completion mmpt
+echo "${COMPREPLY[@]}"
+complete -p mmpt
+"""
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    completions, registered = done.stdout.splitlines()
+    assert completions == "bert"
+    # Where there are no completions, `-o default` completes the names of files.
+    assert "-o default" in registered
