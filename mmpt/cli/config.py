@@ -52,9 +52,9 @@ def print_settings(settings: RunConfig, overrides: Sequence[str]) -> None:
     origins = find_origins(settings.path, overrides, values)
     text = to_yaml(values, width=math.inf)
     comments = {}
-    for key, (_, line) in key_lines(text).items():
+    for key, (_, number) in key_lines(text).items():
         if key in origins:
-            comments[line] = f"  # {origins[key]}"
+            comments[number] = f"  # {origins[key]}"
     console = Console(soft_wrap=True)
     for number, line in enumerate(text.splitlines(), start=1):
         comment = comments.get(number, "")

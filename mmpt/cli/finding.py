@@ -9,13 +9,13 @@ State = Literal["ok", "warning", "missing", "optional"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found."""
+    """A result of a check."""
 
     name: str
-    """What was checked."""
+    """Name of the package, limit or program."""
     state: State
     """Whether a training can run with it."""
     found: str
     """Versions, sizes, or what is wrong."""
     remedy: str = ""
-    """What to do. Empty if there is nothing to do."""
+    """Advice, as a command or a sentence. Default: none."""

@@ -111,7 +111,7 @@ def _override_layer(override: str) -> Layer:
 
 
 def _file_layers(path: str) -> Iterator[Layer]:
-    """Yields the keys of a file, and those of the files that it includes."""
+    """Yields the keys of a file, and then the keys of each file that it includes."""
     is_included = False
     while path:
         text = Path(path).read_text(encoding="utf-8")
