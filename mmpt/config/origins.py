@@ -14,7 +14,7 @@ Key = tuple[str, ...]
 Kind = Literal["mapping", "null", "value"]
 Layer = dict[Key, tuple[Kind, str]]
 """Keys that a file or an override sets: their kind, and the origin as text."""
-DEFAULT = "default"
+DEFAULT, OVERRIDE = "default", "override"
 
 
 def leaves(values: Values, at: Key = ()) -> dict[Key, Any]:
@@ -106,7 +106,7 @@ def _override_layer(override: str) -> Layer:
     values, _ = parse_overrides([override])
     layer: Layer = {}
     for key, value in leaves(values).items():
-        layer[key] = ("null" if value is None else "value", f"override {override}")
+        layer[key] = ("null" if value is None else "value", OVERRIDE)
     return layer
 
 
