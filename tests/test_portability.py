@@ -29,7 +29,7 @@ import importlib, multiprocessing, os, pkgutil, signal, sys
 
 for name in {LIBRARIES.split()}:
     importlib.import_module(name)
-multiprocessing.set_start_method("spawn")
+multiprocessing.set_start_method("spawn", force=True)
 for name in "fcntl resource termios tty pwd grp".split():
     sys.modules[name] = None
 for name in "fork forkpty register_at_fork sched_getaffinity setsid killpg getpgid".split():

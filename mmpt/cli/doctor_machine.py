@@ -12,9 +12,9 @@ from mmpt.cli.finding import Finding
 
 GIB = 2**30
 LEAST_MEMORY = 4 * GIB
-"""Weights, gradients and the state of Adam of two BERTs in float32 have 3 GB."""
+"""The weights, gradients and Adam state of 177 million parameters in float32 have 2.8 GB."""
 LEAST_DISK = 10 * GIB
-"""Three checkpoints of two BERTs with the state of Adam have 6 GB."""
+"""Three checkpoints of 177 million parameters with their Adam state have 6.4 GB."""
 LEAST_SHARED_MEMORY = GIB
 LEAST_FILES = 1024
 SHARED_MEMORY = Path("/dev/shm")

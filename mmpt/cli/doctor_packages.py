@@ -60,7 +60,12 @@ def _failed(
     needed = f"; needed for {use}" if use else ""
     if err.is_absent:
         return Finding(name, state, f"not installed ({err}){needed}", install)
-    remedy = f"install it again: {install} --force-reinstall"
+    # The version of a package is part of its metadata, which can be read without an import.
+    remedy = f"{install} --force-reinstall"
+    distributions = metadata.packages_distributions().get(name, [])
+    if distributions and name != "fairseq":
+        version = f"{distributions[0]}=={metadata.version(distributions[0])}"
+        remedy = f"pip install --force-reinstall --no-deps '{version}'"
     return Finding(name, state, f"does not work: {err}{needed}", remedy)
 
 

@@ -46,7 +46,8 @@ def test_absent_and_broken_packages(probed: dict[str, Facts | ProbeError]) -> No
     probed["faiss"] = ProbeError("its import crashed (SIGILL)")
     (finding,) = check()
     assert "SIGILL" in finding.found
-    assert finding.remedy == "install it again: pip install x --force-reinstall"
+    whole = f"faiss-cpu=={metadata.version('faiss-cpu')}"
+    assert finding.remedy == f"pip install --force-reinstall --no-deps '{whole}'"
     probed["faiss"] = {"version": "1.8"}
     (finding,) = check()
     assert (finding.state, finding.found) == ("ok", "1.8")
