@@ -1,7 +1,8 @@
 """Preparation and inference run without what only POSIX systems or only Linux have.
 
 Windows has no `fork`, no signals of batch systems, and no modules such as `fcntl`. The tests remove
-these from Python after the libraries are imported, and before this project is.
+these from Python after the libraries are imported, and before this project is. Signals that Python
+and torch use to start processes on this system stay.
 """
 
 import subprocess
@@ -35,8 +36,7 @@ for name in "fcntl resource termios tty pwd grp".split():
 for name in "fork forkpty register_at_fork sched_getaffinity setsid killpg getpgid".split():
     delattr(os, name)
 for name in (
-    "SIGUSR1 SIGUSR2 SIGHUP SIGKILL SIGALRM SIGCHLD SIGBUS SIGQUIT "
-    "setitimer pthread_sigmask alarm"
+    "SIGUSR1 SIGUSR2 SIGHUP SIGKILL SIGALRM SIGBUS SIGQUIT setitimer alarm"
 ).split():
     delattr(signal, name)
 sys.path.insert(0, {str(ROOT)!r})
@@ -58,7 +58,8 @@ def test_all_modules_can_be_imported() -> None:
     done = run_hidden("""
 import mmpt
 for module in pkgutil.walk_packages(mmpt.__path__, "mmpt."):
-    if module.name != "mmpt.__main__":
+    # The first is a program. The others are only imported by a training.
+    if module.name != "mmpt.__main__" and ".fairseqmm" not in module.name:
         importlib.import_module(module.name)
         print(module.name)
 """)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from typer import Argument, Option
 
-from mmpt.cli.app import Command, Overrides
+from mmpt.cli.main import Command, Overrides
 from mmpt.cli.output import print_table
 from mmpt.config import RunConfig, load_config
 from mmpt.config.origins import find_origins, key_lines, leaves

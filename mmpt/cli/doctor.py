@@ -14,8 +14,8 @@ from typer import Option
 
 from mmpt.cli import doctor_machine as machine
 from mmpt.cli import doctor_packages as packages
-from mmpt.cli.app import Command
 from mmpt.cli.finding import Finding
+from mmpt.cli.main import Command
 from mmpt.cli.output import print_table
 
 Check = Callable[[], Iterable[Finding]]

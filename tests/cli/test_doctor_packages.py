@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import doctor_packages as packages
-from mmpt.cli import training_command
+from mmpt.cli import job
 from mmpt.cli.doctor_probes import Facts, ProbeError
 
 TORCH: Facts = {
@@ -35,7 +35,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Facts | ProbeError]:
 
 
 def test_the_command_that_installs_fairseq_is_the_one_of_mmpt_train() -> None:
-    assert packages.INSTALL_FAIRSEQ == training_command.INSTALL_FAIRSEQ
+    assert packages.INSTALL_FAIRSEQ == job.INSTALL_FAIRSEQ
 
 
 def test_absent_and_broken_packages(probed: dict[str, Facts | ProbeError]) -> None:
