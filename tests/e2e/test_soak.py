@@ -40,7 +40,7 @@ def test_a_few_thousand_clips_and_three_refreshes(corpus: Path, tmp_path: Path) 
         "-m",
         "tests.support.soak",
         str(folder),
-        "--page",
+        "--write",
         str(page),
     ]
     command += ["--items", "3840", "--workers", "0,2", "--refreshes", "3"]
