@@ -1,7 +1,7 @@
 """Speed of video encoders with random weights, in seconds of video per second.
 
-S3D is the project's own encoder. CLIP's vision model is that of transformers, at one frame per
-second of video; the project reads its features but does not extract them.
+S3D is the project's own network. CLIP's vision model is the one that `mmpt extract --encoder
+hf:<model>` loads from the hub, with one frame per second of video.
 """
 
 import importlib.util
