@@ -4,7 +4,7 @@ The vectors of a video are appended to a file when all of its windows are embedd
 appended to another file. A run that was killed therefore loses the videos in progress only. See
 `index_folder.py` for the files.
 
-Legend: L seconds of a video, n windows, I width of the features, D hidden size.
+Legend: R feature rows of a video, n windows, I width of the features, D hidden size.
 """
 
 import json
@@ -28,6 +28,7 @@ from mmpt.inference.index_folder import (
 from mmpt.inference.inputs import require_finite
 from mmpt.inference.mmptmodel import WIDER, MMPTModel
 from mmpt.inference.moments import WindowTable
+from mmpt.processors.window_aligner import num_seconds
 from mmpt.retrieval.saved_index import (
     SavedIndex,
     default_type,
@@ -117,6 +118,14 @@ def _new_settings(
             "stride and window must be in 1 <= stride <= window <= `max_video_len` "
             f"({model.max_video_len}), but are {stride_s} and {window_s} seconds."
         )
+    # Otherwise, the windows of a video would depend on the rounding of its length to seconds.
+    fps = model.dataset_config.feature_fps
+    for name, value_s in (("window", window_s), ("stride", stride_s)):
+        if not (value_s * fps).is_integer():
+            raise DataError(
+                f"the {name} must be a whole number of feature rows, of which the model takes "
+                f"{fps:g} a second, but is {value_s} seconds ({value_s * fps:g} rows)."
+            )
     if old is not None:
         wanted = (fingerprint, window_s, stride_s)
         if wanted != (old.fingerprint, old.window_s, old.stride_s):
@@ -193,7 +202,7 @@ class MomentWriter:
         """Embeds the windows of videos and appends their vectors.
 
         Args:
-            videos: name and features [L, I] of each video. A video is asked for when the batches
+            videos: name and features [R, I] of each video. A video is asked for when the batches
                 reach it.
             batch_size: number of windows in a batch, which may be of several videos.
         Raises:
@@ -201,33 +210,37 @@ class MomentWriter:
                 be written.
         """
         read: list[IndexedVideo] = []
+        ends: list[int] = []  # rows of each of them
+        config = self._model.dataset_config
 
         def features() -> Iterator[Tensor]:
-            for name, features_LI in videos:
+            for name, features_RI in videos:
                 if name in self._names:
                     raise DataError(
                         f"{name}: every video of an index must have a name of its own, but this "
                         "one is used twice; rename one of the videos."
                     )
                 self._names.add(name)
-                read.append(IndexedVideo(name, len(features_LI)))
-                yield features_LI
+                num_rows = len(features_RI)
+                seconds = num_seconds(num_rows, config.feature_fps)
+                read.append(IndexedVideo(name, seconds))
+                ends.append(num_rows)
+                yield features_RI
 
         windows = embed_windows(
             self._model.fusion,
             features(),
             self._model.aligner.special,
-            length=self._settings.window_s,
-            stride=self._settings.stride_s,
+            length=config.num_rows(self._settings.window_s),
+            stride=config.num_rows(self._settings.stride_s),
             batch_size=batch_size,
         )
         pooled = []
         for window in windows:
             pooled.append(window.pooled)
-            video = read[window.video]
             _, end = window.span
-            if end == video.seconds:
-                self._append(video, torch.stack(pooled))
+            if end == ends[window.video]:
+                self._append(read[window.video], torch.stack(pooled))
                 pooled = []
 
     def finish(self) -> IndexSettings:

@@ -17,6 +17,7 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM, ShardKey, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
+from mmpt.shards.feature_info import check_feature_info
 from mmpt.shards.shardedtensor import (
     ShardedTensor,
     meta_path,
@@ -151,9 +152,11 @@ def load_video_table(
             captions are not read.
         vocab_size: word-piece ids must be below it; see `check_shard`.
     Raises:
-        DataError: too many videos are not packed, none is usable, or a shard is damaged.
+        DataError: too many videos are not packed, none is usable, a shard is damaged, or the
+            features have another width or rate than the config says.
     """
     assert config.vfeat_dir is not None
+    check_feature_info(config)
     ids = read_id_list(list_path)
     shards = read_shard_meta(config.vfeat_dir, split)
     # Find the videos of the list in the shards.

@@ -141,3 +141,23 @@ def test_the_example_of_the_guide(run, videos, tmp_path, monkeypatch, capsys):
     exec(compile(example, "guide", "exec"), {})
     shown = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in shown} == {"pancakes", "bread"}
+
+
+def test_moments_are_seconds_at_every_rate(index, model, videos, tmp_path):
+    config = model.dataset_config.replace(feature_fps=2)
+    faster = MMPTModel(model.fusion, config, model.model_config, normalise=False)
+    rows = {name: np.repeat(seconds, 2, axis=0) for name, seconds in videos.items()}
+    two = MomentIndex.build(tmp_path / "two", faster, rows, window_s=8, stride_s=4)
+    pairs = zip(two.search(TEXTS, top=3), index.search(TEXTS, top=3), strict=True)
+    for found, wanted in pairs:
+        assert [moment[:3] for moment in found] == [moment[:3] for moment in wanted]
+    # Half a second at the end counts as a second.
+    odd = {name: video[:-1] for name, video in rows.items()}
+    shorter = MomentIndex.build(tmp_path / "odd", faster, odd, window_s=8, stride_s=4)
+    assert shorter.settings.num_windows == index.settings.num_windows
+    slower = config.replace(feature_fps=0.3)
+    uneven = MMPTModel(model.fusion, slower, model.model_config, normalise=False)
+    with pytest.raises(
+        DataError, match=r"the window must be a whole number of feature"
+    ):
+        MomentIndex.build(tmp_path / "uneven", uneven, rows, window_s=8, stride_s=4)

@@ -77,6 +77,20 @@ def test_statistics_of_features_equal_a_simple_version(corpus, report, split):
     assert tally.mean == pytest.approx(norms.mean(), abs=1e-5)
 
 
+def test_the_rate_of_the_features_is_taken_into_account(corpus, report):
+    overrides = corpus_overrides(corpus, corpus / "run")
+    config = load_config(NORTON, [*overrides, "dataset.feature_fps=2"])
+    faster = check_dataset(config)
+    plain = report.splits["train"]
+    half = faster.splits["train"]
+    assert half.feature_rows == plain.feature_rows
+    assert half.seconds == plain.seconds / 2
+    causes = {finding.cause for finding in faster.findings()}
+    assert any(
+        "times as far apart as `dataset.feature_fps`" in cause for cause in causes
+    )
+
+
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
 def test_statistics_of_captions_equal_simple_loops(corpus, report, split):
     statistics = report.splits[split.shard_name]
