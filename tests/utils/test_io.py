@@ -91,7 +91,8 @@ def test_a_full_disk_is_reported_with_the_remedy(
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
-        DataError, match=r"file/x\.json: cannot be written \(.*\)\. Make its folder writable"
+        DataError,
+        match=r"file/x\.json: cannot be written \(.*\)\. Make its folder writable",
     ):
         write_json(tmp_path / "file" / "x.json", [])
 
