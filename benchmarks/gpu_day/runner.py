@@ -96,7 +96,7 @@ class Day:
             earlier = json.loads(self.path.read_text())
             if earlier["rehearsal"] != rehearse:
                 raise SystemExit(
-                    f"error: {self.path} was written {'with' if rehearse else 'without'}out "
+                    f"error: {self.path} was written {'without' if rehearse else 'with'} "
                     "--rehearse; choose another --out."
                 )
             self.report = earlier

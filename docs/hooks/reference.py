@@ -275,7 +275,9 @@ def command_section(name: str) -> str:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and parameter.name != "help":
-            rows.append(f"| {to_cell(f'`{record[0]}`')} | {to_cell(record[1])} |")
+            # A range such as [x>=1] is no link.
+            help_text = to_cell(record[1]).replace("[", r"\[")
+            rows.append(f"| {to_cell(f'`{record[0]}`')} | {help_text} |")
     if rows:
         parts.append("\n".join(["| argument or option | |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"

@@ -39,7 +39,11 @@ def test_a_program_that_answers_in_another_way_is_no_launcher():
         threading.Thread(target=answer, daemon=True).start()
         kind, found = ask(HERE, server.getsockname()[1], 2)
     assert kind is Answer.OTHER
-    assert found == "it does not speak torch's protocol"
+    # The second if torch is still trying when the time is over.
+    assert found in (
+        "it does not speak torch's protocol",
+        "it accepts connections, but does not answer",
+    )
 
 
 def test_nothing_listens():

@@ -14,7 +14,7 @@ import pytest
 from submitit import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
-from mmpt.cli import extract, launch, slurm
+from mmpt.cli import extract, job, launch, slurm
 from mmpt.config import SlurmConfig
 from mmpt.errors import ConfigError
 from tests.support.jobs import SCORES, VIDEOCLIP
@@ -38,7 +38,7 @@ def programs(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(launch, "check", lambda config: None)
+    monkeypatch.setattr(job, "check", lambda config: None)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     program(folder, "srun", "exit 1")
     program(folder, "sbatch", '/bin/cp "$1" script; echo "Submitted batch job 42"')

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROWS = ["kill", "kill-2", "kill-saved", "term", "interrupt", "rank-asked", "rank-lost"]
 ROWS += ["rank-hung", "worker-killed", "disk-full", "read-only", "clock"]
@@ -42,7 +42,7 @@ def outcomes(
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode in (0, 1), done.stderr[-3000:]
     (path,) = folder.glob("runs/*/outcomes.jsonl")

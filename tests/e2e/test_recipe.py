@@ -210,7 +210,10 @@ def test_unusable_videos_are_listed(recipe: Recipe) -> None:
 def test_the_page_makes_every_file_that_the_yamls_name(recipe: Recipe) -> None:
     """The commands make every path below data/ that a YAML in projects/ names."""
     found = set()
-    for path in sorted((ROOT / "projects").rglob("*.yaml")):
+    # Its features come from a model of the hub; see docs/guides/own-videos.md.
+    others = {"how2_pretrain_clip.yaml"}
+    paths = [p for p in (ROOT / "projects").rglob("*.yaml") if p.name not in others]
+    for path in sorted(paths):
         dataset = (yaml.safe_load(path.read_text()) or {}).get("dataset") or {}
         for key, value in dataset.items():
             if isinstance(value, str) and value.startswith("data/"):

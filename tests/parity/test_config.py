@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.cli.launch import TRAINING_PROCESSES, main
+from mmpt.cli.job import TRAINING_PROCESSES
+from mmpt.cli.launch import main
 from mmpt.config import RunConfig
 from mmpt.config.loader import next_run_dir
 from mmpt.config.run import fairseq_flags
@@ -25,7 +26,7 @@ def golden_line(name):
 
 def dry_run(monkeypatch, capsys, name, job_type, gpus):
     """Returns the last line of a dry run on a machine with `gpus` GPUs."""
-    monkeypatch.setattr("mmpt.cli.launch.count_gpus", lambda: gpus)
+    monkeypatch.setattr("mmpt.cli.job.count_gpus", lambda: gpus)
     yaml = f"projects/retri/norton/{name}.yaml"
     assert main([yaml, "--jobtype", job_type, "--dryrun"]) == 0
     return capsys.readouterr().out.splitlines()[-1]
