@@ -58,9 +58,16 @@ class Watch:
         self.process = psutil.Process()
         self.shared_before = set(shared_memory())
         self.num_threads = self.process.num_threads()
+        # Such as a fork server of other tests.
+        self.pids_before = {child.pid for child in self.process.children()}
         self.main: list[Values] = []
         self.rest: list[Values] = []  # the main process after each epoch
         self.workers: list[list[Values]] = []  # the mean worker, for each epoch
+
+    def children(self) -> list[psutil.Process]:
+        """Returns the processes that this one has started since the watch began."""
+        found = self.process.children()
+        return [child for child in found if child.pid not in self.pids_before]
 
     def begin_epoch(self) -> None:
         """Begins an epoch, which has new workers."""
@@ -70,7 +77,7 @@ class Watch:
         """Adds a sample of this process and, if there are workers, of the mean worker."""
         self.main.append(usage(self.process, "rss"))
         found = []
-        for child in self.process.children():
+        for child in self.children():
             with suppress(psutil.NoSuchProcess, OSError):  # it has just ended
                 found.append(usage(child, "uss"))
         if found:
@@ -84,7 +91,7 @@ class Watch:
         gc.collect()
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline and (
-            self.process.children() or self.process.num_threads() > self.num_threads
+            self.children() or self.process.num_threads() > self.num_threads
         ):
             time.sleep(0.05)
         gc.collect()
@@ -105,7 +112,7 @@ class Watch:
             for name in ("open files", "memory maps"):
                 rises = [rise(column(epoch, name)) for epoch in epochs]
                 found[f"{name}, worker"] = max(rises)
-        found["processes"] = len(self.process.children())
+        found["processes"] = len(self.children())
         found["`/dev/shm`"] = len(set(shared_memory()) - self.shared_before)
         return found
 
