@@ -19,7 +19,6 @@ updates of 16 videos x 16 clips.
 
 import contextlib
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -103,7 +102,7 @@ def busy_core() -> Iterator[None]:
     """Runs another process that keeps a core busy."""
     with subprocess.Popen(
         [sys.executable, "-c", "while True: pass"],
-        preexec_fn=partial(end_with_parent, signal.SIGKILL),
+        preexec_fn=partial(end_with_parent, "SIGKILL"),
     ) as other:
         try:
             yield
