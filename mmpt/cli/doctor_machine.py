@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmpt.cli.finding import Finding
+from mmpt.cli.main import num_cores
 
 GIB = 2**30
 LEAST_MEMORY = 4 * GIB
@@ -37,12 +38,10 @@ def check_system() -> Iterable[Finding]:
 def check_cores() -> Iterable[Finding]:
     """Yields the number of cores that this process may use."""
     num_all = os.cpu_count() or 1
-    num_cores = num_all
-    if hasattr(os, "sched_getaffinity"):
-        num_cores = len(os.sched_getaffinity(0))
+    num_usable = num_cores()
     share, _ = cgroup_limits()
-    found = f"{num_cores} of {num_all}"
-    if share is None or share >= num_cores:
+    found = f"{num_usable} of {num_all}"
+    if share is None or share >= num_usable:
         yield Finding("cores", "ok", found)
         return
     threads = max(int(share), 1)

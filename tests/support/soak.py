@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import math
-import re
 import sys
 import time
 import warnings
@@ -33,6 +32,7 @@ from mmpt.utils.distributed import World
 from mmpt.utils.io import atomic_write, read_json_lines
 from mmpt.utils.log import get_logger, progress
 from tests.support.leaks import Values, Watch
+from tests.support.pages import write_marked
 from tests.support.paths import ROOT
 from tests.support.plain_batches import (
     EPOCHS,
@@ -70,7 +70,6 @@ NUM_SETTLING = 20
 """Number of refreshes after which the memory of a process no longer grows. Shorter runs do not
 check it."""
 PAGE = ROOT / "docs/reliability.md"
-MARKED = re.compile(r"(<!-- soak -->\n).*?(<!-- end of soak -->)", re.DOTALL)
 
 
 # ---- the loaders
@@ -265,9 +264,7 @@ def soak(options: argparse.Namespace, command: str) -> int:
     text = table(results, command)
     print(text)
     if options.write:
-        page = options.write.read_text()
-        new = MARKED.sub(lambda found: found[1] + text + found[2], page)
-        options.write.write_text(new)
+        write_marked(options.write, "soak", text)
     return int(any(excesses(line["values"]) for line in results))
 
 

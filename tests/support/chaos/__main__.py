@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.results import commit
 from tests.support.chaos import table
 from tests.support.chaos.laboratory import Laboratory
 from tests.support.chaos.preemption import run_preemption
@@ -161,7 +162,7 @@ def main() -> int:
     os.chdir(ROOT)
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.ERROR)
-    folder = options.folder.resolve() / table.commit()
+    folder = options.folder.resolve() / commit()
     chaos = Chaos(Laboratory(options.corpus.resolve(), folder), options.seed)
     try:
         outcomes = run_all(chaos, plan, folder / "outcomes.jsonl")

@@ -1,18 +1,17 @@
 """Tiny trainings of every recipe, whole ones for comparison, and the data that they need."""
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmpt.cli import make_demo_data
 from tests.support.chaos.phases import Line, read_lines, record_phases
 from tests.support.e2e_data import make_e2e_files
 from tests.support.interruptions import Training
 from tests.support.jobs import NORTON, VIDEOCLIP, corpus_overrides
 from tests.support.paths import GOLDEN
+from tests.support.small_corpus import change_bert, make_small_corpus
 
 FINE_TUNING = "projects/retri/norton/vtt_ft.yaml"
 RECIPES = {"VideoCLIP": VIDEOCLIP, "Norton": NORTON, "fine-tuning": FINE_TUNING}
@@ -67,7 +66,7 @@ class Laboratory:
         self.corpus, self.folder = corpus, folder
         folder.mkdir(parents=True, exist_ok=True)
         if not corpus.exists():
-            make_corpus(corpus)
+            make_small_corpus(corpus)
 
     def training(self, setting: Setting, save_dir: Path, *more: str) -> Training:
         """Returns a training that records its phases."""
@@ -154,19 +153,3 @@ def remove(save_dir: Path) -> None:
     shutil.rmtree(save_dir, ignore_errors=True)
     for path in save_dir.parent.glob(f"{save_dir.name}.*"):
         path.unlink()
-
-
-def make_corpus(folder: Path) -> None:
-    """Makes a corpus with a tiny BERT without dropout."""
-    sizes = ["--num-videos", "32", "--num-val", "8", "--shard-size", "20"]
-    assert make_demo_data.main(["--out", str(folder), "--seed", "3", *sizes]) == 0
-    tiny = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    change_bert(folder, dropout=0.0, num_attention_heads=2, **tiny)
-
-
-def change_bert(corpus: Path, *, dropout: float, **sizes: int) -> None:
-    """Changes the configuration of a corpus's BERT."""
-    path = corpus / "bert/config.json"
-    config = json.loads(path.read_text()) | sizes
-    config |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    path.write_text(json.dumps(config))

@@ -1,22 +1,18 @@
 """The table of outcomes, as Markdown, and its place in the documentation."""
 
-import platform
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import median
 
-import torch
-
+from benchmarks.results import commit, machine
 from tests.support.chaos.phases import PHASES
 from tests.support.chaos.trial import Outcome
+from tests.support.pages import write_marked
 from tests.support.paths import ROOT
 
 DOCUMENT = ROOT / "docs/reliability.md"
-BEGIN = "<!-- chaos -->"
-END = "<!-- end of chaos -->"
 HEAD = (
     "| interruption | processes | trials | "
     + " | ".join(f"in {phase}" for phase in PHASES)
@@ -47,39 +43,9 @@ def table_row(outcomes: Sequence[Outcome]) -> str:
 
 def source(command: str) -> str:
     """Returns a sentence with the date, the command, the commit and the machine."""
-    return (
-        f"Measured on {date.today()} with `{command}`, commit {commit()}, on {processor()} with "
-        f"torch {torch.__version__}."
-    )
-
-
-def commit() -> str:
-    """Returns the commit of the code, and whether there are changes."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return git.stdout.strip() or "unknown"
-
-
-def processor() -> str:
-    """Returns the name of the processor and the number of its cores."""
-    import psutil
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        models = [line for line in lines if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    return f"{psutil.cpu_count()} cores of {name}"
+    return f"Measured on {date.today()} with `{command}`, commit {commit()}, on {machine()}."
 
 
 def write(text: str, path: Path = DOCUMENT) -> None:
-    """Replaces the text between the two marks of a document."""
-    before, _, rest = path.read_text().partition(f"{BEGIN}\n")
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    """Replaces the table of a document."""
+    write_marked(path, "chaos", f"{text}\n")
