@@ -56,6 +56,8 @@ def index(options: Options) -> None:
     """
     videos = _find(options)
     model = load_model(options)
+    if options.shards:
+        model.check_features(options.shards, str(options.shards))
     with open_writer(
         options.folder,
         model,

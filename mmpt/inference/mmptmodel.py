@@ -216,6 +216,23 @@ class MMPTModel(nn.Module):
             features_NI = normalize(features_NI, dim=-1)
         return features_NI
 
+    def check_features(self, folder: str | Path, name: str) -> None:
+        """Compares `features.json` of a folder, if there is one, with the model.
+
+        Args:
+            name: the features, for messages.
+        Raises:
+            DataError: the features have another width or rate.
+        """
+        info = read_feature_info(folder)
+        width = self.fusion.video_encoder.input_dim
+        fps = self.dataset_config.feature_fps
+        if info is not None and (info.width, info.fps) != (width, fps):
+            raise DataError(
+                f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
+                f"them, but are {info} (features.json)."
+            )
+
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> Tensor:
         """Returns the features [R, I] of one video in the model's dtype and on its device.
@@ -229,14 +246,8 @@ class MMPTModel(nn.Module):
         width = self.fusion.video_encoder.input_dim
         if isinstance(video, str | Path):
             name = str(video)
-            info = read_feature_info(Path(video).parent)
-            fps = self.dataset_config.feature_fps
-            is_other = info is not None and (info.width, info.fps) != (width, fps)
-            if is_other and Path(video).suffix == ".npy":
-                raise DataError(
-                    f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
-                    f"them, but are {info} (features.json)."
-                )
+            if Path(video).suffix == ".npy":
+                self.check_features(Path(video).parent, name)
         content = read_video(video, name)
         if not isinstance(content, Tensor):
             blocks = [self.embed_clips(block, name) for block in content]

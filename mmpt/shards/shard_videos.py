@@ -7,16 +7,22 @@ import numpy as np
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.shards.shardedtensor import meta_path, open_features, read_shard_meta
+from mmpt.shards.shardedtensor import (
+    ShardedTensor,
+    meta_path,
+    open_features,
+    read_shard_meta,
+)
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
 
 class ShardVideos(Mapping[str, np.ndarray]):
-    """The features, float [seconds, 512], of the videos of a folder of shards, by video id.
+    """The features, float [rows, width], of the videos of a folder of shards, by video id.
 
-    Both splits are read, as far as they exist. Videos without a feature row are left out.
+    Both splits are read, as far as they exist. Videos without a feature row are left out. Features
+    of any width are read. Whoever uses them compares the width.
 
     Args:
         vfeat_dir: the folder.
@@ -30,7 +36,7 @@ class ShardVideos(Mapping[str, np.ndarray]):
         num_empty = 0
         for split in self._splits():
             for shard, ids in read_shard_meta(vfeat_dir, split).items():
-                lengths = open_features(self._vfeat_dir, split, shard).lengths()
+                lengths = self._open(split, shard).lengths()
                 if len(lengths) != len(ids):
                     raise DataError(
                         f"{vfeat_dir}: shard {shard} of {split.shard_name} must have one row per "
@@ -70,7 +76,11 @@ class ShardVideos(Mapping[str, np.ndarray]):
 
     def __getitem__(self, video_id: str) -> np.ndarray:
         split, shard, row = self._place_of[video_id]
-        return open_features(self._vfeat_dir, split, shard)[row]
+        return self._open(split, shard)[row]
+
+    def _open(self, split: Split, shard: int) -> ShardedTensor:
+        """Returns the features of a shard."""
+        return open_features(self._vfeat_dir, split, shard, width=None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._place_of)

@@ -239,15 +239,17 @@ class _Meta(BaseModel):
 
 
 def open_features(
-    vfeat_dir: str, split: Split, shard: int, width: int = FEATURE_DIM
+    vfeat_dir: str, split: Split, shard: int, width: int | None = FEATURE_DIM
 ) -> ShardedTensor:
     """Returns the mapped features of a shard, float [rows, width] per video.
 
+    Args:
+        width: the width of a row. None: any.
     Raises:
         DataError: a file is missing or damaged, or has another dtype or width.
     """
     features = open_shard(video_stem(vfeat_dir, split, shard))
-    wanted = f"floats of shape [rows, {width}]"
+    wanted = f"floats of shape [rows, {width or 'width'}]"
     remedy = "Set `model.input_dim` to the width of the features, or correct `dataset.vfeat_dir`."
     _check_rows(features, "f", wanted, width, remedy)
     return features

@@ -12,6 +12,7 @@ from mmpt.batch import Captions, Split
 from mmpt.cli import index, search
 from mmpt.inference.embedding import embed_windows
 from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from mmpt.shards.writer import write_shards
 from tests.support.tiny_run import make_run
 
@@ -126,6 +127,17 @@ def test_shards_and_features_give_the_same_index(run, folder, tmp_path, capsys):
             # Other batches, so other rounding.
             assert moment.pop("score") == pytest.approx(same.pop("score"), abs=0.01)
             assert moment == same
+
+
+def test_shards_of_another_rate_are_refused(run, tmp_path, capsys):
+    shards = tmp_path / "shards"
+    videos = [("one", rows_of(9), Captions(start=[], end=[], cap=[]))]
+    write_shards(shards, shards / "cap.", Split.TRAIN, videos, 2)
+    write_feature_info(shards, FeatureInfo(width=512, fps=2))
+    assert build(run, tmp_path / "x", "--shards", shards) == 2
+    error = capsys.readouterr().err
+    assert "shards: features must be 512 wide, 1 a second" in error
+    assert "but are 512 wide, 2 a second (features.json)" in error
 
 
 def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):

@@ -44,3 +44,11 @@ def test_mistakes(tmp_path):
     write_shard_meta(tmp_path, Split.VALID, [["a", "b"]])
     with pytest.raises(DataError, match="shard 0 of val must have one row per video"):
         ShardVideos(tmp_path)
+
+
+def test_features_of_any_width_are_read(tmp_path):
+    name, features, captions = make_video(1)
+    narrow = features[:, :24]
+    videos = [(name, narrow, captions)]
+    write_shards(tmp_path, tmp_path / "cap.tiny.", Split.TRAIN, videos, 2)
+    np.testing.assert_array_equal(ShardVideos(tmp_path)[name], narrow)
