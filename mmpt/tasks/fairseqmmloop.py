@@ -7,6 +7,8 @@
 - `fairseq_cli.train.train`, the loop of an epoch: does not begin if the run has ended already.
 - `checkpoint_utils.load_checkpoint`: first does what the interrupted run did not.
 - fairseq's optimizers for float16: see `fairseqmmscale.py`.
+- `checkpoint_utils._torch_persistent_save`: is `torch.save`. fairseq's function tries three times
+  with the same file, although the first attempt has left a part in it, and then logs a traceback.
 - `checkpoint_utils.PathManager`: never leaves a part of a file under the name of a checkpoint.
 
 A run that is asked to stop saves its state directly after an update, before the validation and the
@@ -27,6 +29,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.logging import metrics
@@ -180,6 +183,7 @@ def wrap_training_loop() -> None:
     loop.validate_and_save = validate_and_save
     loop.train = train
     checkpoint_utils.load_checkpoint = load_checkpoint
+    checkpoint_utils._torch_persistent_save = torch.save
     checkpoint_utils.PathManager = WholeFiles
     save_loss_scale()
 
