@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import DistError
+from torch.distributed import DistError, DistNetworkError
 from torch.distributed.elastic.agent.server.api import (
     RunResult,
     WorkerGroup,
@@ -84,11 +84,17 @@ def signal_of_job(
 
 
 def launchers_meet(worker_group: WorkerGroup) -> bool:
-    """Returns whether the launchers of all machines call this within a few seconds."""
+    """Returns whether the launchers of all machines call this within a few seconds.
+
+    The first one that leaves the meeting may close the store before the others know that the
+    meeting is over. A job without its store cannot restart, so this ends the job, too.
+    """
     size = worker_group.group_world_size or 1
     if size > 1:
         try:
             barrier(worker_group.store, size, f"{ASKED_KEY}/meeting", MEETING_S)
+        except DistNetworkError:
+            return True
         except DistError:
             return False
     return True

@@ -32,7 +32,7 @@ from mmpt.config import RunConfig, SlurmConfig
 from mmpt.config.mistakes import validate
 from mmpt.config.schema import Section
 from mmpt.config.yaml_files import parse_overrides
-from mmpt.errors import REQUEUE_CODE, ConfigError, LaunchError
+from mmpt.errors import EXIT_CODE, REQUEUE_CODE, ConfigError, LaunchError
 from mmpt.utils.killed import ASKS
 from mmpt.utils.log import get_logger
 
@@ -40,8 +40,12 @@ logger = get_logger(__name__)
 
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
 """Ports at which the nodes of a job meet. Its id chooses one, as a node may run several jobs."""
-NOTICE_S = 3
-"""Seconds that a failed node waits for others with the same failure before SLURM ends all."""
+NOTICE_S = 15
+"""Seconds that a failed node waits for others with the same failure before SLURM ends all.
+
+A mistake in the settings ends each node with the same exit code, but a busy node takes longer to
+start Python. SLURM would end it with a signal, and report that instead.
+"""
 MANY = 1_000_000
 """Number of times that a job may reach its time limit."""
 SIZES = {"big": 8, "small": 2}
@@ -70,7 +74,8 @@ class NodeTask:
         """Runs the command, and ends this process with its exit code.
 
         If the job was asked to stop, node 0 requeues it. The other nodes then end without a
-        failure, which would make SLURM kill node 0.
+        failure, which would make SLURM kill node 0. A mistake of the user stays exit code 2, also
+        if SLURM has asked this node to stop because another one has found the same mistake.
         """
         job = JobEnvironment()
         # SIGUSR2, unless the user chooses another.
@@ -95,7 +100,8 @@ class NodeTask:
         code = process.wait()
         # As a shell reports the end by a signal.
         code = code if code >= 0 else 128 - code
-        if code and (asked or code == REQUEUE_CODE):
+        is_stopped = bool(asked) and code != EXIT_CODE
+        if code and (is_stopped or code == REQUEUE_CODE):
             if job.global_rank > 0:
                 sys.exit(0)
             only_sigterm = set(asked) == {signal.SIGTERM}

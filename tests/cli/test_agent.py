@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import HashStore, TCPStore
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
@@ -47,7 +47,7 @@ def test_a_process_that_was_asked_to_stop_is_not_restarted(
     assert (tmp_path / "starts").read_text() == "x" * num_starts
 
 
-def group(store: HashStore, size: int = 2) -> Any:
+def group(store: HashStore | TCPStore, size: int = 2) -> Any:
     return SimpleNamespace(store=store, group_world_size=size)
 
 
@@ -82,3 +82,12 @@ def test_a_job_ends_only_if_all_launchers_have_seen_the_end(
     assert agent.launchers_meet(group(store))
     other.join()
     assert met == [True]
+
+
+def test_a_job_ends_if_the_first_launcher_left_the_meeting_and_closed_the_store() -> (
+    None
+):
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    client = TCPStore("127.0.0.1", server.port, is_master=False, wait_for_workers=False)
+    del server
+    assert agent.launchers_meet(group(client))

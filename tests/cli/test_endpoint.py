@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 from torch.distributed import TCPStore
@@ -29,11 +30,12 @@ def test_a_program_that_answers_in_another_way_is_no_launcher():
     with socket.create_server((HERE, 0)) as server:
 
         def answer() -> None:
-            while True:
-                connection = server.accept()[0]
-                connections.append(connection)
-                if connection.recv(1):
-                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with suppress(OSError):  # the server is closed at the end
+                while True:
+                    connection = server.accept()[0]
+                    connections.append(connection)
+                    if connection.recv(1):
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         connections = []
         threading.Thread(target=answer, daemon=True).start()

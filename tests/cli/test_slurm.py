@@ -360,6 +360,7 @@ CASES = {
     "failure on another node": (signal.SIGTERM, 0, RUNNING, waits(75), False, 143),
     "finished": (signal.SIGTERM, 0, PREEMPTED, waits(0), False, 0),
     "mistake": (None, 0, RUNNING, ends(2), False, 2),
+    "mistake on all nodes": (signal.SIGTERM, 0, RUNNING, waits(2), False, 2),
     "failure": (None, 1, RUNNING, ends(1), False, 1),
     "killed": (None, 0, RUNNING, "import os; os.kill(os.getpid(), 9)", False, 137),
 }

@@ -83,6 +83,7 @@ def test_a_preempted_job_is_requeued_and_continues(
     started = time.monotonic()
     cluster.preempt()
     assert time.monotonic() - started < 20  # long before the end of the grace time
+    cluster.wait_for_restart(job)
     cluster.start_again(job)
     cluster.wait(job, "COMPLETED")
     log = log_of(tmp_path, job)
@@ -97,8 +98,13 @@ def test_a_job_without_time_is_requeued_and_can_be_cancelled(
 ) -> None:
     endless = [*SLOW, "fairseq.optimization.max_epoch=1000"]
     job = submit(
-        cluster, corpus, tmp_path, *endless, "slurm.time=60", "slurm.signal=20"
+        cluster, corpus, tmp_path, *endless, "slurm.time=3600", "slurm.signal=55"
     )
+    wait_until((tmp_path / "checkpoint_1_2.pt").exists)
+    # SLURM counts in minutes. It sends the signal when one minute is left, or less.
+    cluster.set_time_limit(job, minutes=1)
+    cluster.wait_for_restart(job)
+    cluster.set_time_limit(job, minutes=60)
     cluster.start_again(job)
     wait_until(lambda: "continuing from" in log_of(tmp_path, job))
     cluster.run("scancel", job)

@@ -71,10 +71,17 @@ class Cluster:
         urgent = self.run("sbatch", "--parsable", *URGENT)
         self.wait(urgent.strip(), "COMPLETED")
 
-    def start_again(self, job: str) -> None:
-        """Starts a job that was requeued. SLURM would wait for two minutes."""
+    def set_time_limit(self, job: str, *, minutes: int) -> None:
+        """Changes the time limit of a job, which counts from its start."""
+        self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+
+    def wait_for_restart(self, job: str) -> None:
+        """Waits until a job was requeued for the first time."""
         wait_until(lambda: self.show(job)["Restarts"] == "1")
         self.wait(job, "PENDING")
+
+    def start_again(self, job: str) -> None:
+        """Starts a job that was requeued. SLURM would wait for two minutes."""
         time.sleep(2)  # SLURM refuses a job that starts in the second in which it ended
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 

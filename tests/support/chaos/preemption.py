@@ -45,7 +45,7 @@ def run_preemption(
     wait_until(lambda: done_updates(file) >= preempted_after)
     time.sleep(rng.uniform(0, PAUSE_S))
     cluster.preempt()
-    wait_until(lambda: cluster.show(job)["Restarts"] == "1")
+    cluster.wait_for_restart(job)
     lost = max(done_updates(file) - saved_updates(save_dir), 0)
     begin = time.monotonic()
     cluster.start_again(job)
