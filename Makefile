@@ -24,7 +24,7 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader full_size full_video extract pretokenize shard
 TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs experiments mmpt projects scripts tests
 

@@ -55,14 +55,14 @@ def in_rank_1(code: str, otherwise: str = "pass") -> str:
     return f"import os\nif os.environ['RANK'] == '1':\n    {code}\nelse:\n    {otherwise}\n"
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("code", "expected"),
+    ("way", "code", "expected"),
     [
-        ("pass", 0),
-        ("import time; time.sleep(0.5)", 0),  # the other one is done before
-        ("import sys; sys.exit(3)", 3),
-        ("raise ValueError", 1),
+        ("fork", "pass", 0),
+        ("fork", "import time; time.sleep(0.5)", 0),  # the other one is done before
+        ("fork", "import sys; sys.exit(3)", 3),
+        ("fork", "raise ValueError", 1),
+        ("execute", "raise ValueError", 1),
     ],
 )
 def test_exit_code_of_one(way, code, expected):
@@ -76,15 +76,15 @@ def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
     assert finish(start(in_rank_1(mistake, "import sys; sys.exit(1)"), way))[0] == 2
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("signum", "parts"),
+    ("way", "signum", "parts"),
     [
-        (signal.SIGKILL, ["was killed by SIGKILL", "memory was used up", "dmesg"]),
-        (signal.SIGBUS, ["was killed by SIGBUS", "/dev/shm"]),
-        (signal.SIGSEGV, ["crashed (SIGSEGV)"]),
-        (signal.SIGTERM, ["was ended from outside by SIGTERM"]),
-        (signal.SIGUSR1, ["was ended from outside by SIGUSR1"]),
+        ("fork", signal.SIGKILL, ["was killed by SIGKILL", "memory was used up"]),
+        ("execute", signal.SIGKILL, ["was killed by SIGKILL", "dmesg"]),
+        ("fork", signal.SIGBUS, ["was killed by SIGBUS", "/dev/shm"]),
+        ("fork", signal.SIGSEGV, ["crashed (SIGSEGV)"]),
+        ("fork", signal.SIGTERM, ["was ended from outside by SIGTERM"]),
+        ("fork", signal.SIGUSR1, ["was ended from outside by SIGUSR1"]),
     ],
 )
 def test_a_rank_that_a_signal_ends_is_named_with_the_cause(way, signum, parts):
@@ -115,9 +115,14 @@ def family(folder: Path) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2]
+    ("way", "signum"),
+    [
+        ("fork", signal.SIGINT),
+        ("fork", signal.SIGTERM),
+        ("fork", signal.SIGHUP),
+        ("execute", signal.SIGUSR2),
+    ],
 )
 def test_a_signal_ends_children_and_grandchildren(tmp_path, way, signum):
     launcher = start(FAMILY.format(folder=tmp_path), way)

@@ -130,26 +130,22 @@ def test_torchrun_starts_the_same_training(
     assert (tmp_path / "config.yaml").is_file()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
-    corpus: Path, tmp_path: Path, two_processes: Outcome, signum: signal.Signals
+    corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
     launcher = start(command)
     wait_for_checkpoint(tmp_path)
-    launcher.send_signal(signum)
+    launcher.send_signal(signal.SIGUSR1)
     (log,) = finish(launcher, code=REQUEUE_CODE)
-    assert (
-        log.count(f"stopped by {signum.name}: saved {tmp_path}/checkpoint_last.pt") == 1
-    )
+    saved = f"stopped by SIGUSR1: saved {tmp_path}/checkpoint_last.pt"
+    assert log.count(saved) == 1
     assert log.count("interrupted; run the same command again to continue") == 1
     finish(start(command))
     assert_identical(outcome(tmp_path), two_processes)
 
 
-def test_a_closed_terminal_is_a_request_to_stop(
-    corpus: Path, tmp_path: Path, two_processes: Outcome
-) -> None:
+def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) -> None:
     command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
     main_end, terminal = pty.openpty()
     launcher = subprocess.Popen(
@@ -172,8 +168,6 @@ def test_a_closed_terminal_is_a_request_to_stop(
     assert launcher.wait(100) == REQUEUE_CODE
     state = load_checkpoint(tmp_path / "checkpoint_last.pt")["extra_state"]
     assert state["FairseqMMTask"]["is_due"]  # saved because of the signal
-    finish(start(command))
-    assert_identical(outcome(tmp_path), two_processes)
 
 
 def test_a_job_of_which_one_rank_is_asked_to_stop_is_not_restarted(
@@ -248,16 +242,13 @@ def test_two_machines_continue_after_the_loss_of_a_rank(
 
 
 def test_two_machines_of_which_one_rank_is_asked_to_stop_are_not_restarted(
-    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
+    corpus: Path, tmp_path: Path, hosts: list[list[str]]
 ) -> None:
     options = [*NODES, "--jobtype", "local_1", "--max-restarts", "3", "--node-rank"]
     command = [*LAUNCHER, *job(corpus, tmp_path), *options]
     jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
     ask_a_rank(jobs[1], tmp_path)
     finish(*jobs, code=REQUEUE_CODE)
-    jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
-    finish(*jobs)
-    assert_identical(outcome(tmp_path), two_processes)
 
 
 def test_a_machine_joins_and_leaves(
