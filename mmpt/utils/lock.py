@@ -4,6 +4,7 @@ A lock is released when its holder ends, even if it is killed.
 """
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,3 +59,24 @@ def exclusive(
         yield
     finally:
         lock.release()
+
+
+def is_held(path: str | Path) -> bool | None:
+    """Returns whether a process holds the lock on the file `path`. Changes nothing.
+
+    None means that it is unknown: the file is missing or cannot be read, or the file system or
+    the operating system does not have these locks.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl  # not on Windows
+
+    try:
+        # A file that is open for reading can have a shared lock. Closing the file releases it.
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False

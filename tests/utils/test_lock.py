@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.utils.lock import exclusive
+from mmpt.utils.lock import exclusive, is_held
 
 
 def is_free(path: Path) -> bool:
@@ -55,3 +55,23 @@ def test_a_file_system_without_locks_gives_a_warning(
     with exclusive(tmp_path / ".lock", "a test"):
         assert is_free(tmp_path / ".lock")
     assert "this file system has no locks" in caplog.text
+
+
+def test_a_lock_is_looked_at_without_taking_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    assert is_held(path) is None
+    assert not path.exists()
+    with exclusive(path, "a test"):
+        path.chmod(0o444)
+        assert is_held(path) is True
+        assert is_held(path) is True
+    assert is_held(path) is False
+    assert is_free(path)
+
+    def no_locks(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert is_held(path) is None
