@@ -16,6 +16,7 @@ ELSEWHERE = {
     "losses/base.py": "base class; tested by losses/test_nce.py and parity/test_losses.py",
     "processors/base.py": "base classes; tested by processors/test_how2.py",
     "prepare/demo_corpus/settings.py": "settings; tested by prepare/demo_corpus/test_corpus.py",
+    "reporting/page.py": "tested by reporting/test_report.py",
     "reporting/run.py": "plain classes; tested by reporting/test_report.py",
     # Commands, tested together with the package that does their work.
     "cli/check.py": "tested by prepare/check/test_dataset_check.py",
@@ -26,6 +27,7 @@ ELSEWHERE = {
     "cli/index.py": "tested by cli/test_search.py, which builds what it searches",
     "cli/make_demo_data.py": "tested by prepare/demo_corpus/test_corpus.py",
     "cli/pack.py": "tested by prepare/shards/test_packing.py",
+    "cli/result_tables.py": "tested by cli/test_compare.py",
     "cli/scoring_checks.py": "tested by cli/test_scoring.py",
     "cli/tokenize.py": "tested by prepare/captions/test_pretokenise.py",
     "processors/dedupprocessor.py": "runs `mmpt dedup`; tested by prepare/captions/test_dedup.py",

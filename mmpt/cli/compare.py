@@ -1,131 +1,30 @@
-"""`mmpt compare`: prints runs next to the numbers of the papers, one table per benchmark.
+"""`mmpt compare`: prints runs next to the numbers of the papers, and compares trainings.
 
 Results are grouped by the evaluation YAML that produced them. Zero-shot and fine-tuned results are
-therefore never in the same table.
+therefore never in the same table. Trainings are also shown in an HTML page.
 """
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
+from mmpt.cli import trainings
 from mmpt.cli.main import Command
-from mmpt.errors import DataError, LaunchError
-from mmpt.evaluators import (
-    Results,
-    published,
-    read_results,
-    render_markdown,
-    render_table,
-)
-from mmpt.evaluators.table import checkpoint_names
-
-RESULTS = "results.json"
-Row = dict[str, Any]
-"""A row of a results file."""
-Group = dict[str, Any]
-"""A benchmark in one setting, with its runs, as `--json` prints it."""
-
-
-def _read_rows(paths: Sequence[str]) -> list[Row]:
-    """Returns all rows of the results files. A file that is named twice is read once.
-
-    Args:
-        paths: results files, or folders that contain a file called results.json.
-    Raises:
-        DataError: a file does not exist or is not a results file, or there are no rows.
-    """
-    files: dict[Path, Path] = {}  # resolved path -> path as the user wrote it
-    for path in paths:
-        file = Path(path)
-        if file.is_dir():
-            file /= RESULTS
-        if not file.is_file():
-            raise DataError(
-                f"{file}: no such file. Name results files, or folders that contain one "
-                "(`eval.save_path` of a YAML that was scored)."
-            )
-        files[file.resolve()] = file
-    rows: list[Row] = []
-    for file in files.values():
-        rows += read_results(file)
-    if not rows:
-        raise DataError(
-            f"{', '.join(paths)}: holds no results. Score a checkpoint first."
-        )
-    return rows
-
-
-def _describe(key: str, rows: Sequence[Row]) -> Group:
-    """Returns one benchmark with its runs, published numbers and notes.
-
-    Args:
-        key: key of the benchmark in `PUBLISHED`, or any other name of an evaluation.
-        rows: the rows of the results files that belong to it.
-    """
-    benchmark = published.PUBLISHED.get(key)
-    setting = published.setting_of(key)
-    description = setting or "setting unknown"
-    names = checkpoint_names([Path(row["checkpoint"]) for row in rows])
-    runs = dict(zip(names, rows, strict=True))
-    for row in rows:
-        row.pop("settings", None)  # the whole config, too long to print
-    notes = published.comparability_notes(benchmark, runs)
-    papers: Mapping[str, Results] = {}
-    if benchmark:
-        description = f"{benchmark.title}, {description}"
-        notes += benchmark.notes
-        papers = benchmark.papers
-    return {
-        "benchmark": key,
-        "title": f"{key}: {description}",
-        "setting": setting,
-        "runs": runs,
-        "published": papers,
-        "notes": notes,
-    }
-
-
-def _columns(group: Group) -> dict[str, Results]:
-    """Returns the columns of a table: chance, then the runs, then the papers."""
-    runs = group["runs"]
-    columns: dict[str, Results] = {}
-    for row in runs.values():
-        chance = row.get("chance")
-        if chance:
-            columns["chance"] = columns.get("chance", {}) | chance
-    for name, row in runs.items():
-        columns[name] = row["metrics"]
-    for method, results in group["published"].items():
-        columns[f"{method} (paper)"] = results
-    return columns
-
-
-def _as_text(group: Group, *, markdown: bool) -> str:
-    """Returns a heading, a table and notes about one benchmark."""
-    columns = _columns(group)
-    if markdown:
-        title = f"## {group['title']}"
-        table = render_markdown(columns)
-        notes = [f"- {note}" for note in group["notes"]]
-    else:
-        title = group["title"]
-        table = render_table(columns)
-        notes = group["notes"]
-    paragraphs = [title, table]
-    if notes:
-        paragraphs.append("\n".join(notes))
-    return "\n\n".join(paragraphs)
+from mmpt.cli.result_tables import RESULTS, as_text, group_rows, read_rows
+from mmpt.errors import LaunchError
 
 
 def compare(
     runs: Annotated[
         list[str],
         Argument(
-            metavar="RUN", help=f"Results files, or folders that contain a {RESULTS}."
+            metavar="RUN",
+            help=f"Results files, folders that contain a {RESULTS}, or folders of trainings "
+            "(`save_dir`).",
         ),
     ],
     *,
@@ -135,27 +34,54 @@ def compare(
     to_json: Annotated[
         bool, Option("--json", help="Print everything as JSON.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help=f"HTML page about the trainings. Default: {trainings.COMPARISON} in the current "
+            "folder. Without trainings, there is no page.",
+        ),
+    ] = None,
 ) -> None:
     """Compare runs with each other and with the numbers that the papers report.
 
     Prints one table per benchmark and setting (zero-shot or fine-tuned), and notes about results
-    that are not comparable. Writes no files.
+    that are not comparable. Trainings get a table of losses and speed, a table of the settings in
+    which they differ, and an HTML page with their curves. The results files in their folders are
+    included.
     """
     if markdown and to_json:
         raise LaunchError(
             "`--markdown` and `--json` exclude each other; give one of them."
         )
-    # Published benchmarks come first, in the order of PUBLISHED.
-    by_key: dict[str, list[Row]] = {key: [] for key in published.PUBLISHED}
-    for row in _read_rows(runs):
-        key = published.benchmark_key(row.get("task", "not recorded"))
-        by_key.setdefault(key, []).append(row)
-    groups = [_describe(key, rows) for key, rows in by_key.items() if rows]
+    folders = [run for run in runs if trainings.is_training_folder(run)]
+    if out is not None and not folders:
+        raise LaunchError(
+            f"`--out` names the page about trainings, but {', '.join(runs)} holds none; leave it "
+            "out, or name the folder of a training."
+        )
+    read = trainings.read_trainings(folders)
+    paths = _results_paths(runs, folders)
+    groups = group_rows(read_rows(paths, may_be_empty=bool(read)))
+    page = out or Path(trainings.COMPARISON)
+    if read:
+        trainings.write_page(read, groups, page)
     if to_json:
-        print(json.dumps(groups, ensure_ascii=False, indent=1))
-    else:
-        texts = [_as_text(group, markdown=markdown) for group in groups]
-        print("\n\n".join(texts))
+        added = [trainings.as_group(read, page)] if read else []
+        print(json.dumps([*groups, *added], ensure_ascii=False, indent=1))
+        return
+    texts = [as_text(group, markdown=markdown) for group in groups]
+    if read:
+        texts += [trainings.as_text(read, markdown=markdown), str(page)]
+    print("\n\n".join(texts))
+
+
+def _results_paths(runs: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Returns the results files: those that are named, and those in the folders of trainings."""
+    paths = []
+    for run in runs:
+        paths += trainings.find_results(run) if run in folders else [run]
+    return paths
 
 
 main = Command(compare, stopped="run it again")

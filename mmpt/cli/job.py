@@ -16,7 +16,7 @@ import mmpt
 from mmpt.cli.nodes import Nodes
 from mmpt.config import RunConfig
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.run import LAST, RESETS, fairseq_flags, last_checkpoint
+from mmpt.config.run import LAST, LOCK_NAME, RESETS, fairseq_flags, last_checkpoint
 from mmpt.config.schema import INPUT
 from mmpt.errors import CheckpointError, DataError, LaunchError
 from mmpt.registry import did_you_mean
@@ -30,8 +30,6 @@ PREDICT = "local_predict"
 TRAINING_PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
 SLURM = "slurm"
 JOB_TYPES = (*TRAINING_PROCESSES, "local_N", PREDICT, SLURM)
-LOCK_NAME = ".lock"
-"""File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 CONFIG_VARIABLE = "MMPT_CONFIG_FINGERPRINT"
 """Variable that passes the fingerprint of the settings from the launcher to its processes."""
 

@@ -158,8 +158,16 @@ COMMANDS = {
         TRAIN,
         "Score checkpoints on the test sets of evaluation YAMLs.",
     ),
-    "report": ("report", TRAIN, "Write the HTML report of an evaluation again."),
-    "compare": ("compare", TRAIN, "Compare runs with each other and with the papers."),
+    "report": (
+        "report",
+        TRAIN,
+        "Write the HTML report of a training or an evaluation.",
+    ),
+    "compare": (
+        "compare",
+        TRAIN,
+        "Compare trainings and scores, also with the papers.",
+    ),
     "embed": ("embed", TRAIN, "Embed videos, features or texts, and save the vectors."),
     "index": ("index", TRAIN, "Build an index of the moments of many videos."),
     "search": ("search", TRAIN, "Find the moments of an index that fit a text."),

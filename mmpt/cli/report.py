@@ -1,4 +1,4 @@
-"""`mmpt report`: writes the HTML report of an evaluation again, for example with key frames."""
+"""`mmpt report`: writes the HTML report of a training, or of an evaluation again."""
 
 import json
 import sys
@@ -8,17 +8,31 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from mmpt.cli import scoring
+from mmpt.cli import scoring, trainings
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
-from mmpt.errors import DataError
+from mmpt.errors import DataError, LaunchError
 from mmpt.evaluators import METRICS, read_results
 from mmpt.evaluators.table import checkpoint_names
 from mmpt.reporting import write_report
 
 
 def report(
-    yaml: Annotated[str, Argument(metavar="YAML", help="An evaluation YAML.")],
+    yaml: Annotated[
+        str,
+        Argument(
+            metavar="RUN|YAML",
+            help="The folder of a training (`save_dir`), or an evaluation YAML.",
+        ),
+    ],
+    results: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="RESULTS",
+            help="Results files, or folders that contain one, with scores of the training's "
+            "checkpoints. Files in the folder of the training are found without it.",
+        ),
+    ] = None,
     *,
     videos: Annotated[
         str | None,
@@ -26,15 +40,41 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        Option(metavar="FILE", help="File to write. Default: next to results.json."),
+        Option(
+            metavar="FILE",
+            help="File to write. Default: in the folder of the training, or next to results.json.",
+        ),
     ] = None,
     device: Device = None,
 ) -> None:
-    """Write the HTML report of an evaluation again, for example with key frames.
+    """Write the HTML report of a training, or of an evaluation again with key frames.
 
-    The numbers come from results.json. The best checkpoint is run again for the pictures. Prints
-    the path of the report.
+    The report of a training has its curves, speed, settings and scores. The training may be in
+    progress. Prints a summary and the path of the report.
+
+    The numbers of an evaluation come from results.json. The best checkpoint is run again for the
+    pictures. Prints the path of the report.
     """
+    if Path(yaml).is_dir():
+        if videos is not None or device is not None:
+            raise LaunchError(
+                f"{yaml} is a folder, and `--videos` and `--device` belong to the report of an "
+                "evaluation; leave them out, or name an evaluation YAML."
+            )
+        trainings.report_training(yaml, results or [], out)
+        return
+    if results:
+        raise LaunchError(
+            f"{yaml} is not the folder of a training, so {results[0]} has no meaning; name one "
+            "evaluation YAML, or the folder of a training and results files."
+        )
+    report_evaluation(yaml, videos, out, device)
+
+
+def report_evaluation(
+    yaml: str, videos: str | None, out: Path | None, device: str | None
+) -> None:
+    """Writes the report of an evaluation again, and prints its path."""
     config = load_config(yaml)
     results = scoring.results_folder(config) / "results.json"
     rows = _rows_of(config, results)

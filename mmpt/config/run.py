@@ -16,6 +16,8 @@ from mmpt.config.schema import RetrievalConfig, Settings, SlurmConfig
 
 LAST = "checkpoint_last.pt"
 """Name of the checkpoint from which a run continues."""
+LOCK_NAME = ".lock"
+"""File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 RESETS = "restore_file reset_dataloader reset_lr_scheduler reset_meters reset_optimizer"
 """Options that would discard the state of an interrupted run."""
 _COPY = re.compile("predict_(.+)-[0-9a-f]{8}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mmpt.evaluators.base import METRICS, Number
-from mmpt.utils.tables import GAP, text_table
+from mmpt.utils.tables import GAP, markdown_table, text_table
 
 ResultsLike = Mapping[str, Mapping[str, float]]
 """Metric class name -> number name -> value, as the evaluator returns it."""
@@ -21,7 +21,7 @@ def render_table(columns: Mapping[str, ResultsLike]) -> str:
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
     """
-    rows = _rows(columns)
+    rows = table_rows(columns)
     title_width, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cell_width = max(widths) + GAP
     columns_per_block = max(1, (MAX_WIDTH - title_width) // cell_width)
@@ -39,17 +39,16 @@ def render_markdown(columns: Mapping[str, ResultsLike]) -> str:
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
     """
-    header, *body = _rows(columns)
-    rule = ["---", *["---:"] * len(columns)]
-    lines = []
-    for row in (header, rule, *body):
-        cells = " | ".join(row).replace("\n", " ")
-        lines.append(f"| {cells} |")
-    return "\n".join(lines)
+    header, *body = table_rows(columns)
+    return markdown_table(header, body)
 
 
-def _rows(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
-    """Returns header and rows as strings, without the rows that no column has."""
+def table_rows(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
+    """Returns header and rows as strings, without the rows that no column has.
+
+    Args:
+        columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
+    """
     assert columns, "a table needs a column"
     rows = [["", *map(_shorten, columns)]]
     metrics: dict[str, None] = {}  # an ordered set

@@ -1,7 +1,8 @@
 """Draws figures as SVG: line charts, heat maps of sentences by seconds, and bars over time.
 
 Global state of matplotlib (pyplot) is not used, and the same data gives the same SVG. Texts are
-kept as texts, so that the browser shows them in the font of the page.
+kept as texts, so that the browser shows them in the font of the page. Named colours become
+variables of CSS, so that a page can have a light and a dark theme.
 """
 
 import io
@@ -26,6 +27,9 @@ _STYLE = ("default", "mmpt.reporting.figures")
 INK, GRID = "#1f2933", "#e4e9ef"
 COLOURS = ("#2563eb", "#d97706", "#15803d", "#9333ea", "#0891b2", "#be123c")
 GREY = "#8b98a7"
+_THEME = {INK: "--ink", "#616e7c": "--soft", GRID: "--grid"}
+_THEME |= {colour: f"--c{place}" for place, colour in enumerate(COLOURS)}
+"""Colours of figures and of `figures.mplstyle` -> their variables in `style.css`."""
 _PREDICTED = "#22d3ee"
 _WIDTH = 1120
 """Width of heat maps and bars in CSS pixels, which is the width of a section."""
@@ -48,20 +52,25 @@ class Line(NamedTuple):
     colour: str
     dots: bool = False
     """Whether each point is marked. A mark shows its values as a tooltip."""
+    dashed: bool = False
 
 
-def line_chart(title: str, lines: Sequence[Line], x_title: str) -> str:
+def line_chart(
+    title: str, lines: Sequence[Line], x_title: str, *, legend: bool = True
+) -> str:
     """Returns an SVG of lines. The x axis has integers.
 
     Args:
         title: title for screen readers. The page shows it next to the figure.
         lines: the lines.
         x_title: label of the x axis.
+        legend: whether the names of the lines are shown above them.
     """
     with style.context(_STYLE):
         figure, axes = _figure(360, 215)
         for line in lines:
-            axes.plot(line.xs, line.ys, color=line.colour, label=line.name)
+            dashes = "--" if line.dashed else "-"
+            axes.plot(line.xs, line.ys, dashes, color=line.colour, label=line.name)
             if not line.dots:
                 continue
             for x, y in zip(line.xs, line.ys, strict=True):
@@ -74,7 +83,8 @@ def line_chart(title: str, lines: Sequence[Line], x_title: str) -> str:
         axes.margins(x=0.02, y=0.08)
         axes.grid(axis="y")
         axes.set_xlabel(x_title)
-        figure.legend(loc="outside upper left", ncols=len(lines))
+        if legend:
+            figure.legend(loc="outside upper left", ncols=len(lines))
         return _svg(figure, title)
 
 
@@ -225,10 +235,17 @@ def _set_tip(artist: Artist, text: str) -> None:
     artist.set_gid(_TIP + _NOT_XML.sub("?", text))
 
 
+def themed(colour: str) -> str:
+    """Returns a colour in CSS: a variable of the theme if it has one, else the colour itself."""
+    name = _THEME.get(colour)
+    return f"var({name}, {colour})" if name else colour
+
+
 def _svg(figure: Figure, title: str) -> str:
     """Returns a figure as an `<svg>` element of a page.
 
-    Tooltips become titles. Other ids are removed, because two figures of a page may have the same.
+    Colours of the theme become variables. Tooltips become titles. Other ids are removed, because
+    two figures of a page may have the same.
     """
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -243,6 +260,11 @@ def _svg(figure: Figure, title: str) -> str:
             tip = ElementTree.Element(f"{{{_SVG}}}title")
             tip.text = name.removeprefix(_TIP)
             group.insert(0, tip)
+    for element in root.iter():
+        for colour in _THEME:
+            css = element.get("style", "")
+            if colour in css:
+                element.set("style", css.replace(colour, themed(colour)))
     root.attrib |= {"role": "img", "aria-label": title}
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)

@@ -1,11 +1,9 @@
-"""Renders the sections of a report as one HTML page. The first section is the table of numbers."""
+"""Writes the report of an evaluation. The first section is the table of numbers."""
 
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import mmpt
 from mmpt.evaluators import Number
@@ -17,34 +15,19 @@ from mmpt.evaluators.published import (
 )
 from mmpt.evaluators.table import ResultsLike, format_value, numbers_of, values_of
 from mmpt.reporting import retrieval  # noqa: F401  it registers pictures
+from mmpt.reporting.page import write_page
 from mmpt.reporting.run import Run, Section, pictures
 from mmpt.reporting.training import training_section
-from mmpt.utils.io import atomic_write
 
 
 def write_report(run: Run, path: str | Path) -> Path:
     """Writes the report of a run as one HTML file that loads no other files. Returns its path."""
-    # A template of a benchmark is named with its folder, as in `coin/segments.html`.
-    loader = ChoiceLoader(
-        [PackageLoader("mmpt.reporting"), PackageLoader("mmpt", "endtasks")]
-    )
-    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     sections = [
         _numbers_section(run),
         *training_section(run),
         *pictures(run.outputs, run),
     ]
-    bodies = []
-    for section in sections:
-        template = templates.get_template(section.template)
-        bodies.append((section.title, template.render(section.data)))
-    page = templates.get_template("report.html").render(
-        title=f"{run.config.name}: report", facts=_facts(run), sections=bodies
-    )
-    # Captions may contain lone surrogates, which JSON allows and UTF-8 does not.
-    with atomic_write(path, errors="replace") as file:
-        file.write(page)
-    return Path(path)
+    return write_page(path, f"{run.config.name}: report", _facts(run), sections)
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Formats tables as text, with rich."""
+"""Formats tables as text, with rich, and as Markdown."""
 
 from collections.abc import Sequence
 from io import StringIO
@@ -27,3 +27,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     console.print(table)
     lines = text.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table. The columns are aligned as in `text_table`."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = []
+    for row in (header, rule, *rows):
+        cells = " | ".join(row).replace("\n", " ")
+        lines.append(f"| {cells} |")
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""Draws the curves of trainings. The curves of several trainings are in the same charts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from mmpt.reporting.figures import COLOURS, Line, line_chart
+from mmpt.reporting.timelines import STEP_COLOURS
+from mmpt.reporting.training import LAST, NOT_CURVES
+from mmpt.reporting.trainings.run import Training
+
+_CYCLE = (*COLOURS, *STEP_COLOURS)
+SPEED = {
+    "clips_per_s": "clips per second",
+    "data_wait": "share of time that waits for data",
+    "memory_gb": "memory in GB",
+    "tflops": "teraflops",
+    "share_of_peak": "share of the GPU's peak",
+}
+"""Metrics of speed and memory, and their titles."""
+
+
+class Kind(NamedTuple):
+    """One of the curves that a chart shows of each training."""
+
+    name: str
+    curve: Callable[[Training], Mapping[int, float]]
+    """Returns {update or epoch: value}."""
+    dots: bool = False
+    """Whether each point is marked."""
+
+
+def colour_of(place: int) -> str:
+    """Returns the colour of a training on a page with several."""
+    return _CYCLE[place % len(_CYCLE)]
+
+
+def metric_names(trainings: Sequence[Training]) -> list[str]:
+    """Returns the terms and metrics of the loss, the loss first.
+
+    The loss is left out if there is only one term, to which it is equal.
+    """
+    names: set[str] = set()
+    for training in trainings:
+        for line in training.lines:
+            names.update(line.metrics)
+    names -= NOT_CURVES
+    if len(names - LAST - {"loss"}) == 1:
+        names.discard("loss")
+    return sorted(names, key=lambda name: (name != "loss", name in LAST, name))
+
+
+def loss_charts(trainings: Sequence[Training]) -> dict[str, str]:
+    """Returns {title: SVG} of the terms and metrics of the loss that change."""
+    charts = {}
+    for name in metric_names(trainings):
+        kinds = [
+            Kind("training", partial(_curve, "train", name)),
+            Kind("validation", partial(_curve, "valid", name), dots=True),
+        ]
+        title = name.replace("_", "-")
+        charts[title] = _chart(trainings, title, "updates", kinds)
+    rate = Kind("learning rate", partial(_curve, "train", "lr"))
+    charts["learning rate"] = _chart(trainings, "learning rate", "updates", [rate])
+    return _drawn(charts)
+
+
+def speed_charts(trainings: Sequence[Training]) -> dict[str, str]:
+    """Returns {title: SVG} of speed and memory."""
+    charts = {}
+    for name, title in SPEED.items():
+        kind = Kind(title, partial(_curve, "train", name))
+        charts[title] = _chart(trainings, title, "updates", [kind])
+    title = "minutes per epoch"
+    minutes = Kind(title, _minutes, dots=True)
+    charts[title] = _chart(trainings, title, "epoch", [minutes])
+    return _drawn(charts)
+
+
+def retrieval_charts(trainings: Sequence[Training]) -> dict[str, str]:
+    """Returns {title: SVG} of the retrieved batches."""
+    cosines = [
+        Kind("in a batch", partial(_hardness, "mean_cosine"), dots=True),
+        Kind("at random", partial(_hardness, "random_mean_cosine"), dots=True),
+    ]
+    coverage = Kind("coverage", partial(_hardness, "coverage"), dots=True)
+    hard, covered = "mean cosine of two videos", "share of videos in the epoch"
+    charts = {
+        hard: _chart(trainings, hard, "epoch", cosines),
+        covered: _chart(trainings, covered, "epoch", [coverage]),
+    }
+    return _drawn(charts)
+
+
+def _curve(split: str, metric: str, training: Training) -> dict[int, float]:
+    return training.curve(split, metric)
+
+
+def _minutes(training: Training) -> dict[int, float]:
+    seconds = training.seconds_by_epoch()
+    return {epoch: value / 60 for epoch, value in seconds.items()}
+
+
+def _hardness(name: str, training: Training) -> dict[int, float]:
+    values = {line.epoch: getattr(line, name) for line in training.hardness}
+    return {epoch: value for epoch, value in values.items() if value is not None}
+
+
+def _chart(
+    trainings: Sequence[Training], title: str, x_title: str, kinds: Sequence[Kind]
+) -> str:
+    """Returns an SVG; an empty text if all values are equal.
+
+    The colours mean the kinds of curves of a single training, or several trainings. In the second
+    case, the second kind is dashed.
+    """
+    is_single = len(trainings) == 1
+    lines = []
+    values: set[float] = set()
+    for place, training in enumerate(trainings):
+        for order, kind in enumerate(kinds):
+            curve = kind.curve(training)
+            if not curve:
+                continue
+            name, colour = kind.name, COLOURS[order]
+            if not is_single:
+                name, colour = f"{training.name}, {kind.name}", colour_of(place)
+            dashed = order > 0 and not is_single
+            ys = list(curve.values())
+            lines.append(Line(name, list(curve), ys, colour, kind.dots, dashed))
+            values.update(ys)
+    if len(values) < 2:
+        return ""
+    legend = is_single and len(kinds) > 1
+    return line_chart(title, lines, x_title, legend=legend)
+
+
+def _drawn(charts: Mapping[str, str]) -> dict[str, str]:
+    """Returns the charts that are not empty."""
+    return {title: figure for title, figure in charts.items() if figure}

@@ -1,0 +1,151 @@
+"""`mmpt report` and `mmpt compare` with folders of trainings."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpt.cli import compare, report
+from mmpt.cli.trainings import COMPARISON, REPORT
+from tests.support.sample_trainings import write_run
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run in a folder of their own, where `mmpt compare` writes its page."""
+    monkeypatch.chdir(tmp_path)
+
+
+def write_results(
+    folder: Path, checkpoint: str, recall: float, fingerprint: str = "f"
+) -> Path:
+    """Writes a results file with one row. Returns its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    row: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "fingerprint": fingerprint,
+        "task": "test_mine_zs",
+        "metrics": {"RetrievalMetric": {"R1": recall}},
+        "chance": {"RetrievalMetric": {"R1": 0.001}},
+        "data_fingerprint": "d" * 64,
+    }
+    (folder / "results.json").write_text(json.dumps([row]))
+    return folder
+
+
+def test_a_report_has_a_summary_the_scores_and_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(Path("runs/mine"))
+    write_results(Path("runs/mine/eval"), "runs/mine/checkpoint_best.pt", 0.123)
+    # Scores of another training in the same folder, and of this one in another folder.
+    write_results(Path("runs/mine/other"), "runs/other/checkpoint_best.pt", 0.456)
+    write_results(Path("scores"), "runs/mine/checkpoint_last.pt", 0.789)
+    assert report.main(["runs/mine", "scores"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "finished: epoch 3 of 3, 30 updates"
+    assert lines[-1] == f"runs/mine/{REPORT}"
+    recalls = [line for line in lines if "R@1" in line]
+    assert recalls[0].split()[-3:] == ["0.1", "12.3", "78.9"]
+    page = Path(lines[-1]).read_text()
+    assert ">12.3<" in page
+    assert ">78.9<" in page
+    assert ">45.6<" not in page
+
+
+def test_the_scores_of_a_moved_training_are_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    best = write_run(Path("moved")) / "checkpoint_best.pt"
+    fingerprint = hashlib.sha256(best.read_bytes()).hexdigest()
+    write_results(Path("moved/a"), "runs/mine/checkpoint_best.pt", 0.123, fingerprint)
+    write_results(Path("moved/b"), "runs/mine/checkpoint_best.pt", 0.456)
+    assert report.main(["moved", "--out", "new/page.html"]) == 0
+    output = capsys.readouterr().out
+    assert "12.3" in output
+    assert "45.6" not in output
+    assert output.endswith("\nnew/page.html\n")
+    assert not Path("moved", REPORT).exists()
+
+
+def test_trainings_are_compared_with_each_other_and_with_scores(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run(Path("runs/one"))
+    write_run(Path("runs/two"), offset=1, max_epoch=6)
+    write_results(Path("runs/one"), "runs/one/checkpoint_best.pt", 0.123)
+    write_results(Path("scores"), "runs/three/checkpoint_best.pt", 0.456)
+    runs = ["runs/one", "runs/two", "runs/one/"]
+    assert compare.main([*runs, "scores"]) == 0
+    output = capsys.readouterr().out
+    titles = ["chance", "one", "three"]
+    assert any(line.split() == titles for line in output.splitlines())
+    assert "best validation loss" in output
+    assert "fairseq.optimization.max_epoch" in output
+    assert output.endswith(f"\n{COMPARISON}\n")
+    assert ">45.6<" in Path(COMPARISON).read_text()
+
+    assert compare.main([*runs, "--json", "--out", "other.html"]) == 0
+    scores, trainings = json.loads(capsys.readouterr().out)
+    assert list(scores["runs"]) == ["one"]
+    assert trainings["benchmark"] == "training"
+    assert trainings["runs"]["two"]["best_valid_loss"] == 6
+    assert trainings["differences"] == {
+        "fairseq.optimization.max_epoch": {"one": "3", "two": "6"}
+    }
+    assert trainings["page"] == "other.html"
+    assert Path("other.html").exists()
+
+    assert compare.main([*runs, "--markdown"]) == 0
+    assert "| best validation loss | 5 | 6 |" in capsys.readouterr().out
+
+
+def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(Path("scores"), "runs/mine/checkpoint_best.pt", 0.123)
+    # As `save_pretrained` writes it next to scores.
+    Path("scores/config.yaml").write_text("{}")
+    assert compare.main(["scores"]) == 0
+    assert "training" not in capsys.readouterr().out
+    assert not Path(COMPARISON).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("report", "empty", "empty: not the folder of a training"),
+        ("report", "new", "metrics.jsonl: holds no metrics"),
+        ("report", "damaged", "metrics.jsonl, line 1: must be a JSON object"),
+        ("report", "mine missing", "missing: no such file. Name results files"),
+        ("report", "mine scores", "scores: must hold a score of a checkpoint in mine"),
+        ("report", "mine other", "Compare them: mmpt compare mine other"),
+        ("report", "mine --videos v", "belong to the report of an evaluation"),
+        ("report", "mine --device cpu", "belong to the report of an evaluation"),
+        ("report", "some.yaml scores", "some.yaml is not the folder of a training"),
+        ("compare", "mine empty", "results.json: no such file. Name results files"),
+        ("compare", "mine new", "metrics.jsonl: holds no metrics"),
+        ("compare", "damaged mine", "metrics.jsonl, line 1: must be a JSON object"),
+        ("compare", "mine mine/config.yaml", "config.yaml: not a results file"),
+        ("compare", "scores --out page.html", "`--out` names the page about trainings"),
+    ],
+)
+def test_mistakes_are_one_clear_error(
+    capsys: pytest.CaptureFixture[str], command: str, arguments: str, message: str
+) -> None:
+    write_run(Path("mine"))
+    write_run(Path("other"))
+    write_run(Path("damaged"))
+    Path("damaged/metrics.jsonl").write_text("broken\n")
+    Path("empty").mkdir()
+    Path("new").mkdir()
+    Path("new/config.yaml").write_text("{}")
+    write_results(Path("scores"), "runs/three/checkpoint_best.pt", 0.456)
+    main = {"report": report.main, "compare": compare.main}[command]
+    assert main(arguments.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("error: ") == 1
+    assert message in captured.err
+    assert not list(Path().rglob("*.html"))

@@ -1,0 +1,60 @@
+"""Charts of trainings have the curves that change, of one training or of several."""
+
+import re
+from pathlib import Path
+
+from mmpt.reporting.figures import COLOURS
+from mmpt.reporting.trainings import read_trainings
+from mmpt.reporting.trainings.charts import (
+    colour_of,
+    loss_charts,
+    retrieval_charts,
+    speed_charts,
+)
+from tests.support.sample_trainings import write_run
+
+
+def test_a_training_has_charts_of_everything_that_changes(tmp_path: Path) -> None:
+    trainings = read_trainings([write_run(tmp_path)])
+    losses = loss_charts(trainings)
+    # The accuracy and one term have the same value in all lines.
+    assert list(losses) == ["loss", "clip-caption", "learning rate"]
+    assert ">training</text>" in losses["loss"]
+    assert ">validation</text>" in losses["loss"]
+    assert "validation: 5 at 20" in losses["loss"]
+    assert ">training</text>" not in losses["learning rate"]
+    assert list(speed_charts(trainings)) == ["memory in GB"]
+    batches = retrieval_charts(trainings)
+    assert list(batches) == [
+        "mean cosine of two videos",
+        "share of videos in the epoch",
+    ]
+    assert "in a batch: 0.8 at 3" in batches["mean cosine of two videos"]
+
+
+def test_several_trainings_have_the_same_charts_and_different_colours(
+    tmp_path: Path,
+) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", offset=1)
+    chart = loss_charts(read_trainings([one, two]))["loss"]
+    for colour in COLOURS[:2]:
+        drawn = rf"stroke: var\(--c\d, {colour}\)"
+        dashes = re.findall(rf'style="[^"]*{drawn}[^"]*"', chart)
+        assert any("stroke-dasharray" in style for style in dashes)
+        assert any("stroke-dasharray" not in style for style in dashes)
+    assert "two, validation: 6 at 20" in chart
+    assert ">validation</text>" not in chart  # the legend is above the charts
+
+
+def test_many_trainings_have_different_colours() -> None:
+    assert len({colour_of(place) for place in range(20)}) == 20
+
+
+def test_trainings_without_a_refresh_or_rates_have_fewer_charts(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, num_epochs=1)
+    (folder / "retri" / "hardness.jsonl").unlink()
+    line = '{"split": "train", "epoch": 1, "update": 1, "time": 1.0, "loss": 2.0}\n'
+    (folder / "metrics.jsonl").write_text(line)
+    trainings = read_trainings([folder])
+    assert loss_charts(trainings) == speed_charts(trainings) == {}
+    assert retrieval_charts(trainings) == {}
