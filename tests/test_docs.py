@@ -14,9 +14,11 @@ import yaml
 
 from mmpt.cli.main import COMMANDS, DATA, DEMO, main
 from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
+from mmpt.evaluators import write_results
 from mmpt.models import MMFusionSeparate
 from tests.support.jobs import corpus_overrides
 from tests.support.paths import ROOT
+from tests.support.sample_trainings import write_run
 
 DOCUMENTS = (
     "README.md",
@@ -100,6 +102,30 @@ def test_every_command_of_the_documents_has_its_options(
         shown = capsys.readouterr().out
         for flag in re.findall(r" (--[a-z_-]+)", line):
             assert flag in shown, line
+
+
+def test_the_commands_that_show_runs_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/demo/videoclip")
+    best = write_run(tmp_path / "runs/demo/norton") / "checkpoint_best.pt"
+    write_results(
+        tmp_path / "runs/demo/results/results.json",
+        [{"checkpoint": str(best), "fingerprint": "f", "metrics": {"M": {"R1": 0.5}}}],
+        settings={},
+        chance={},
+    )
+    lines = [
+        *commands("mmpt report", ("pretraining.md",)),
+        *commands("mmpt compare", ("pretraining.md",)),
+    ]
+    assert len(lines) == 2
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0
+        page = tmp_path / capsys.readouterr().out.splitlines()[-1]
+        assert page.name in (ROOT / "pretraining.md").read_text()
+        assert page.exists()
 
 
 def test_every_command_that_the_text_names_exists() -> None:

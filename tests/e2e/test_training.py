@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import job_commands
+from mmpt.cli import report
 from mmpt.reporting.training import loss_charts, read_hardness
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
@@ -97,6 +98,20 @@ def test_a_report_shows_the_curves_of_the_run(videoclip: tuple[Path, str]) -> No
     hardness = read_hardness(save_dir)
     assert [row["epoch"] for row in hardness] == [1, 2]
     assert all(row["mean_cosine"] > row["random_mean_cosine"] for row in hardness)
+
+
+def test_the_page_of_the_run_says_that_it_is_finished(
+    videoclip: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_dir, _ = videoclip
+    page = tmp_path / "page.html"
+    assert report.main([str(save_dir), "--out", str(page)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"finished: epoch 2 of 2, \d+ updates", lines[0])
+    assert lines[1].startswith("checkpoint_best.pt: validation loss ")
+    titles = ("clip-caption", "learning rate", "clips per second", "minutes per epoch")
+    for title in titles:
+        assert f"<figcaption>{title}</figcaption>" in page.read_text()
 
 
 def test_norton_trains_layernorm_and_a_temperature_from_the_videoclip_checkpoint(

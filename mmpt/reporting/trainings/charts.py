@@ -5,11 +5,12 @@ from functools import partial
 from typing import NamedTuple
 
 from mmpt.reporting.figures import COLOURS, Line, line_chart
-from mmpt.reporting.timelines import STEP_COLOURS
 from mmpt.reporting.training import LAST, NOT_CURVES
 from mmpt.reporting.trainings.run import Training
 
-_CYCLE = (*COLOURS, *STEP_COLOURS)
+_MORE_COLOURS = ("#ec4899", "#84cc16", "#64748b", "#a16207", "#2dd4bf", "#7c6f64")
+_CYCLE = (*COLOURS, *_MORE_COLOURS)
+"""Colours of several trainings. They can be read on a light and on a dark page."""
 SPEED = {
     "clips_per_s": "clips per second",
     "data_wait": "share of time that waits for data",

@@ -32,7 +32,8 @@ def figures_of(training: Training) -> Figures:
     """Returns the figures of a training by name. Figures that are unknown are absent.
 
     `final_*` are the means since the last but one line of the log. `minutes*` are without
-    interruptions. The others are described in `pretraining.md`.
+    interruptions, and `minutes_per_epoch` is the mean of the epochs that are complete. The others
+    are described in `pretraining.md`.
     """
     progress = training.state.progress
     figures: Figures = {
@@ -68,10 +69,12 @@ def _speed(training: Training) -> Figures:
         if values:
             figures[key] = factor * average(values)
     seconds = training.seconds_by_epoch()
+    num_epochs = training.state.progress.num_epochs
+    whole = [taken_s for epoch, taken_s in seconds.items() if epoch <= num_epochs]
+    if whole:
+        figures["minutes_per_epoch"] = fmean(whole) / 60
     if seconds:
-        total_s = sum(seconds.values())
-        figures["minutes_per_epoch"] = total_s / len(seconds) / 60
-        figures["minutes"] = total_s / 60
+        figures["minutes"] = sum(seconds.values()) / 60
     return figures
 
 

@@ -47,7 +47,7 @@ def test_several_trainings_have_the_same_charts_and_different_colours(
 
 
 def test_many_trainings_have_different_colours() -> None:
-    assert len({colour_of(place) for place in range(20)}) == 20
+    assert len({colour_of(place) for place in range(12)}) == 12
 
 
 def test_trainings_without_a_refresh_or_rates_have_fewer_charts(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The figures of trainings are computed from their logs, and differing settings are found."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_the_figures_of_a_training(tmp_path: Path) -> None:
             "coverage_percent": 63,
         }
     )
+
+
+def test_an_epoch_in_progress_does_not_count_in_the_mean_time(tmp_path: Path) -> None:
+    write_run(tmp_path, max_epoch=9)
+    line = {"split": "train", "epoch": 4, "update": 32, "time": 1, "bsz": 64}
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"clips_per_s": 64}) + "\n")
+    (training,) = read_trainings([tmp_path])
+    figures = figures_of(training)
+    assert figures["minutes_per_epoch"] == pytest.approx(SECONDS_PER_EPOCH / 60)
+    assert figures["minutes"] == pytest.approx((3 * SECONDS_PER_EPOCH + 2) / 60)
 
 
 def test_the_best_validation_is_by_the_metric_of_the_settings(tmp_path: Path) -> None:
