@@ -69,6 +69,9 @@ def test_a_lock_is_looked_at_without_taking_it(
         assert is_held(path) is True
     assert is_held(path) is False
     assert is_free(path)
+    with path.open("rb") as other:  # another process looks at the same time
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert is_held(path) is False
 
     def no_locks(*_: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
