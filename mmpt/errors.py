@@ -57,6 +57,10 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint is cut short, or its checksums are wrong."""
 
 
+class HubError(CheckpointError):
+    """A model cannot be downloaded from the Hugging Face Hub, or uploaded to it."""
+
+
 class DeviceMemoryError(UserError):
     """The GPU does not have enough memory, even for small chunks."""
 

@@ -171,6 +171,7 @@ COMMANDS = {
     "embed": ("embed", TRAIN, "Embed videos, features or texts, and save the vectors."),
     "index": ("index", TRAIN, "Build an index of the moments of many videos."),
     "search": ("search", TRAIN, "Find the moments of an index that fit a text."),
+    "push": ("push", TRAIN, "Upload a model to the Hugging Face Hub."),
     "prepare": (
         "prepare",
         DATA,

@@ -9,6 +9,7 @@ from .base import (
     Predictor,
     Results,
 )
+from .card_results import card_results
 from .evaluator import (
     Evaluator,
     FingerprintingLoader,
@@ -51,6 +52,7 @@ __all__ = [
     "RetrievalMetric",
     "RetrievalOutputs",
     "RetrievalPredictor",
+    "card_results",
     "check_results",
     "read_results",
     "render_markdown",

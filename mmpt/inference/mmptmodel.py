@@ -12,9 +12,10 @@ T text slots, D hidden size, I width of the features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,13 @@ from torch.nn.functional import normalize, pad
 from mmpt.batch import FEATURE_DIM, ModelOutput, Split
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
-from mmpt.inference import inputs
+from mmpt.inference import hub, inputs
 from mmpt.inference.alignment import Alignment, align_sentences
 from mmpt.inference.embedding import Window, embed_texts, embed_windows
 from mmpt.inference.inputs import Array, Texts, Video, Videos
-from mmpt.inference.pretrained import read_pretrained, write_pretrained
+from mmpt.inference.model_card import make_card
+from mmpt.inference.origin import Origin
+from mmpt.inference.pretrained import FILES, read_pretrained, write_pretrained
 from mmpt.inference.videos import read_video, run_s3d, split_videos
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
@@ -35,6 +38,9 @@ from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.processors.window_aligner import average_seconds, average_windows
 from mmpt.shards.feature_info import read_feature_info
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 EPSILON = 0.3
 """Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true
@@ -61,6 +67,7 @@ class MMPTModel(nn.Module):
             time, and not needed for features.
         normalise: divide S3D features by their length, as it is done with the features for
             training. The released wrapper does not; False reproduces its scores.
+        origin: where the model is from. The model card describes it.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class MMPTModel(nn.Module):
         *,
         s3d: S3D | str | Path = S3D_WEIGHTS,
         normalise: bool = True,
+        origin: Origin | None = None,
     ):
         super().__init__()
         self.fusion = fusion
@@ -78,6 +86,7 @@ class MMPTModel(nn.Module):
         self.dataset_config = dataset
         self.model_config = model
         self.normalise = normalise
+        self.origin = origin or Origin()
         self.aligner = DSAligner(dataset, Split.TEST)
         self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast)
         self.max_video_len = self.aligner.max_video_len
@@ -92,6 +101,7 @@ class MMPTModel(nn.Module):
         source: str | Path,
         checkpoint: str = "checkpoint_best.pt",
         *,
+        revision: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         s3d: S3D | str | Path = S3D_WEIGHTS,
@@ -101,26 +111,94 @@ class MMPTModel(nn.Module):
 
         Args:
             source: a YAML, a folder from `save_pretrained`, a run's folder, a checkpoint next to
-                its config.yaml, or a name on the Hugging Face hub.
+                its config.yaml, or a name on the Hugging Face Hub.
             checkpoint: the checkpoint to load if `source` is a YAML or a run's folder: a file name
                 (looked up in `eval.save_path`) or a path.
+            revision: branch, tag or commit on the Hub. `source` is then a name there, `user/name`.
             device: device of the model. None: the CPU.
             dtype: dtype of the weights. None: that of a saved folder, float32 for a checkpoint.
             s3d, normalise: see the class.
         Raises:
             ConfigError: there is a mistake in the YAML.
             CheckpointError: the weights are missing, damaged or of another model.
+            HubError: the model cannot be downloaded.
         """
-        fusion, dataset, config = read_pretrained(source, checkpoint)
-        model = cls(fusion, dataset, config, s3d=s3d, normalise=normalise)
+        fusion, dataset, config, origin = read_pretrained(source, checkpoint, revision)
+        model = cls(
+            fusion, dataset, config, s3d=s3d, normalise=normalise, origin=origin
+        )
         return model.to(device=device, dtype=dtype).eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes towers (safetensors), config and tokenizer to a folder for `from_pretrained`.
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        results: Sequence[EvalResult] = (),
+        overwrite_card: bool = False,
+    ) -> None:
+        """Writes towers (safetensors), config, tokenizer and model card for `from_pretrained`.
 
         S3D is not included.
+
+        Args:
+            folder: created if it is missing.
+            name: name of the model in its card. None: that of the folder.
+            results: results of evaluations for the card, as `mmpt.evaluators.card_results` reads
+                them.
+            overwrite_card: replace a card (README.md) that you have changed. It is kept by default.
         """
-        write_pretrained(folder, self.fusion, self.dataset_config, self.model_config)
+        card = make_card(
+            name or Path(folder).resolve().name,
+            self.fusion,
+            self.dataset_config,
+            self.origin,
+            results,
+        )
+        write_pretrained(
+            folder,
+            self.fusion,
+            self.dataset_config,
+            self.model_config,
+            self.origin,
+            card=card,
+            overwrite_card=overwrite_card,
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        results: Sequence[EvalResult] = (),
+        overwrite_card: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Uploads the model to the Hugging Face Hub, as `save_pretrained` writes it.
+
+        Args:
+            repo_id: `user/name`. The repository is created if it is missing.
+            private: the repository must be private.
+            results: as for `save_pretrained`.
+            overwrite_card: replace a card on the Hub that you have changed. It is kept by default.
+            token: access token. None: that of `hf auth login` or HF_TOKEN.
+        Returns:
+            The address of the commit.
+        Raises:
+            HubError: there is no token, or the Hub refuses it or cannot be reached.
+        """
+        hub.check_name(repo_id)
+        hub.check_token(repo_id, token)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, name=repo_id, results=results)
+            return hub.upload(
+                Path(folder),
+                repo_id,
+                FILES,
+                private=private,
+                overwrite_card=overwrite_card,
+                token=token,
+            )
 
     @property
     def device(self) -> torch.device:

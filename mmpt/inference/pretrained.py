@@ -1,9 +1,9 @@
 """Loads and saves trained models.
 
 A model is loaded from a YAML, a run's folder, a checkpoint, a saved folder or the Hugging Face
-hub. A saved folder holds `model.safetensors`, the tokenizer's files and a `config.json`. The latter
-is BERT's with an additional section `mmpt`, so the folder can also be used as `bert_name`. The
-section holds a fingerprint of the weights.
+Hub. A saved folder holds `model.safetensors`, the tokenizer's files, a model card and a
+`config.json`. The latter is BERT's with an additional section `mmpt`, so the folder can also be
+used as `bert_name`. The section holds a fingerprint of the weights.
 """
 
 import re
@@ -15,7 +15,10 @@ from safetensors.torch import load_file, save
 
 from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
 from mmpt.config.sections import config_of
-from mmpt.errors import CheckpointError, ConfigError
+from mmpt.errors import CheckpointError, ConfigError, HubError
+from mmpt.inference import hub
+from mmpt.inference.model_card import CARD_NAME, read_card, write_card
+from mmpt.inference.origin import Origin, find_origin
 from mmpt.models.bert import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate
@@ -25,6 +28,8 @@ from mmpt.utils.io import atomic_write, read_json, write_json
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+FILES = ("*.json", "*.txt", WEIGHTS_NAME, CARD_NAME)
+"""Patterns of the files of a saved folder. Other files are not uploaded or downloaded."""
 SECTION = "mmpt"
 FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -40,18 +45,26 @@ MODEL_KEYS = {
 
 AGAIN = "copy or download the whole folder again."
 
-Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig]
-"""A model with its weights, in eval mode on the CPU, and the configuration it was built with."""
+Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig, Origin]
+"""A model with its weights, in eval mode on the CPU, the configuration it was built with, and where
+it is from."""
 
 
-def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
+def read_pretrained(
+    source: str | Path, checkpoint: str, revision: str | None = None
+) -> Pretrained:
     """Returns the model that `source` names, as described in `MMPTModel.from_pretrained`.
 
+    Args:
+        revision: branch, tag or commit on the Hugging Face Hub. `source` is then a name there.
     Raises:
         ConfigError: there is a mistake in the YAML.
         CheckpointError: the source is missing or damaged, or holds weights of another model.
+        HubError: it cannot be downloaded.
     """
     path = Path(source)
+    if revision is not None:
+        return _from_saved(_download(str(source), revision), trusted=False)
     if path.is_file() and path.suffix in YAML_SUFFIXES:
         config = load_config(path, import_fairseq=False)
         return _build(config, _find_checkpoint(config, checkpoint))
@@ -69,7 +82,7 @@ def read_pretrained(source: str | Path, checkpoint: str) -> Pretrained:
             "config.yaml and checkpoints, but holds neither."
         )
     if HUB_ID.fullmatch(str(source)) and path.suffix not in FILE_SUFFIXES:
-        return _from_saved(_download(str(source)), trusted=False)
+        return _from_saved(_download(str(source), None), trusted=False)
     raise CheckpointError(
         f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there "
         "is no such file."
@@ -125,7 +138,8 @@ def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
     model_cls = MODELS.get(name, "model.model_cls")
     fusion = model_cls.from_config(config.dataset, config.model, pretrained=False)
     load_weights(fusion, checkpoint)
-    return fusion.eval(), config.dataset, config.model
+    origin = find_origin(config, checkpoint)
+    return fusion.eval(), config.dataset, config.model, origin
 
 
 def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
@@ -168,7 +182,12 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
             f"{path}: must be the file that {CONFIG_NAME} was written with, but its content "
             f"differs; {AGAIN}"
         )
-    return fusion.eval(), dataset, model
+    origin = Origin(
+        training=section.get("training"),
+        encoder=section.get("encoder"),
+        card=read_card(folder / CARD_NAME),
+    )
+    return fusion.eval(), dataset, model, origin
 
 
 def _read_section(folder: Path) -> tuple[dict[str, Any], DatasetConfig, ModelConfig]:
@@ -208,24 +227,28 @@ def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
     return config_cls.model_fields.keys() - ModelConfig.model_fields.keys()
 
 
-def _download(repo_id: str) -> Path:
-    """Downloads a saved folder from the Hugging Face hub, and returns its local path."""
-    # deferred: only needed for models of the hub
-    from huggingface_hub import snapshot_download
+def _download(repo_id: str, revision: str | None) -> Path:
+    """Downloads a saved folder from the Hugging Face Hub, and returns its local path.
 
-    try:
-        folder = snapshot_download(
-            repo_id, allow_patterns=["*.json", "*.txt", "*.safetensors"]
+    Raises:
+        HubError: the repository cannot be read, or does not hold a saved folder.
+    """
+    # The config comes first. Other repositories are refused before their weights are downloaded.
+    folder = hub.download(repo_id, revision, [CONFIG_NAME])
+    config = folder / CONFIG_NAME
+    if not config.is_file() or SECTION not in read_json(config):
+        raise HubError(
+            f"{repo_id}: must be a repository with a model that `save_pretrained` or `mmpt push` "
+            f"wrote, but has no {CONFIG_NAME} with a section `{SECTION}`. Correct the name."
         )
-    except (OSError, ValueError) as err:
-        message = str(err).strip() or type(err).__name__
-        reason = message.splitlines()[0]
-        raise CheckpointError(
-            f"{repo_id}: is not a file or folder, and cannot be downloaded from the Hugging Face "
-            f"hub ({reason}). On a machine with network run `hf download {repo_id} --local-dir "
-            "<folder>` and load that folder."
-        ) from err
-    return Path(folder)
+    # The folder's name is the commit.
+    folder = hub.download(repo_id, folder.name, FILES)
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise HubError(
+            f"{repo_id}: must have the file {WEIGHTS_NAME}, but has none. Weights in other formats "
+            "are not read, because they may contain code. Upload the model again (`mmpt push`)."
+        )
+    return folder
 
 
 def write_pretrained(
@@ -233,6 +256,10 @@ def write_pretrained(
     fusion: MMFusionSeparate,
     dataset: DatasetConfig,
     model: ModelConfig,
+    origin: Origin,
+    *,
+    card: str,
+    overwrite_card: bool,
 ) -> None:
     """Writes a folder that `read_pretrained` can load.
 
@@ -243,6 +270,9 @@ def write_pretrained(
         folder: created if it is missing.
         fusion: the model.
         dataset, model: the configuration it was built with.
+        origin: where it is from.
+        card: the model card.
+        overwrite_card: replace a card that a user has changed.
     Raises:
         ConfigError: `folder` is a file.
     """
@@ -261,6 +291,10 @@ def write_pretrained(
         "model": model.model_dump(include=model_keys, exclude_none=True),
         "weights": weights_fingerprint(fusion, trainable_only=False),
     }
+    if origin.training is not None:
+        config[SECTION]["training"] = origin.training
+    if origin.encoder is not None:
+        config[SECTION]["encoder"] = origin.encoder
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
     state = {}
     for name, value in fusion.state_dict().items():
@@ -268,6 +302,7 @@ def write_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
+    write_card(folder, card, overwrite=overwrite_card)
     with atomic_write(folder / WEIGHTS_NAME, "wb") as file:
         file.write(save(state, metadata={"format": "pt"}))
     write_json(folder / CONFIG_NAME, config)

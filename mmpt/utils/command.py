@@ -36,7 +36,7 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 EXTRA_OF = {
     **dict.fromkeys(("av", "json_stream"), "prepare"),
     **dict.fromkeys(("faiss", "tensorboardX", "psutil", "submitit"), "train"),
-    **dict.fromkeys(("jinja2", "matplotlib", "PIL"), "report"),
+    **dict.fromkeys(("matplotlib", "PIL"), "report"),
 }
 """The extra of `mmpt` that installs a package, by the import name of the package. Only packages
 that not all commands need are listed."""

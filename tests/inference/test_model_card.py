@@ -1,0 +1,130 @@
+"""The model card: its metadata and text, and that a user's own card is kept."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+
+from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.inference.model_card import is_unchanged, make_card
+from mmpt.inference.origin import Origin
+from tests.support.tiny_run import make_run
+
+RESULT = EvalResult(
+    task_type="retrieval",
+    dataset_type="test_vtt_zs",
+    dataset_name="MSR-VTT, zero-shot",
+    metric_type="R1",
+    metric_name="clip, text to video, R@1",
+    metric_value=12.34,
+)
+TRAINING = {
+    "dataset": {"train_path": "train.lst", "vfeat_dir": "feat"},
+    "loss": {
+        "loss_cls": "MMContraLoss",
+        "sequence_contrast": {"sequence_contrast_weight": 0.1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> MMPTModel:
+    run = make_run(tmp_path_factory.mktemp("card") / "run")
+    return MMPTModel.from_pretrained(run)
+
+
+def card_of(model: MMPTModel, origin: Origin, *results: EvalResult) -> ModelCard:
+    text = make_card("me/model", model.fusion, model.dataset_config, origin, results)
+    return ModelCard(text)
+
+
+def test_the_metadata_is_what_the_hub_reads(model: MMPTModel) -> None:
+    card = card_of(model, Origin(training=TRAINING), RESULT)
+    assert card.data.library_name == "mmpt"
+    assert card.data.tags == ["mmpt", "video-text-retrieval", "norton"]
+    assert card.data.model_name == "me/model"
+    assert card.data.eval_results == [RESULT]
+
+
+def test_the_text_describes_model_features_training_and_results(model) -> None:
+    origin = Origin(training=TRAINING, encoder="s3d")
+    text = card_of(model, origin, RESULT).text
+    assert 'MMPTModel.from_pretrained("me/model")' in text
+    assert "| width of vectors | 64 |\n| layers, video and text | 2 and 4 |" in text
+    num_parameters = sum(weight.numel() for weight in model.fusion.parameters())
+    assert f"| parameters | {num_parameters:,} |" in text
+    assert "| encoder | s3d |\n| width | 512 |\n| rate | 1 per second" in text
+    assert "- videos: `train.lst`\n- features: `feat`\n" in text
+    (settings,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert yaml.safe_load(settings) == TRAINING
+    row = "| MSR-VTT, zero-shot | clip, text to video, R@1 | 12.34 |"
+    assert f"|---|---|---:|\n{row}\n\n## Citation" in text
+    assert text.count("@inproceedings{") == 2
+
+
+def test_what_is_not_known_is_said(model: MMPTModel) -> None:
+    card = card_of(model, Origin())
+    assert card.data.eval_results is None
+    assert "The settings of the training are not known." in card.text
+    assert "No results were given." in card.text
+    assert "| encoder | not recorded (width and rate are S3D's) |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("loss", "tag"),
+    [
+        ({"loss_cls": "MMContraLoss"}, "videoclip"),
+        ({"loss_cls": "my_parts.MarginLoss"}, "my_parts.marginloss"),
+    ],
+)
+def test_the_recipe_is_a_tag(model: MMPTModel, loss: dict, tag: str) -> None:
+    card = card_of(model, Origin(training={"loss": loss}))
+    assert card.data.tags[-1] == tag
+
+
+def test_a_card_that_was_not_changed_is_written_again(model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "README.md"
+    first = path.read_text()
+    assert is_unchanged(first)
+    model.save_pretrained(tmp_path, results=[RESULT])
+    assert "12.34" in path.read_text()
+
+
+@pytest.mark.parametrize("text", ["My words.\n", b"\xff\xfe broken", ""])
+def test_a_card_of_a_user_is_kept(model, tmp_path: Path, caplog, text) -> None:
+    path = tmp_path / "README.md"
+    content = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(content)
+    model.save_pretrained(tmp_path)
+    assert path.read_bytes() == content
+    assert "README.md is kept" in caplog.text
+    model.save_pretrained(tmp_path, overwrite_card=True)
+    assert is_unchanged(path.read_text())
+
+
+def test_a_changed_card_goes_with_the_model_to_other_folders(model, tmp_path) -> None:
+    model.save_pretrained(tmp_path / "first")
+    path = tmp_path / "first" / "README.md"
+    changed = path.read_text().replace("## Use", "## My words\n\n## Use")
+    path.write_text(changed)
+    assert not is_unchanged(changed)
+    loaded = MMPTModel.from_pretrained(tmp_path / "first")
+    loaded.save_pretrained(tmp_path / "second", results=[RESULT])
+    assert (tmp_path / "second" / "README.md").read_text() == changed
+
+
+def test_results_and_training_are_kept_when_a_saved_model_is_saved(
+    model, tmp_path, monkeypatch
+) -> None:
+    known = replace(model.origin, training=TRAINING, encoder="s3d")
+    monkeypatch.setattr(model, "origin", known)
+    model.save_pretrained(tmp_path / "first", name="me/model", results=[RESULT])
+    loaded = MMPTModel.from_pretrained(tmp_path / "first")
+    loaded.save_pretrained(tmp_path / "second", name="me/model")
+    first, second = (tmp_path / name / "README.md" for name in ("first", "second"))
+    assert second.read_text() == first.read_text()
+    assert "12.34" in second.read_text()
