@@ -29,7 +29,7 @@ BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader ful
 TEXTS := $(wildcard *.md *.toml *.txt) Makefile benchmarks docs experiments mmpt projects scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint docs chaos soak bench clean
+.PHONY: help setup demo test test-fast lint docs chaos soak image bench clean
 
 help:   ## list the commands
 	@sed -n 's/^\([a-z-]*\): .*## /make \1\t/p' Makefile
@@ -45,12 +45,13 @@ test: $(READY)   ## run the tests, on all cores
 test-fast: $(READY)   ## run the tests that start no other programs, in about 65 seconds
 	$(PYTEST) -m "not e2e and not spawn and not browser" $(ARGS)
 
-lint: $(READY)   ## check style and formatting (ruff), types (mypy), spelling (codespell) and words
+lint: $(READY)   ## check style (ruff), types (mypy), spelling (codespell), words and the Dockerfile (hadolint)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m codespell_lib $(TEXTS)
 	$(PY) tests/test_words.py
+	$(VENV)/bin/hadolint Dockerfile
 
 docs: $(READY)   ## build the documentation site into site/; a broken link is an error
 	$(PY) -m mkdocs build --strict
@@ -60,6 +61,9 @@ chaos: $(READY)   ## interrupt tiny trainings at random moments, compare them wi
 
 soak: $(READY)   ## load a million clips and plan a hundred epochs, look for leaks and wrong items, print a table
 	OMP_NUM_THREADS=1 $(PY) -m tests.support.soak build/soak $(ARGS)
+
+image:   ## build the Docker image `mmpt` with the CPU build of PyTorch
+	docker build --tag mmpt .
 
 bench: $(READY)   ## measure speed and memory next to plain implementations (5 minutes), print the table
 	@set -e; for name in $(BENCHMARKS); do \

@@ -322,16 +322,14 @@ def test_an_unsuitable_python_is_an_error_before_anything_is_made(
 def test_ci_runs_the_commands_of_the_readme() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().splitlines()[-3:] == [
-        "make lint",
-        "make docs",
-        "make test",
-    ]
+    lines = script.read_text().splitlines()
+    commands = [line for line in lines if line.startswith("make ")]
+    assert commands == ["make lint", "make docs", "make test"]
 
 
 def test_the_workflow_runs_every_supported_python() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    (job,) = workflow["jobs"].values()
+    job = workflow["jobs"]["lint-and-test"]
     versions = job["strategy"]["matrix"]["python-version"]
     named = {f"Programming Language :: Python :: {version}" for version in versions}
     assert named <= set(PROJECT["classifiers"])
