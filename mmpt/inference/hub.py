@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    XetDownloadError,
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -33,7 +34,10 @@ LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token of huggingface
 NO_TOKEN = (401, 403)
 """Statuses of an answer for a token that is missing, wrong, or not allowed to do this."""
 UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError)
-FAILURES = (OSError, ValueError, RuntimeError, httpx2.HTTPError, httpx2.InvalidURL)
+FAILURES = (
+    *(OSError, ValueError, RuntimeError, XetDownloadError),
+    *(httpx2.HTTPError, httpx2.InvalidURL),
+)
 """Exceptions of huggingface_hub."""
 
 
@@ -78,20 +82,18 @@ def check_token(repo_id: str, token: str | None = None) -> None:
 def upload(
     folder: Path,
     repo_id: str,
-    patterns: Sequence[str],
     *,
     private: bool,
     overwrite_card: bool,
     token: str | None = None,
 ) -> str:
-    """Uploads the files of a folder in one commit, and returns the address of the commit.
+    """Uploads all files of a folder in one commit, and returns the address of the commit.
 
     A model card on the Hub that a user has changed is kept, with a warning.
 
     Args:
         folder: a folder with a model card.
         repo_id: `user/name`. The repository is created if it is missing.
-        patterns: patterns of the names of the files.
         private: the repository must be private.
         overwrite_card: replace such a card.
         token: access token. None: that of `hf auth login` or HF_TOKEN.
@@ -106,7 +108,7 @@ def upload(
                 f"{repo_id}: must be private, but is a public repository already. Make it private "
                 "in its settings on the Hub, or choose another name. Nothing was uploaded."
             )
-        ignored = []
+        paths = set(folder.iterdir())
         if not overwrite_card and not _may_replace_card(api, folder, repo_id):
             logger.warning(
                 "the %s of %s is kept, because it is not as MMPT wrote it. `overwrite_card` "
@@ -114,14 +116,10 @@ def upload(
                 CARD_NAME,
                 repo_id,
             )
-            ignored.append(CARD_NAME)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message="Upload a model of MMPT",
-            allow_patterns=list(patterns),
-            ignore_patterns=ignored,
-        )
+            paths.remove(folder / CARD_NAME)
+        additions = [CommitOperationAdd(path.name, path) for path in sorted(paths)]
+        message = "Upload a model of MMPT"
+        commit = api.create_commit(repo_id, additions, commit_message=message)
     return str(commit.commit_url)
 
 

@@ -30,7 +30,7 @@ from mmpt.inference.embedding import Window, embed_texts, embed_windows
 from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.model_card import make_card
 from mmpt.inference.origin import Origin
-from mmpt.inference.pretrained import FILES, read_pretrained, write_pretrained
+from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.videos import read_video, run_s3d, split_videos
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.models.mmfusion import MMFusionSeparate
@@ -194,7 +194,6 @@ class MMPTModel(nn.Module):
             return hub.upload(
                 Path(folder),
                 repo_id,
-                FILES,
                 private=private,
                 overwrite_card=overwrite_card,
                 token=token,

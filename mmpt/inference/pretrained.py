@@ -29,7 +29,7 @@ from mmpt.utils.io import atomic_write, read_json, write_json
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 FILES = ("*.json", "*.txt", WEIGHTS_NAME, CARD_NAME)
-"""Patterns of the files of a saved folder. Other files are not uploaded or downloaded."""
+"""Patterns of the files of a saved folder. Other files are not downloaded."""
 SECTION = "mmpt"
 FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -236,7 +236,8 @@ def _download(repo_id: str, revision: str | None) -> Path:
     # The config comes first. Other repositories are refused before their weights are downloaded.
     folder = hub.download(repo_id, revision, [CONFIG_NAME])
     config = folder / CONFIG_NAME
-    if not config.is_file() or SECTION not in read_json(config):
+    values = read_json(config) if config.is_file() else None
+    if not isinstance(values, dict) or SECTION not in values:
         raise HubError(
             f"{repo_id}: must be a repository with a model that `save_pretrained` or `mmpt push` "
             f"wrote, but has no {CONFIG_NAME} with a section `{SECTION}`. Correct the name."

@@ -103,7 +103,7 @@ def test_code_of_a_downloaded_model_is_not_run(hub: Hub, model, tmp_path) -> Non
     ("files", "message"),
     [
         ({"config.json": b'{"model_type": "bert"}'}, "no config.json with a section"),
-        ({"config.json": b"[]"}, "no config.json with a section"),
+        ({"config.json": b"3"}, "no config.json with a section"),
         ({"notes.txt": b"hello"}, "no config.json with a section"),
         (
             {"config.json": b'{"mmpt": {}}', "pytorch_model.bin": b"x"},
