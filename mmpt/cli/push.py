@@ -112,6 +112,8 @@ def _read_results(options: Options, model: MMPTModel) -> list[EvalResult]:
     if options.results:
         return card_results(options.results, checkpoint)
     nearby = checkpoint.parent / "results.json"
+    if not nearby.is_file():
+        return []
     try:
         return card_results([nearby], checkpoint)
     except DataError as err:

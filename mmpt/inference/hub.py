@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
     XetDownloadError,
@@ -55,7 +55,11 @@ def download(repo_id: str, revision: str | None, patterns: Sequence[str]) -> Pat
         HubError: the files cannot be downloaded.
     """
     where = repo_id if revision is None else f"{repo_id} ({revision})"
-    with _clear_errors(f"{where}: cannot be downloaded"):
+    offline = (
+        f" Or download it elsewhere (`hf download {repo_id} --local-dir FOLDER`), and load "
+        "the folder."
+    )
+    with _clear_errors(f"{where}: cannot be downloaded", offline):
         folder = _api().snapshot_download(
             repo_id, revision=revision, allow_patterns=list(patterns)
         )
@@ -127,7 +131,7 @@ def _may_replace_card(api: HfApi, folder: Path, repo_id: str) -> bool:
     """Returns whether the card of a folder may replace that of a repository, if it has one."""
     try:
         path = api.hf_hub_download(repo_id, CARD_NAME)
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return True
     new = read_card(folder / CARD_NAME)
     assert new is not None, "save_pretrained writes a card"
@@ -140,11 +144,12 @@ def _api(token: str | None = None) -> HfApi:
 
 
 @contextmanager
-def _clear_errors(problem: str) -> Iterator[None]:
+def _clear_errors(problem: str, offline: str = "") -> Iterator[None]:
     """Converts errors of huggingface_hub in the block to one that says what to do.
 
     Args:
         problem: begin of the message.
+        offline: what to do without a network, as a sentence after a space.
     Raises:
         HubError: for any failure of the Hub or of the network.
     """
@@ -153,12 +158,13 @@ def _clear_errors(problem: str) -> Iterator[None]:
     except UserError:
         raise
     except FAILURES as err:
-        raise HubError(f"{problem}: {_explain(err)}") from err
+        raise HubError(f"{problem}: {_explain(err, offline)}") from err
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, offline: str) -> str:
     """Returns the reason of a failure and its remedy, as sentences."""
-    # An upload in a thread fails with a RuntimeError, whose cause is the real error.
+    # The real error may be a cause: an upload in a thread fails with a RuntimeError, and a download
+    # with the error that the file was not downloaded before.
     for cause in causes_of(error):
         if isinstance(cause, HFValidationError):
             return f"the name must be `user/name`. {_first_line(cause)}"
@@ -177,11 +183,11 @@ def _explain(error: Exception) -> str:
                 return (
                     f"your token is not valid, or may not do this ({status}). {LOG_IN}."
                 )
+    for cause in causes_of(error):
         if isinstance(cause, UNREACHABLE):
             return (
                 f"the Hugging Face Hub cannot be reached ({_first_line(cause)}). Run the same "
-                "again with a network. To load a model without one, download it elsewhere (`hf "
-                "download user/name --local-dir FOLDER`), and load the folder."
+                f"again with a network.{offline}"
             )
     return f"{_first_line(error)}. Run the same again later."
 

@@ -134,8 +134,11 @@ def _recipe(training: dict[str, Any] | None) -> str | None:
     """Returns the name of the method of a training, or of its loss. None: unknown."""
     loss = (training or {}).get("loss", {})
     name = loss.get("loss_cls")
+    if name is None:
+        return None
     if name != "MMContraLoss":
-        return name
+        _module, _, name = name.rpartition(".")
+        return str(name)
     contrast = loss.get("sequence_contrast") or {}
     return "Norton" if contrast.get("sequence_contrast_weight") else "VideoCLIP"
 

@@ -196,6 +196,14 @@ def test_a_card_that_a_user_changed_is_kept_on_the_hub(hub: Hub, model, caplog) 
     assert repo.files["README.md"] == written
 
 
+def test_a_card_that_cannot_be_read_is_not_replaced(hub: Hub, model) -> None:
+    hub.add(NAME, {"README.md": b"My words.\n"})
+    hub.failures["/resolve/"] = 403
+    with pytest.raises(HubError, match="token is not valid, or may not do this"):
+        model.push_to_hub(NAME)
+    assert hub.repos[NAME].files == {"README.md": b"My words.\n"}
+
+
 def test_the_example_of_the_guide_runs(hub: Hub, tmp_path) -> None:
     guide = (ROOT / "docs/guides/embed-and-search.md").read_text()
     (code,) = re.findall(

@@ -77,7 +77,7 @@ def test_what_is_not_known_is_said(model: MMPTModel) -> None:
     ("loss", "tag"),
     [
         ({"loss_cls": "MMContraLoss"}, "videoclip"),
-        ({"loss_cls": "my_parts.MarginLoss"}, "my_parts.marginloss"),
+        ({"loss_cls": "my_parts.MarginLoss"}, "marginloss"),
     ],
 )
 def test_the_recipe_is_a_tag(model: MMPTModel, loss: dict, tag: str) -> None:
