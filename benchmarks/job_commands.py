@@ -235,7 +235,9 @@ def run(command: Sequence[str]) -> Lines:
     paths = [str(ROOT)]
     if inherited := os.environ.get("PYTHONPATH"):
         paths.append(inherited)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    # Show the whole log.
+    environment = os.environ | {"LOGLEVEL": "INFO"}
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     begin = time.monotonic()
     lines: Lines = []
     with subprocess.Popen(

@@ -14,6 +14,7 @@ held-out videos of the demo.
 """
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -49,6 +50,7 @@ def run(*command: object, log: Path) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
+        env=os.environ | {"LOGLEVEL": "INFO"},  # show the whole log
         capture_output=True,
         text=True,
         check=False,

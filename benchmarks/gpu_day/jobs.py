@@ -70,7 +70,7 @@ class Training:
             self.process = subprocess.Popen(
                 [*command, *options, *overrides],
                 cwd=ROOT,
-                env=os.environ | environment,
+                env=os.environ | {"LOGLEVEL": "INFO"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -208,9 +208,11 @@ def _train(config: RunConfig, options: Options, nodes: Nodes, overridden: bool) 
             dry_run=options.dryrun,
         )
         whole = shlex.join(job.job_command(size, nodes, command))
-        print(f"launching {whole}", flush=True)
         if options.dryrun:
+            print(f"launching {whole}")
             return 0
+        count = job.count_processes(size)
+        print(f"launching {config.path} in {count}", flush=True)
         from mmpt.cli import processes  # deferred: seconds
 
         if num_threads:

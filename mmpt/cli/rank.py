@@ -27,9 +27,13 @@ from mmpt.cli.job import CONFIG_VARIABLE, continued, prepare
 from mmpt.cli.main import num_cores
 from mmpt.config import load_config
 from mmpt.errors import EXIT_CODE, LaunchError, UserError, message_of
+from mmpt.utils.log import ON_SCREEN, get_logger
+from mmpt.utils.screen import TRAIN_LOG, Screen, start_log
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
+
+logger = get_logger(__name__)
 
 QUIET_S = 10.0
 """Seconds that a process waits for its end after a mistake that another process reports."""
@@ -90,6 +94,7 @@ def main(words: Sequence[str], name: str | None = None) -> int:
     with ExitStack() as held:
         try:
             command = _prepare(place, words, held)
+            screen = _start_log(command, place.rank)
         except UserError as err:
             if place.local_rank > 0:
                 time.sleep(QUIET_S)
@@ -100,8 +105,20 @@ def main(words: Sequence[str], name: str | None = None) -> int:
         # deferred: seconds, unless it is forked
         from mmpt.tasks.fairseqmmloop import run_fairseq
 
-        run_fairseq([*command, *rank_flags(place, on_cpu="--cpu" in command)])
+        flags = rank_flags(place, on_cpu="--cpu" in command)
+        run_fairseq([*command, *flags], screen)
     return 0
+
+
+def _start_log(command: Sequence[str], rank: int) -> Screen | None:
+    """Starts the log of this process, and returns its screen, if it has one."""
+    save_dir = command[command.index("--save-dir") + 1]
+    is_plain = not {"--log-format", "--no-progress-bar"}.isdisjoint(command)
+    screen = start_log(save_dir, rank, may_draw=not is_plain)
+    if rank == 0:
+        path = os.path.join(save_dir, TRAIN_LOG)
+        logger.info("the whole log is in %s", path, extra=ON_SCREEN)
+    return screen
 
 
 def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:

@@ -7,36 +7,8 @@ from mmpt.reporting.figures import COLOURS, GREY, Line, line_chart
 from mmpt.reporting.run import Run, Section
 from mmpt.retrieval import HARDNESS_LOG
 from mmpt.utils.io import read_json_lines
-from mmpt.utils.metrics_log import read_metrics
+from mmpt.utils.metrics_log import BOOKKEEPING, read_metrics
 
-NOT_CURVES = {
-    *("split", "epoch", "update", "time"),
-    *(
-        "bsz",
-        "wps",
-        "ups",
-        "wpb",
-        "lr",
-        "gnorm",
-        "clip",
-        "clips_per_s",
-        "train_wall",
-        "wall",
-    ),
-    *(
-        "memory_gb",
-        "peak_gb",
-        "gb_free",
-        "best_loss",
-        "videos_per_s",
-        "tflops",
-        "share_of_peak",
-    ),
-    *("data_wait", "minutes_left", "loss_scale"),
-}
-"""Keys of `metrics.jsonl` that are not drawn: speed, memory and the like. The others are terms and
-metrics of the loss.
-"""
 LAST = {"accuracy", "temperature"}
 """Metrics that are shown after the terms of the loss."""
 _SPLITS = {"train": ("training", COLOURS[0]), "valid": ("validation", COLOURS[1])}
@@ -56,7 +28,7 @@ def read_curves(save_dir: str | Path, split: str) -> dict[str, dict[int, float]]
         if row.get("split") != split:
             continue
         for name, value in row.items():
-            if name not in NOT_CURVES and value is not None:
+            if name not in BOOKKEEPING and value is not None:
                 curves[name][row["update"]] = value
     return curves
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from mmpt.datasets import MMDataset
 from mmpt.retrieval import VideoVectorPool, video_vectors
 from mmpt.utils.distributed import World
-from mmpt.utils.log import get_logger, progress
+from mmpt.utils.log import ON_SCREEN, get_logger, progress
 
 logger = get_logger(__name__)
 
@@ -93,7 +93,10 @@ def fill_pool(
     if num_known:
         total = len(pool.positions_n)
         logger.info(
-            "%d of %d videos are embedded already; continuing", num_known, total
+            "%d of %d videos are embedded already; continuing",
+            num_known,
+            total,
+            extra=ON_SCREEN,
         )
     # Only the last piece may be smaller.
     num_pieces_known = math.ceil(num_known / per_piece)

@@ -17,8 +17,8 @@ both first. So an interruption adds no validation, and a validation delays no in
 """
 
 import atexit
-import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
-from fairseq.logging import metrics
+from fairseq.logging import metrics, progress_bar
 
 import mmpt
 from mmpt.config.fairseq import root_logger_kept
@@ -40,7 +40,8 @@ from mmpt.config.run import LAST
 from mmpt.models.checkpoint_folder import copy_whole, keep_previous
 from mmpt.tasks.fairseqmmscale import save_loss_scale
 from mmpt.tasks.fairseqmmstep import NonFiniteGradientError
-from mmpt.utils.log import FORMAT, get_logger
+from mmpt.utils.log import ON_SCREEN, ONLY_IN_LOG, format_seconds, get_logger
+from mmpt.utils.screen import Screen, Shown, ShownBar
 from mmpt.utils.stopping import StopRequest
 
 with root_logger_kept():
@@ -225,7 +226,8 @@ def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Losses:
         0 < cfg.checkpoint.patience <= getattr(loop.should_stop_early, "num_runs", 0)
     )
     if task.run.has_ended or is_over:
-        logger.info("this run has ended: there is nothing left to train")
+        message = "this run has ended: there is nothing left to train"
+        logger.info(message, extra=ON_SCREEN)
         return [None], True
     try:
         return _original_train(cfg, trainer, task, epoch_itr)
@@ -249,6 +251,7 @@ def validate_and_save(
             "raise it and run the same command again",
             cfg.optimization.stop_time_hours,
             trainer.get_num_updates(),
+            extra=ON_SCREEN,
         )
         return [None], True
     if task.run.agrees_to_stop(is_end=end_of_epoch):
@@ -327,28 +330,49 @@ def restore_loop(state: dict[str, Any]) -> None:
         metrics.load_state_dict({"train_inner": state["train_inner"]})
 
 
-def run_fairseq(command: Sequence[str]) -> None:
+def show_metrics(screen: Screen) -> None:
+    """Makes fairseq's progress bars show their metrics on the screen, and write them to the log."""
+    make_bar = progress_bar.progress_bar
+    shown = Shown(screen)
+
+    def shown_bar(
+        batches: Any, log_format: str | None = None, **settings: Any
+    ) -> ShownBar:
+        in_log = "simple" if log_format in (None, "tqdm") else log_format
+        bar = make_bar(batches, log_format=in_log, **settings)
+        is_valid = settings.get("prefix") is not None
+        return ShownBar(bar, batches, settings["epoch"], shown, is_valid=is_valid)
+
+    progress_bar.progress_bar = shown_bar
+
+
+def run_fairseq(command: Sequence[str], screen: Screen | None = None) -> None:
     """Runs `fairseq-train` in this process, and exits if it fails.
 
     Args:
         command: argv of `fairseq-train`.
+        screen: shows the metrics.
     """
     import_module("mmpt.tasks.fairseqmmtask")  # deferred: it imports this module
 
     sys.argv = list(command)
     # fairseq compares paths to find out that the package is imported already.
     sys.argv[sys.argv.index("--user-dir") + 1] = str(Path(mmpt.__file__).parent)
-    logging.basicConfig(  # as fairseq's program does
-        format=FORMAT,
-        datefmt="%Y-%m-%d %H:%M:%S",
-        level=os.environ.get("LOGLEVEL", "INFO").upper(),
-        stream=sys.stdout,
-        force=True,
-    )
+    logger.info("%s", shlex.join(sys.argv))
+    if screen is not None:
+        show_metrics(screen)
+    begin = time.monotonic()
     try:
         loop.cli_main()
+        took = format_seconds(time.monotonic() - begin)
+        logger.info("the training has ended after %s", took, extra=ON_SCREEN)
     except Exception:
+        logger.error("the training has failed", exc_info=True, extra=ONLY_IN_LOG)
+        if screen is not None:
+            screen.close()
         sys.excepthook(*sys.exc_info())  # the task's, which reports mistakes and exits
         sys.exit(1)
     finally:
+        if screen is not None:
+            screen.close()
         atexit._run_exitfuncs()  # Python does not run them in a forked process

@@ -33,7 +33,7 @@ from mmpt.tasks.embedding import (
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.distributed import World
-from mmpt.utils.log import get_logger
+from mmpt.utils.log import ON_SCREEN, get_logger
 from mmpt.utils.rng import stable_seed
 from mmpt.utils.stopwatch import Stopwatch
 
@@ -168,7 +168,8 @@ class RetriTask(Task):
             logger.warning("%s", err)
             return None
         retrieval.remove_other_vectors(self.plan_dir, key="")
-        logger.info("epoch %d: using the plan that an interrupted run has made", epoch)
+        message = "epoch %d: using the plan that an interrupted run has made"
+        logger.info(message, epoch, extra=ON_SCREEN)
         return plan
 
     def refresh(self, model: nn.Module, epoch: int, world: World) -> retrieval.Plan:
@@ -219,6 +220,14 @@ class RetriTask(Task):
             plan.save(self.plan_dir, ids)
         summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
         logger.info("refresh of epoch %d: %s", epoch, summary)
+        hardness = plan.hardness
+        assert hardness is not None, "the plan is new"
+        logger.info(
+            f"epoch {epoch}: refreshed in {watch.total:.1f} s, {hardness['coverage']:.1%} of "
+            f"{plan.num_videos} videos covered, cosine within a batch "
+            f"{hardness['mean_cosine']:.3f} (at random {hardness['random_mean_cosine']:.3f})",
+            extra=ON_SCREEN,
+        )
         return plan
 
     @cached_property

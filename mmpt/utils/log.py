@@ -1,6 +1,7 @@
 """Loggers and progress lines."""
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -11,6 +12,12 @@ FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 """Format of a log line. It is the one of fairseq."""
 INTERVAL_S = 5.0
 """Seconds between two progress lines."""
+ON_SCREEN = {"screen": "line"}
+"""`extra` of a message below WARNING that a training also shows on the screen."""
+IN_PLACE = {"screen": "status"}
+"""`extra` of a message that replaces the one before it on the screen."""
+ONLY_IN_LOG = {"screen": ""}
+"""`extra` of a message from WARNING on that a training does not show on the screen."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -19,11 +26,14 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def setup_logging() -> None:
-    """Configures the root logger. (In training processes, fairseq does it.)"""
+    """Configures the root logger: messages from the level LOGLEVEL on, by default INFO.
+
+    For training processes, see `screen.py`.
+    """
     logging.basicConfig(
         format=FORMAT,
         datefmt="%H:%M:%S",
-        level=logging.INFO,
+        level=os.environ.get("LOGLEVEL", "INFO").upper(),
     )
     # At INFO it logs every request.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -68,7 +78,8 @@ def progress(
             percent = 100 * done / total
             time_left = format_seconds((total - done) / rate)
             logger.info(
-                f"{what}: {done} of {total} ({percent:.0f}%), {rate:.1f}/s, {time_left} left"
+                f"{what}: {done} of {total} ({percent:.0f}%), {rate:.1f}/s, {time_left} left",
+                extra=IN_PLACE,
             )
     elapsed_s = time.monotonic() - begin
     rate = done / max(elapsed_s, 1e-9)

@@ -15,6 +15,15 @@ from mmpt.utils.io import atomic_write, read_json_lines, writing
 METRICS_LOG = "metrics.jsonl"
 Row = dict[str, Any]
 
+BOOKKEEPING = {
+    *("split", "epoch", "update", "num_updates", "time", "wall", "train_wall"),
+    *("bsz", "wps", "ups", "wpb", "clips_per_s", "videos_per_s"),
+    *("lr", "gnorm", "clip", "loss_scale", "best_loss"),
+    *("memory_gb", "peak_gb", "gb_free", "tflops", "share_of_peak", "data_wait"),
+    *("minutes_left",),
+}
+"""Keys of a line about speed, memory and the like. The others are terms and metrics of the loss."""
+
 
 class MetricsLog:
     """A writer of `<folder>/metrics.jsonl`. Only one process of a run may have one.

@@ -76,7 +76,9 @@ def test_the_first_failure_ends_the_demo(
 ) -> None:
     codes = [0, 2]
 
-    def fake_run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def fake_run(
+        command: list[str], check: bool, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         copies = (tmp_path / "runs" / "demo3" / "yaml").rglob("*.yaml")
         assert len(list(copies)) == 6
         return subprocess.CompletedProcess(command, codes.pop(0))

@@ -75,12 +75,17 @@ def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
     assert not Path("runs").exists()
 
 
-def test_what_is_run_is_what_is_printed_and_its_exit_code_is_ours(
+def test_what_is_run_is_what_a_dry_run_prints_and_its_exit_code_is_ours(
     runs, no_checks, capsys
 ):
+    words = [VIDEOCLIP, "--jobtype", "local_single"]
+    assert launch.main([*words, "--dryrun"]) == 0
+    printed = last_command(capsys.readouterr().out)
     runs.codes.append(9)
-    assert launch.main([VIDEOCLIP, "--jobtype", "local_single"]) == 9
-    assert runs == [last_command(capsys.readouterr().out)]
+    assert launch.main(words) == 9
+    assert runs == [printed]
+    out = capsys.readouterr().out
+    assert out == f"launching {VIDEOCLIP} in 1 process\n"
 
 
 @pytest.mark.parametrize(
@@ -162,11 +167,11 @@ def test_a_second_training_in_the_same_folder_is_refused(runs, no_checks, capsys
 
 
 def test_overrides_reach_the_training_processes_through_the_resolved_file(
-    runs, no_checks, capsys
+    runs, no_checks
 ):
     overrides = ["dataset.num_video_per_batch=4", "infer_scale=2"]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_single", *overrides]) == 0
-    command = last_command(capsys.readouterr().out)
+    (command,) = runs
     assert command[1] == "runs/demo/videoclip/config.yaml"
     config = load_config(command[1])
     assert config.dataset.num_video_per_batch == 4

@@ -226,8 +226,8 @@ def test_two_machines_train_as_one(
         jobs.append(start([*host, *launcher, *options]))
     logs = finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
-    assert "first update done" in logs[0]
-    assert "first update done" not in logs[1]  # rank 0 is on node 0
+    assert "epoch 1: refreshed in" in logs[0]
+    assert "epoch 1" not in logs[1]  # rank 0 is on node 0
 
 
 def test_two_machines_continue_after_the_loss_of_a_rank(

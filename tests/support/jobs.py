@@ -51,7 +51,7 @@ def evaluation(
 def launch(
     arguments: Sequence[object], *, timeout_s: float = 300, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `locallaunch.py` as a user would, from the project's root."""
+    """Run `locallaunch.py` as a user would, from the project's root, and show the whole log."""
     return subprocess.run(
         [sys.executable, "locallaunch.py", *map(str, arguments)],
         cwd=ROOT,
@@ -59,7 +59,7 @@ def launch(
         text=True,
         timeout=timeout_s,
         check=False,
-        env=os.environ | env,
+        env=os.environ | {"LOGLEVEL": "INFO"} | env,
     )
 
 

@@ -1,0 +1,218 @@
+"""The screen of a training: in a pipe, and in a terminal of 100 columns."""
+
+import logging
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mmpt.errors import DataError
+from mmpt.utils import screen
+from mmpt.utils.log import IN_PLACE, ON_SCREEN, ONLY_IN_LOG, get_logger
+from mmpt.utils.screen import Screen, Shown, ShownBar, start_log
+
+LOGGER = get_logger("mmpt.test")
+TRAIN = {
+    "loss": 12.605,
+    "clip_caption": 12.6052,
+    "clips_per_s": 466.1,
+    "minutes_left": 0.4,
+    "num_updates": 10,
+    "wall": 7.0,
+}
+VALID = {"loss": 8.4, "clip_caption": 8.4054, "clips_per_s": 1800.0, "best_loss": 8.4}
+UP_AND_CLEAR = "\x1b[1A"
+
+
+class Bar:
+    """A progress bar of fairseq, which records what it logs."""
+
+    def __init__(self, batches: list[int]):
+        self.batches = batches
+        self.logged: list[tuple[Any, Any]] = []
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.batches)
+
+    def log(self, stats: Any, tag: Any, step: Any) -> None:
+        self.logged.append((tag, step))
+
+    print = log
+
+    def update_config(self, config: Any) -> None:
+        """Does nothing."""
+
+
+def show_an_epoch(shown: Shown) -> list[tuple[Any, Any]]:
+    """Trains for an epoch of three batches, and validates; returns what fairseq has logged."""
+    bar, valid = Bar([1, 2, 3]), Bar([1])
+    train_bar = ShownBar(bar, bar.batches, 1, shown, is_valid=False)
+    train_bar.update_config({"optimization": {"max_epoch": 8}})
+    assert list(train_bar) == [1, 2, 3]
+    train_bar.log(TRAIN, tag="train_inner", step=10)
+    valid_bar = ShownBar(valid, valid.batches, 1, shown, is_valid=True)
+    assert list(valid_bar) == [1]
+    valid_bar.print(VALID, tag="valid", step=10)
+    train_bar.print(TRAIN, tag="train", step=10)
+    return bar.logged + valid.logged
+
+
+@pytest.fixture
+def text(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What a screen writes. The time is fixed."""
+    clock = SimpleNamespace(strftime=lambda _: "12:00:00", monotonic=lambda: clock.now)
+    clock.now = 1000.0
+    monkeypatch.setattr(screen, "time", clock)
+    return StringIO()
+
+
+def plain(text: StringIO) -> Screen:
+    return Screen(is_live=False, console=Console(file=text, width=40))
+
+
+def live(text: StringIO) -> Screen:
+    console = Console(file=text, width=100, force_terminal=True, color_system=None)
+    return Screen(is_live=True, console=console)
+
+
+def test_a_pipe_gets_an_aligned_line_per_interval_and_validation(
+    text: StringIO,
+) -> None:
+    logged = show_an_epoch(Shown(plain(text)))
+    assert text.getvalue().splitlines() == [
+        "12:00:00  epoch 1/8  update     10  loss   12.605  clip_caption  12.6052"
+        "       466 clips/s      0:24 left",
+        "12:00:00  epoch 1/8  validation     loss      8.4  clip_caption   8.4054"
+        "      1800 clips/s",
+    ]
+    assert logged == [("train_inner", 10), ("train", 10), ("valid", 10)]
+
+
+def test_a_terminal_gets_a_bar_and_a_table_per_validation(text: StringIO) -> None:
+    shown = Shown(live(text))
+    show_an_epoch(shown)
+    bar = Bar([1])
+    assert list(ShownBar(bar, bar.batches, 2, shown, is_valid=False)) == [1]
+    shown.screen.close()
+    out = text.getvalue()
+    # Without colours, the rest of the bar is blank.
+    assert re.search("epoch 1/8 {20}0/3", out)
+    assert "0/1" not in out  # too soon after the bar of the training
+    table = out.index("epoch 1/8, update 10    loss  clip_caption  best loss\n")
+    rows = [line.split() for line in out[table:].splitlines()[1:3]]
+    assert rows == [
+        ["training", "12.605", "12.6052"],
+        ["validation", "8.4", "8.4054", "8.4"],
+    ]
+
+
+def test_the_bar_has_the_metrics_of_the_last_interval(text: StringIO) -> None:
+    shown = Shown(live(text), TRAIN)
+    bar = Bar([1])
+    batches = type("Batches", (), {"n": 4, "__len__": lambda _: 9})()
+    list(ShownBar(bar, batches, 2, shown, is_valid=False))
+    wanted = "4/9  466 clips/s  0:24 left  loss 12.605  clip_caption 12.6052"
+    assert wanted in text.getvalue()
+    # Whoever writes next, does so on an empty line, with a visible cursor.
+    assert not text.getvalue().rpartition("\n")[2].strip()
+    assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize("make", [plain, live])
+def test_only_warnings_and_marked_messages_are_shown(make: Any, text: StringIO) -> None:
+    handler = make(text)
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    logger.info("hidden")
+    logger.warning("hidden, too", extra=ONLY_IN_LOG)
+    logger.info("epoch %d: refreshed", 3, extra=ON_SCREEN)
+    logger.warning("few videos")
+    out = text.getvalue()
+    assert "hidden" not in out
+    assert "epoch 3: refreshed\n" in out
+    assert "warning: few videos\n" in out
+
+
+def test_a_status_is_replaced_in_a_terminal_and_rare_in_a_pipe(text: StringIO) -> None:
+    logger = logging.Logger("test")
+    logger.addHandler(plain(text))
+    for number in range(30):
+        screen.time.now += 5  # type: ignore[attr-defined]
+        logger.info("%d videos", number, extra=IN_PLACE)
+    assert text.getvalue() == "12:00:00  11 videos\n12:00:00  23 videos\n"
+
+    drawn = StringIO()
+    handler = live(drawn)
+    for number in range(3):
+        handler.show_status(f"{number} videos")
+    assert drawn.getvalue().count(UP_AND_CLEAR) == 2
+
+
+def test_a_closed_terminal_ends_no_training() -> None:
+    class Closed(StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    for make in (plain, live):
+        shown = Shown(make(Closed()))
+        show_an_epoch(shown)
+        shown.screen.show_line("a message")
+        shown.screen.close()
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger, which is restored after the test."""
+    logger = logging.getLogger()
+    kept = logger.handlers[:], logger.level
+    yield logger
+    for handler in set(logger.handlers) - set(kept[0]):
+        handler.close()
+    logger.handlers[:], logger.level = kept
+
+
+def test_the_log_of_a_run_is_continued_with_warnings_of_other_ranks(
+    tmp_path: Path,
+    root: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LOGLEVEL", raising=False)
+    for rank in (0, 1, 0):
+        shown = start_log(str(tmp_path / "run"), rank, may_draw=True)
+        assert (shown is not None) == (rank == 0)
+        LOGGER.info("info of %d", rank)
+        LOGGER.warning("warning of %d", rank)
+        LOGGER.error("error of %d", rank)
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    of_0 = ["info of 0", "warning of 0", "error of 0"]
+    of_1 = ["rank 1: warning of 1", "rank 1: error of 1"]
+    assert [line.rpartition(" | ")[2] for line in lines] == [*of_0, *of_1, *of_0]
+    printed = capsys.readouterr().out
+    assert "info of" not in printed
+    assert "  warning: warning of 0\n" in printed
+    assert "warning of 1" not in printed
+    assert "rank 1: error of 1" in printed
+
+
+def test_loglevel_shows_the_whole_log(
+    tmp_path: Path,
+    root: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOGLEVEL", "info")
+    assert start_log(str(tmp_path), 0, may_draw=True) is None
+    LOGGER.info("a detail")
+    assert capsys.readouterr().out == (tmp_path / "train.log").read_text()
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(DataError, match="run"):
+        start_log(str(tmp_path / "run"), 0, may_draw=False)
