@@ -23,6 +23,7 @@ from mmpt.registry import did_you_mean
 from mmpt.utils.io import writing
 from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
+from mmpt.utils.run_loggers import check_packages
 
 logger = get_logger(__name__)
 
@@ -163,6 +164,7 @@ def check(config: RunConfig, *, leads: bool = True) -> None:
         check_data(config)
         return
     require_fairseq()
+    check_packages(config.loggers or ())
     check_data(config)
     check_start(config, leads=leads)
     from mmpt.tasks.task import check_parts  # deferred: seconds, for torch

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from mmpt.cli.main import num_cores
 from mmpt.config import load_config
 from mmpt.errors import EXIT_CODE, LaunchError, UserError, message_of
 from mmpt.utils.log import ON_SCREEN, get_logger
+from mmpt.utils.run_loggers import COMMIT
 from mmpt.utils.screen import TRAIN_LOG, Screen, start_log
 
 if TYPE_CHECKING:
@@ -118,7 +120,19 @@ def _start_log(command: Sequence[str], rank: int) -> Screen | None:
     if rank == 0:
         path = os.path.join(save_dir, TRAIN_LOG)
         logger.info("the whole log is in %s", path, extra=ON_SCREEN)
+        os.environ[COMMIT] = git_commit()
+        logger.info("git commit: %s", os.environ[COMMIT])
     return screen
+
+
+def git_commit() -> str:
+    """Returns the commit of the current folder, or `unknown` outside of a git repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError):  # there is no git
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return "unknown"
 
 
 def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:

@@ -395,6 +395,15 @@ class Settings(Section):
     """The job that `--jobtype slurm` submits."""
     fairseq: FairseqOptions = Field(default_factory=dict)
     """fairseq's own options by group, in the order of its command line."""
+    loggers: (
+        Annotated[
+            tuple[Literal["tensorboard", "wandb", "trackio", "aim"], ...],
+            BeforeValidator(_one_or_several),
+        ]
+        | None
+    ) = None
+    """Services that get the metrics of a training, one or several. Default: none. The metrics are
+    in `metrics.jsonl` in any case."""
     clips_per_forward: Count | Literal["auto"] = "auto"
     """Number of clips that the embedding pass, validation and scoring compute at once. `auto` is
     1024, on a CPU 256, and is halved when the device is out of memory."""

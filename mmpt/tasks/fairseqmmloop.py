@@ -300,6 +300,7 @@ def save_and_end(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> None:
     update = trainer.get_num_updates()
     save_now(cfg, trainer, epoch_itr, is_due=True)
     task.world.broadcast_object(None)  # until rank 0 has written the file
+    task.end_logs()
     task.stop.end(
         f"saved {os.path.join(cfg.checkpoint.save_dir, LAST)} after update {update}"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import logging
+import os
 import re
 import sys
 import time
@@ -51,6 +52,7 @@ from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import MetricsLog
+from mmpt.utils.run_loggers import COMMIT, RunFacts, RunLogger, open_loggers
 from mmpt.utils.stopping import SIGNALS, StopRequest, end_children
 
 logger = get_logger(__name__)
@@ -108,7 +110,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.num_updates = 0  # completed before the current update
         self.epoch = 1
         # In the main process, from the first step on.
-        self.metrics_log: MetricsLog | None = None
+        self.metrics_logs: list[MetricsLog | RunLogger] = []
         self.sample: dict[str, Any] = {}  # of the current step
         # (share of the run that is done, time).
         self.start: tuple[float, float] | None = None
@@ -130,7 +132,7 @@ class FairseqMMTask(LegacyFairseqTask):
         atexit.register(end_children)
         world = World.current()
         if not world.is_main:  # rank 0 logs messages that are the same in every process
-            logging.getLogger("mmpt").setLevel(logging.ERROR)
+            logging.getLogger("mmpt").setLevel(logging.WARNING)
         if world.size > 1 and args.timeout_minutes:
             timeout = timedelta(minutes=args.timeout_minutes)
             distributed_c10d._set_pg_timeout(timeout, get_global_group())
@@ -301,15 +303,27 @@ class FairseqMMTask(LegacyFairseqTask):
     # ---- what fairseqmmloop.py calls
 
     def begin_log(self, num_updates: int, *, is_due: bool) -> None:
-        """Opens the log of metrics of a run that has completed `num_updates`.
+        """Opens the logs of metrics of a run that has completed `num_updates`.
 
         Args:
             is_due: the validation of the last update has not been done.
         """
-        if self.world.is_main:
-            self.metrics_log = MetricsLog(
-                self.args.save_dir, num_updates, is_valid_due=is_due
-            )
+        if not self.world.is_main:
+            return
+        folder, config = self.args.save_dir, self.inner.config
+        settings = config.to_dict() | {"git_commit": os.environ.get(COMMIT)}
+        run = RunFacts(Path(folder), num_updates, settings)
+        self.metrics_logs = [
+            MetricsLog(folder, num_updates, is_valid_due=is_due),
+            *open_loggers(config.loggers or (), run),
+        ]
+        atexit.register(self.end_logs)
+
+    def end_logs(self) -> None:
+        """Passes on what is left of the metrics at the end of this process."""
+        logs, self.metrics_logs = self.metrics_logs, []
+        for log in logs:
+            log.close()
 
     def post_save(self, path: str, num_updates: int) -> None:
         """Notes the time. fairseq calls this in the process that has saved a checkpoint."""
@@ -357,14 +371,12 @@ class FairseqMMTask(LegacyFairseqTask):
         self._log_metrics("valid", stats["num_updates"], stats)
 
     def _log_metrics(self, split: str, update: int, stats: dict[str, Any]) -> None:
-        if self.metrics_log is not None:
-            known = [
-                name
-                for name in stats
-                if stats[name] is not None and name != "num_updates"
-            ]
-            values = {name: float(stats[name]) for name in known}
-            self.metrics_log.append(split, self.epoch, update, values)
+        values = {}
+        for name, value in stats.items():
+            if value is not None and name != "num_updates":
+                values[name] = float(value)
+        for log in self.metrics_logs:
+            log.append(split, self.epoch, update, values)
 
     def _minutes_left(self, batches: PlannedBatchIterator) -> float:
         """Returns the estimated minutes to the end of the run.

@@ -73,6 +73,9 @@ class MetricsLog:
         with writing(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def close(self) -> None:
+        """Does nothing: each line has been written."""
+
 
 def read_metrics(folder: str | Path) -> list[Row]:
     """Returns the lines of `<folder>/metrics.jsonl` in the order in which they were written.

@@ -14,6 +14,7 @@ from mmpt.cli import job, launch, processes
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.config import load_config
 from mmpt.errors import REQUEUE_CODE
+from mmpt.utils import run_loggers
 from mmpt.utils.lock import exclusive
 from tests.support.jobs import NORTON, VIDEOCLIP
 from tests.support.jobs import SCORES as PREDICT
@@ -235,6 +236,22 @@ def test_an_interrupted_run_continues(runs, capsys, caplog):
     assert not [flag for flag in argv if flag.startswith(("--restore", "--reset"))]
     assert argv[argv.index("--tensorboard-logdir") + 1] == "runs/demo/norton/run_1"
     assert "continuing from runs/demo/norton/checkpoint_last.pt" in caplog.text
+
+
+def test_a_logger_without_its_package_is_an_error_at_the_start(
+    runs, monkeypatch, capsys
+):
+    monkeypatch.setattr(job, "require_fairseq", lambda: None)
+    monkeypatch.setattr(run_loggers, "find_spec", lambda name: None)
+    assert launch.main([VIDEOCLIP, "loggers=[wandb,tensorboard]"]) == 2
+    wanted = (
+        "error: `loggers` names wandb, but the package wandb is not installed. Install it with: "
+        "pip install 'mmpt[wandb]'\n"
+    )
+    assert wanted in capsys.readouterr().err
+    assert launch.main([VIDEOCLIP, "loggers=comet"]) == 2
+    assert "loggers" in capsys.readouterr().err
+    assert runs == []
 
 
 def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys):

@@ -1,0 +1,267 @@
+"""The services that get the metrics of a training: TensorBoard, and the others if installed."""
+
+import json
+import math
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from mmpt.config import load_config
+from mmpt.errors import ConfigError, LaunchError
+from mmpt.utils import run_loggers
+from mmpt.utils.run_loggers import RunFacts, RunLogger, check_packages, open_loggers
+
+SETTINGS = {"model": {"packed": True}, "git_commit": "1234abc"}
+METRICS = {"loss": 2.5, "accuracy": 0.25, "gnorm": math.nan}
+
+
+def facts(folder: Path, num_updates: int = 0) -> RunFacts:
+    return RunFacts(folder / "runs" / "mine", num_updates, SETTINGS)
+
+
+def log_a_run(service: str, folder: Path) -> None:
+    """Logs updates 1 to 3, and continues after update 2."""
+    for num_updates, updates in ((0, (1, 2, 3)), (2, (3, 4))):
+        (each,) = open_loggers([service], facts(folder, num_updates))
+        for update in updates:
+            each.append("train", 1, update, {**METRICS, "loss": 10.0 - update})
+        each.append("valid", 1, updates[-1], METRICS)
+        each.close()
+
+
+def events(folder: Path) -> list[Event]:
+    """Reads the event files of a folder: records of a length, 4 bytes, the event and 4 bytes."""
+    found = []
+    # The name of a file has the seconds of its creation.
+    for path in sorted(folder.glob("events.*")):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def points(folder: Path, name: str) -> set[tuple[int, float]]:
+    """Returns the steps and values of a curve."""
+    return {
+        (event.step, value.simple_value)
+        for event in events(folder)
+        for value in event.summary.value
+        if value.tag == name
+    }
+
+
+def test_tensorboard_gets_finite_values_by_split_and_the_settings(
+    tmp_path: Path,
+) -> None:
+    log_a_run("tensorboard", tmp_path)
+    folder = tmp_path / "runs" / "mine" / "tensorboard"
+    assert points(folder / "train", "loss") == {(1, 9), (2, 8), (3, 7), (4, 6)}
+    assert points(folder / "valid", "loss") == {(3, 2.5), (4, 2.5)}
+    assert points(folder / "train", "gnorm") == set()
+    # TensorBoard hides the points from here on that were written before.
+    starts = [
+        event.step
+        for event in events(folder / "train")
+        if event.session_log.status == event.session_log.START
+    ]
+    assert starts == [3]
+    content = str(events(folder / "train"))
+    assert "runs/mine" in content
+    assert "1234abc" in content
+
+
+class Recorder:
+    """A stand-in for wandb, trackio and aim, with the calls and attributes that are used."""
+
+    def __init__(self, calls: list[Any]):
+        self.calls = calls
+        self.id = self.hash = "id1"
+        self.dir, self.offline = "/offline", True
+
+    def init(self, *args: Any, **settings: Any) -> "Recorder":
+        self.calls.append(("init", *args, settings))
+        return self
+
+    Run = init
+
+    def log(self, values: Any, **more: Any) -> None:
+        self.calls.append(("log", values, more))
+
+    def track(self, value: float, name: str, **more: Any) -> None:
+        self.calls.append(("track", value, name, more))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.calls.append(("set", name, value))
+
+    def define_metric(self, *args: Any, **more: Any) -> None:
+        """Does nothing."""
+
+    def Settings(self, **settings: Any) -> dict[str, Any]:  # noqa: N802
+        return settings
+
+    def finish(self) -> None:
+        self.calls.append(("end",))
+
+    close = finish
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The calls of all services."""
+    made: list[Any] = []
+    for package in ("wandb", "trackio", "aim"):
+        monkeypatch.setitem(sys.modules, package, Recorder(made))  # type: ignore[arg-type]
+    for name in ("WANDB_PROJECT", "WANDB_NAME", "TRACKIO_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+def starts_of(calls: list[Any]) -> list[Any]:
+    return [call for call in calls if call[0] == "init"]
+
+
+def test_wandb_continues_the_run_of_this_folder(
+    calls: list[Any], tmp_path: Path
+) -> None:
+    log_a_run("wandb", tmp_path)
+    first, second = (call[1] for call in starts_of(calls))
+    assert first["config"] == SETTINGS
+    assert (first["project"], first["name"]) == ("mmpt", "runs/mine")
+    assert (first["resume"], second["resume"]) == (None, "allow")
+    assert second["id"] == "id1"
+    values = {"train/loss": 9.0, "train/accuracy": 0.25, "epoch": 1, "update": 1}
+    assert ("log", values, {}) in calls
+    # A new run in the same folder gets another id.
+    open_loggers(["wandb"], facts(tmp_path))
+    ids = [call[1]["id"] for call in starts_of(calls)]
+    assert len(set(ids)) == 3
+
+
+def test_trackio_continues_the_run_of_this_name(
+    calls: list[Any], tmp_path: Path
+) -> None:
+    log_a_run("trackio", tmp_path)
+    first, second = (call[1] for call in starts_of(calls))
+    assert first == {
+        "project": "mmpt",
+        "name": "runs/mine",
+        "config": SETTINGS,
+        "resume": "never",
+        "auto_log_cpu": False,
+        "auto_log_gpu": False,
+    }
+    assert second["resume"] == "allow"
+    values = {"valid/loss": 2.5, "valid/accuracy": 0.25, "epoch": 1}
+    assert ("log", values, {"step": 4}) in calls
+
+
+def test_aim_continues_the_run_of_this_folder(calls: list[Any], tmp_path: Path) -> None:
+    log_a_run("aim", tmp_path)
+    assert [call[1] for call in starts_of(calls)] == [None, "id1"]
+    assert ("set", "settings", SETTINGS) in calls
+    context = {"subset": "train"}
+    more = {"step": 1, "epoch": 1, "context": context}
+    assert ("track", 9.0, "loss", more) in calls
+
+
+def test_a_service_that_fails_gets_no_more_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(RunLogger):
+        name = "broken"
+
+        def _write(self, *args: Any) -> None:
+            raise ConnectionError("no route")
+
+    broken = Broken(facts(tmp_path))
+    for update in (1, 2):
+        broken.append("train", 1, update, METRICS)
+    assert caplog.messages == ["broken gets no more metrics, as it failed: no route"]
+
+
+def test_a_service_that_cannot_start_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("no API key")
+
+    wandb = SimpleNamespace(init=refuse, Settings=dict)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)  # type: ignore[arg-type]
+    with pytest.raises(LaunchError, match="`loggers`: wandb cannot start: no API key"):
+        open_loggers(["wandb"], facts(tmp_path))
+
+
+def test_a_missing_package_is_an_error_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_packages(["tensorboard"])
+    monkeypatch.setattr(run_loggers, "find_spec", lambda name: None)
+    for name, extra in (("tensorboard", "train"), ("aim", "aim")):
+        with pytest.raises(LaunchError, match=rf"pip install 'mmpt\[{extra}\]'"):
+            check_packages([name])
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("wandb", ("wandb",)), ("[aim,trackio]", ("aim", "trackio"))]
+)
+def test_a_yaml_names_one_or_several(value: str, read: tuple[str, ...]) -> None:
+    yaml = "projects/retri/videoclip/how2_demo.yaml"
+    config = load_config(yaml, [f"loggers={value}"])
+    assert config.loggers == read
+    assert "loggers" not in load_config(yaml).to_dict()
+    with pytest.raises(ConfigError, match="`tensorboard`, `wandb`, `trackio`"):
+        load_config(yaml, ["loggers=[comet]"])
+
+
+# ---- the real packages, which the project does not install
+
+
+def test_the_real_wandb_continues_offline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    log_a_run("wandb", tmp_path)
+    runs = list((tmp_path / "runs" / "mine" / "wandb").glob("offline-run-*"))
+    ids = {path.name.rpartition("-")[2] for path in runs}
+    assert len(ids) == 1
+    known = json.loads((tmp_path / "runs" / "mine" / "loggers.json").read_text())
+    assert ids == {known["wandb"]}
+
+
+def test_the_real_trackio_continues(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The package reads the variable when it is imported.
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trackio = pytest.importorskip("trackio")
+    log_a_run("trackio", tmp_path)
+    (run,) = trackio.Api().runs("mmpt")
+    assert run.name == "runs/mine"
+    assert run.config["git_commit"] == "1234abc"
+
+
+def test_the_real_aim_continues(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    aim = pytest.importorskip("aim")
+    monkeypatch.chdir(tmp_path)
+    log_a_run("aim", tmp_path)
+    (name,) = (path.name for path in (tmp_path / ".aim" / "meta" / "chunks").iterdir())
+    run = aim.Run(name, force_resume=True, capture_terminal_logs=False)
+    assert run.name == "runs/mine"
+    assert run["settings"]["git_commit"] == "1234abc"
+    curves = {}
+    for metric in run.metrics():
+        curves[metric.name, metric.context["subset"]] = metric.values
+    run.close()
+    assert curves.keys() == {
+        (name, split) for name in ("loss", "accuracy") for split in ("train", "valid")
+    }
