@@ -120,15 +120,19 @@ class Screen(logging.Handler):
         line.add_row(title, bar, count, metrics)
         self._draw(line)
 
-    def show_table(self, title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
-        """Shows metrics by name, in a row for each split."""
-        names = list(dict.fromkeys(name for stats in rows.values() for name in stats))
+    def show_table(self, corner: str, row: str, metrics: Mapping[str, str]) -> None:
+        """Shows metrics as a table of one row.
+
+        Args:
+            corner: title of the first column.
+            row: name of the row.
+            metrics: titles of the other columns, and their values.
+        """
         table = Table(box=None, pad_edge=False)
-        table.add_column(title, style="bold")
-        for name in names:
+        table.add_column(corner)
+        for name in metrics:
             table.add_column(name, justify="right")
-        for split, stats in rows.items():
-            table.add_row(split, *(stats.get(name, "") for name in names))
+        table.add_row(row, *metrics.values())
         self._print(table)
 
     @property
@@ -234,11 +238,14 @@ class ShownBar:
         if not self._screen.is_live:
             self._show_line("validation   ", stats)
             return
-        training, validation = terms_of(self._shown.stats), terms_of(stats)
-        if "best_loss" in stats:
-            validation["best loss"] = f"{float(stats['best_loss']):g}"
-        rows = {"training": training, "validation": validation}
-        self._screen.show_table(f"{self._title}, update {step}", rows)
+        columns = terms_of(stats)
+        for title, means, name in (
+            ("best loss", stats, "best_loss"),
+            ("training loss", self._shown.stats, "loss"),
+        ):
+            if name in means:
+                columns[title] = f"{float(means[name]):g}"
+        self._screen.show_table(f"{self._title}, update {step}", "validation", columns)
 
     def _show_line(self, what: str, stats: Stats) -> None:
         line = f"{terms_line(stats, WIDTH)}  {pace_line(stats, WIDTH)}"

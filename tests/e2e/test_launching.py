@@ -134,6 +134,7 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
+    command += ["loggers=tensorboard"]
     launcher = start(command)
     wait_for_checkpoint(tmp_path)
     launcher.send_signal(signal.SIGUSR1)
@@ -143,6 +144,11 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     assert log.count("interrupted; run the same command again to continue") == 1
     finish(start(command))
     assert_identical(outcome(tmp_path), two_processes)
+    assert len(list((tmp_path / "tensorboard" / "train").iterdir())) == 2
+    # One log of both starts, and nothing in it that went wrong.
+    whole = (tmp_path / "train.log").read_text()
+    assert whole.count("| num. shared model params") == 2
+    assert "Traceback" not in whole
 
 
 def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) -> None:
@@ -160,10 +166,14 @@ def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) ->
     )
     os.close(terminal)
     deadline = time.monotonic() + 100
+    shown = b""
     while not (tmp_path / "checkpoint_1_2.pt").exists():
         assert time.monotonic() < deadline
         if select.select([main_end], [], [], 0.01)[0]:
-            os.read(main_end, 1 << 12)
+            shown += os.read(main_end, 1 << 12)
+    assert b"epoch 1: refreshed in" in shown
+    assert b"epoch 1/2  " in shown
+    assert b"Bert" not in shown, "the model is printed"
     os.close(main_end)
     assert launcher.wait(100) == REQUEUE_CODE
     state = load_checkpoint(tmp_path / "checkpoint_last.pt")["extra_state"]
