@@ -50,7 +50,7 @@ class LogFile(logging.FileHandler):
 
 
 class Screen(logging.Handler):
-    """What the first process of a training shows.
+    """The screen of the first process of a training.
 
     The bar is only drawn when it changes, because a thread that draws could hold a lock while
     loader workers are forked.
@@ -169,7 +169,7 @@ class Screen(logging.Handler):
 
 @dataclass
 class Shown:
-    """What the bars of a training have in common."""
+    """The values that all bars of a training share."""
 
     screen: Screen
     stats: Stats = field(default_factory=dict)
@@ -185,7 +185,7 @@ class ShownBar:
         bar: the bar, which writes to the log.
         batches: the batches that the bar yields, as an iterator of fairseq.
         epoch: number of the epoch.
-        is_valid: the batches are those of a validation.
+        is_valid: True for a validation, False for an epoch of the training.
         shown: the screen, and what it shows.
     """
 

@@ -64,7 +64,7 @@ def show_an_epoch(shown: Shown) -> list[tuple[Any, Any]]:
 
 @pytest.fixture
 def text(monkeypatch: pytest.MonkeyPatch) -> StringIO:
-    """What a screen writes. The time is fixed."""
+    """The output of a screen. The time is fixed."""
     clock = SimpleNamespace(strftime=lambda _: "12:00:00", monotonic=lambda: clock.now)
     clock.now = 1000.0
     monkeypatch.setattr(screen, "time", clock)
@@ -157,7 +157,7 @@ def test_a_closed_terminal_ends_no_training() -> None:
 
     for make in (plain, live):
         shown = Shown(make(Closed()))
-        show_an_epoch(shown)
+        assert len(show_an_epoch(shown)) == 3, "the log gets everything"
         shown.screen.show_line("a message")
         shown.screen.close()
 
