@@ -58,6 +58,11 @@ def index(options: Options) -> None:
     model = load_model(options)
     if options.shards:
         model.check_features(options.shards, str(options.shards))
+    folders = [
+        str(folder.resolve())
+        for folder in (options.videos, options.features)
+        if folder is not None
+    ]
     with open_writer(
         options.folder,
         model,
@@ -66,6 +71,7 @@ def index(options: Options) -> None:
         window_s=options.window,
         stride_s=options.stride,
         index_type=options.index_type,
+        folders=folders,
     ) as writer:
         new = [name for name in videos if name not in writer]
         logger.info(

@@ -50,6 +50,8 @@ class IndexSettings(BaseModel):
     """The type was chosen by the number of windows, not by the user."""
     num_trained: int = Field(0, ge=0)
     """Number of windows when the faiss index was built. Later ones were added to it."""
+    folders: tuple[str, ...] = ()
+    """Folders that the videos or their features were in. Names of videos are paths in them."""
 
 
 class IndexedVideo(NamedTuple):

@@ -9,7 +9,7 @@ Legend: R feature rows of a video, n windows, I width of the features, D hidden 
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -57,6 +57,7 @@ def open_writer(
     window_s: int | None = None,
     stride_s: int | None = None,
     index_type: str | None = None,
+    folders: Sequence[str] = (),
 ) -> Iterator["MomentWriter"]:
     """Opens a new or existing index for writing, and keeps other writers out during the block.
 
@@ -68,6 +69,7 @@ def open_writer(
         stride_s: None: as in the existing index, or half a window.
         index_type: as for `faiss.index_factory`. None: as in the existing index if it was chosen,
             else by the number of windows.
+        folders: folders of the videos or of their features, which are added to those in the index.
     Raises:
         DataError: the folder holds something else, or an index of another model or with other
             windows, or another process writes to it, or faiss does not know the type.
@@ -81,8 +83,11 @@ def open_writer(
     refusal = f"{folder}: another process builds this index; wait for its end."
     with exclusive(files.path / LOCK_FILE, "building an index", refusal):
         remove_leftovers(files.path, r"index.*")
-        if not files.settings_file.exists():
-            files.write_settings(settings)
+        is_new = not files.settings_file.exists()
+        old = settings if is_new else files.read_settings()
+        known = tuple(dict.fromkeys((*old.folders, *folders)))
+        if is_new or known != old.folders:
+            files.write_settings(old.model_copy(update={"folders": known}))
         with (
             open(files.videos_file, "ab") as videos_file,
             open(files.vectors_file, "ab") as vectors_file,

@@ -127,6 +127,15 @@ def test_an_index_is_extended_with_new_videos_only(model, tmp_path):
     assert len(list(folder.glob("*.faiss"))) == 1
 
 
+def test_folders_of_videos_are_added(model, tmp_path):
+    old = write(tmp_path / "x", model, [video(1)], folders=["a"])
+    assert old.folders == ("a",)
+    # They are added even if no video is new.
+    new = write(tmp_path / "x", model, [video(1)], folders=["b", "a"])
+    assert new == IndexFolder(tmp_path / "x").read_settings()
+    assert new == old.model_copy(update={"folders": ("a", "b")})
+
+
 def test_an_index_that_doubled_is_trained_again(model, tmp_path):
     built = []
     folder = tmp_path / "x"
