@@ -33,7 +33,7 @@ LAYERS = (
         "inference",
         "evaluators",
     ),
-    *("reporting", "endtasks", "tasks", "prepare", "cli", "train"),
+    *("reporting", "endtasks", "tasks", "prepare", "app", "cli", "train"),
 )
 DATA = {"shards", "media", "processors", "datasets"}
 # Layers that a layer must not import although the order allows it.

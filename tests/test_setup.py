@@ -67,7 +67,9 @@ def test_every_direct_requirement_is_in_pyproject() -> None:
     direct = pins.partition("# -- needed by the packages above")[0]
     pinned = re.findall(r"^([\w-]+)==", direct, re.M)
     assert len(set(pinned)) == len(pinned)
-    assert set(pinned) == {need.name for need in ranges("train", "prepare", "report")}
+    assert set(pinned) == {
+        need.name for need in ranges("train", "prepare", "report", "app")
+    }
 
 
 def test_dev_takes_every_other_extra() -> None:
@@ -144,6 +146,7 @@ ADDED = {
     },
     "prepare": {"av", "json_stream", "langcodes", "matplotlib", "PIL"},
     "report": {"av", "matplotlib", "PIL"},
+    "app": {"av", "faiss", "gradio", "json_stream", "langcodes", "matplotlib", "PIL"},
 }
 
 
@@ -163,6 +166,7 @@ PREPARE = (
         ("train", TRAIN),
         ("prepare", PREPARE),
         ("report", "cli.report reporting.figures reporting.frames"),
+        ("app", "cli.app app.results app.transcripts inference.moment_index"),
     ],
 )
 def test_each_extra_installs_what_its_commands_import(extra: str, modules: str) -> None:

@@ -172,6 +172,7 @@ COMMANDS = {
     "index": ("index", TRAIN, "Build an index of the moments of many videos."),
     "search": ("search", TRAIN, "Find the moments of an index that fit a text."),
     "push": ("push", TRAIN, "Upload a model to the Hugging Face Hub."),
+    "app": ("app", TRAIN, "Open a page that searches an index and plays its moments."),
     "prepare": (
         "prepare",
         DATA,

@@ -15,6 +15,7 @@ from mmpt.inference.inputs import Array, Texts, Video, to_vectors
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.moment_writer import open_writer
 from mmpt.inference.moments import Moment, WindowTable, suppress_overlaps
+from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.retrieval.saved_index import SavedIndex, map_vectors
 from mmpt.utils.artefact import weights_fingerprint
 
@@ -107,6 +108,7 @@ class MomentIndex:
         checkpoint: str | None = None,
         *,
         device: torch.device | str | None = None,
+        s3d: str | Path | None = None,
     ) -> "MomentIndex":
         """Returns an index from its folder. Its files are mapped into memory, not read.
 
@@ -115,6 +117,7 @@ class MomentIndex:
                 `MMPTModel.from_pretrained`. None: from where it was loaded to build the index.
             checkpoint: None: the one that was loaded to build the index.
             device: device of a model that is loaded. None: the CPU.
+            s3d: weights of S3D of a model that is loaded. A search does not need them.
         Raises:
             DataError: the folder holds no finished index, or the index has another model.
             CheckpointError: the model cannot be loaded.
@@ -133,6 +136,7 @@ class MomentIndex:
             checkpoint or settings.checkpoint,
             device=device,
             dtype=getattr(torch, settings.dtype),
+            s3d=s3d or S3D_WEIGHTS,
         )
         return cls(folder, loaded)
 

@@ -37,6 +37,7 @@ EXTRA_OF = {
     **dict.fromkeys(("av", "json_stream"), "prepare"),
     **dict.fromkeys(("faiss", "tensorboardX", "psutil", "submitit"), "train"),
     **dict.fromkeys(("matplotlib", "PIL"), "report"),
+    "gradio": "app",
 }
 """The extra of `mmpt` that installs a package, by the import name of the package. Only packages
 that not all commands need are listed."""

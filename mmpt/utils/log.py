@@ -35,8 +35,9 @@ def setup_logging() -> None:
         datefmt="%H:%M:%S",
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
     )
-    # At INFO it logs every request.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # At INFO they log every request.
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,0 +1,138 @@
+"""The page in a real browser, and the files that its server gives away."""
+
+import http.client
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from mmpt.errors import LaunchError
+
+pytest.importorskip("gradio", reason="the page needs the extra `app`")
+playwright = pytest.importorskip("playwright.sync_api", reason="drives Chromium")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@pytest.fixture(scope="module")
+def url(small) -> Iterator[str]:
+    """The address of the page."""
+    from mmpt.app.page import served  # needs Gradio
+
+    index, files = small
+    with served(index, files, top=6) as address:
+        yield address
+
+
+def get(url: str, path: str) -> http.client.HTTPResponse:
+    """Requests a path as it is. A client with more comfort would resolve `..`."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection.request("GET", path, headers={"Range": "bytes=0-9"})
+    return connection.getresponse()
+
+
+def test_a_video_of_the_index_is_served_in_parts(url: str) -> None:
+    response = get(url, "/videos/deep/bread")
+    assert response.status == 206
+    assert response.headers["content-type"] == "video/mp4"
+    assert len(response.read()) == 10
+
+
+def test_no_other_file_is_served(url: str, small) -> None:
+    _, files = small
+    video = files.video("deep/bread")
+    folder = video.parents[1]
+    assert (folder / "other.mp4").is_file()
+    for path in ("other", "other.mp4", "deep/bread.npy", "../index/index.json"):
+        assert get(url, f"/videos/{path}").status == 404, path
+    assert get(url, "/videos//etc/passwd").status == 404
+    # Gradio's own route serves none of them, and no file of the current folder.
+    here = Path("pyproject.toml").resolve()
+    for file in (video, folder / "other.mp4", here, Path("/etc/passwd")):
+        assert get(url, f"/gradio_api/file={file}").status == 403, file
+
+
+def test_only_this_machine_is_let_in(url: str) -> None:
+    assert urlsplit(url).hostname == "127.0.0.1"
+
+
+def test_a_port_in_use_is_one_error(url: str, small) -> None:
+    from mmpt.app.page import served
+
+    port = urlsplit(url).port
+    message = f"`--port` must be free on 127.0.0.1, but {port} cannot be used"
+    with pytest.raises(LaunchError, match=message), served(*small, port=port):
+        pass
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Any]:
+    """The page in Chromium. All requests and errors are recorded."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(20_000)
+        page.requests, page.errors = [], []
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.on("pageerror", lambda error: page.errors.append(error))
+        page.goto(url)
+        yield page
+        browser.close()
+
+
+def play_time(page: Any, selector: str, least: float) -> float:
+    """Waits until a video plays at a second or later. Returns the second."""
+    playing = f"document.querySelector('{selector} video')?.currentTime >= {least}"
+    page.wait_for_function(playing)
+    return page.locator(f"{selector} video").evaluate("video => video.currentTime")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium; apt-get install chromium")
+def test_search_and_align_in_a_browser(page: Any, url: str, transcript: Path) -> None:
+    # The best moment for a sentence is played from its start.
+    page.locator("#query textarea, #query input").fill("mix the dough")
+    page.keyboard.press("Enter")
+    page.locator("#moments .thumbnail-item").nth(5).wait_for()
+    best = page.locator("#moments .thumbnail-item").first
+    span, score, name = best.inner_text().split(" · ")
+    assert name == "deep/bread"
+    assert float(score) > 0
+    start = int(span[2:4])
+    assert start < 16
+    best.click()
+    assert start <= play_time(page, "#player", start) < start + 4
+    source = page.locator("#player video").get_attribute("src")
+    assert source == f"videos/deep/bread#t={start}"
+
+    # A mistake is shown, as text.
+    page.get_by_role("tab", name="Align a transcript").click()
+    page.get_by_role("button", name="Align", exact=True).click()
+    page.get_by_text("Choose a video and a transcript first.").wait_for()
+
+    # A transcript is aligned. Sentences and heat maps lead to the right second.
+    page.get_by_label("Video").first.click()
+    page.get_by_role("option", name="pancakes & co").click()
+    page.locator("#transcript input[type=file]").set_input_files(transcript)
+    page.get_by_text("pancakes.vtt").wait_for()
+    page.get_by_role("button", name="Align", exact=True).click()
+    matrix = page.locator("#result svg image").first
+    matrix.wait_for()
+    page.locator("#result tr[data-start]").nth(2).click()
+    assert 22 <= play_time(page, "#result", 22) < 26
+    page.locator("#result .cursor").first.wait_for(state="attached")
+    box = matrix.bounding_box()
+    assert box["width"] > 200
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.click(x, y)
+    page.wait_for_function("document.querySelector('#result video').currentTime < 20")
+    assert 14.5 <= play_time(page, "#result", 14.5) < 19
+
+    # The page needs no network.
+    assert len(page.requests) > 20
+    own = (url, f"blob:{url}", "data:")
+    assert [name for name in page.requests if not name.startswith(own)] == []
+    assert page.errors == []
