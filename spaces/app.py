@@ -1,0 +1,58 @@
+"""A Hugging Face Space with the page of `mmpt app`. README.md names the settings."""
+
+import os
+import sys
+from pathlib import Path
+from tempfile import gettempdir
+
+from huggingface_hub import snapshot_download
+
+from mmpt.cli import app, download, index
+from mmpt.media.s3d import S3D_WEIGHTS
+
+HERE = Path(__file__).resolve().parent
+
+
+def fetch(source: str) -> Path:
+    """Returns a local folder, or downloads a dataset of the hub and returns its folder."""
+    if Path(source).is_dir():
+        return Path(source)
+    return Path(snapshot_download(source, repo_type="dataset"))
+
+
+def make_index(model: str, data: Path) -> Path:
+    """Returns the index in a folder of data, or a new one of the features or videos in it.
+
+    An index that was interrupted is continued.
+    """
+    if (data / "index.json").is_file():
+        return data
+    has_features = any(data.rglob("*.npy"))
+    if not has_features and not Path(S3D_WEIGHTS).is_file():
+        run(download.main, "s3d")
+    kind = "--features" if has_features else "--videos"
+    folder = Path(gettempdir()) / "mmpt_index"
+    run(index.main, folder, "--model", model, kind, data, "--skip-broken")
+    return folder
+
+
+def run(command, *arguments) -> None:
+    """Runs a command of `mmpt`, and exits if it fails."""
+    if code := command([str(argument) for argument in arguments]):
+        sys.exit(code)
+
+
+def main() -> None:
+    """Makes the index and serves the page."""
+    model = os.environ.get("MMPT_MODEL")
+    if not model:
+        sys.exit("error: set the variable MMPT_MODEL of the Space; see README.md.")
+    data = fetch(os.environ.get("MMPT_DATASET") or str(HERE / "videos"))
+    folder = make_index(model, data)
+    # A Space forwards this port.
+    address = ("--host", "0.0.0.0", "--port", 7860)
+    run(app.main, folder, "--model", model, "--videos", data, *address)
+
+
+if __name__ == "__main__":
+    main()

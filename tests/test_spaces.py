@@ -1,0 +1,90 @@
+"""The Space: its settings agree with the project, and it makes an index and serves it."""
+
+import importlib.util
+import tomllib
+from types import ModuleType
+
+import numpy as np
+import pytest
+import yaml
+
+from mmpt.inference.index_folder import IndexFolder
+from tests.support.paths import ROOT
+from tests.support.tiny_run import make_run
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture
+def space() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("space", ROOT / "spaces/app.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def served(space, monkeypatch, tmp_path) -> list[list[str]]:
+    """The command lines of `mmpt app`, which is not started."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(space.app, "main", calls.append)
+    monkeypatch.setattr(space, "gettempdir", lambda: str(tmp_path / "temp"))
+    monkeypatch.setenv("MMPT_MODEL", str(make_run(tmp_path / "run")))
+    return calls
+
+
+def test_the_index_is_made_at_the_start_and_kept(
+    space, served, tmp_path, monkeypatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = np.random.default_rng(0).standard_normal((20, 512)).astype(np.float16)
+    np.save(data / "one.npy", rows)
+    (data / "broken.npy").write_bytes(b"")
+    monkeypatch.setenv("MMPT_DATASET", str(data))
+    space.main()
+    folder, *options = served[0]
+    assert IndexFolder(folder).read_settings().num_videos == 1
+    assert options[options.index("--videos") + 1] == str(data)
+    assert options[-4:] == ["--host", "0.0.0.0", "--port", "7860"]
+    # A dataset that is an index is served as it is.
+    monkeypatch.setenv("MMPT_DATASET", folder)
+    space.main()
+    assert served[1][0] == folder
+
+
+def test_without_a_model_it_says_so(space, served, monkeypatch) -> None:
+    monkeypatch.delenv("MMPT_MODEL")
+    with pytest.raises(SystemExit, match="error: set the variable MMPT_MODEL"):
+        space.main()
+    assert served == []
+
+
+def test_a_failed_command_ends_the_space(space, served, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MMPT_DATASET", str(tmp_path / "run"))
+    monkeypatch.setattr(space.download, "main", lambda _: 2)
+    with pytest.raises(SystemExit) as end:
+        space.main()
+    assert end.value.code == 2
+
+
+def test_the_header_names_the_pinned_gradio() -> None:
+    _, header, _ = (ROOT / "spaces/README.md").read_text().split("---\n", 2)
+    settings = yaml.safe_load(header)
+    pins = (ROOT / "requirements.txt").read_text()
+    assert f"\ngradio=={settings['sdk_version']} " in pins
+    assert settings["sdk"] == "gradio"
+    assert (ROOT / "spaces" / settings["app_file"]).is_file()
+    assert f"Python :: {settings['python_version']}" in str(PROJECT["classifiers"])
+    assert len(settings["short_description"]) <= 60  # the limit of the hub
+
+
+def test_the_requirements_are_those_of_the_extra() -> None:
+    extras = PROJECT["optional-dependencies"]
+    needs = {*PROJECT["dependencies"], *extras["prepare"], *extras["report"]}
+    needs |= set(extras["app"])
+    expected = {need for need in needs if not need.startswith(("mmpt[", "gradio"))}
+    lines = (ROOT / "spaces/requirements.txt").read_text().splitlines()
+    assert {line for line in lines if line[0] not in "#-"} == expected
