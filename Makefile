@@ -26,7 +26,7 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader full_size full_video extract pretokenize shard
-TEXTS := $(wildcard *.md *.toml *.txt *.yml) Dockerfile Makefile benchmarks docs experiments mmpt projects scripts tests
+TEXTS := $(wildcard *.md *.toml *.txt *.yml) Dockerfile Makefile benchmarks docs experiments mmpt projects scripts spaces tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint docs chaos soak image bench clean

@@ -58,6 +58,7 @@ CONFINED = {
     "argparse": ("cli/*.py", "fairseqmm*.py"),  # fairseq's interface uses parsers
     "typer": ("cli/*.py",),
     "subprocess": ("cli/*.py",),
+    "gradio": ("app/page.py",),
     "submitit": ("cli/slurm.py",),
     "pickle": ("utils/io.py",),
     **dict.fromkeys(

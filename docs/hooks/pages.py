@@ -33,6 +33,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
+    "spaces/README.md": "guides/space.md",
     NOTEBOOK: "quickstart.md",
 }
 """File of the repository -> its page in the site."""
