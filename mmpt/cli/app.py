@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,52 +15,58 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 
-def app(
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments and options of the command."""
+
     index: Annotated[
         Path, Argument(metavar="INDEX", help="Folder that mmpt index has made.")
-    ],
-    *,
+    ]
     videos: Annotated[
         Path | None,
         Option(
             metavar="DIR",
             help="Folder of the videos. Default: where they were indexed.",
         ),
-    ] = None,
+    ] = None
     features: Annotated[
         Path | None,
         Option(
             metavar="DIR",
             help="Folder of their features. Default: where they were indexed.",
         ),
-    ] = None,
+    ] = None
     host: Annotated[
         str, Option(help="Address to listen on. 0.0.0.0 lets other machines in.")
-    ] = "127.0.0.1",
-    top: Annotated[int, Option(min=1, help="Moments per search.")] = 12,
+    ] = "127.0.0.1"
+    top: Annotated[int, Option(min=1, help="Moments per search.")] = 12
     port: Annotated[
         int | None,
         Option(min=1, max=65535, help="Default: the first free one from 7860 on."),
-    ] = None,
+    ] = None
     model: Annotated[
         str | None,
         Option(help="The model of the index, if it is no longer where it was."),
-    ] = None,
-    checkpoint: Annotated[
-        str | None, Option(help="File name of its checkpoint.")
-    ] = None,
+    ] = None
+    checkpoint: Annotated[str | None, Option(help="File name of its checkpoint.")] = (
+        None
+    )
     s3d: Annotated[
         Path | None,
         Option(help="S3D weights, to align videos. Default: pretrained_models/."),
-    ] = None,
-    device: Device = None,
-) -> None:
+    ] = None
+    device: Device = None
+
+
+def app(options: Options) -> None:
     """Open a page that finds the moments of an index that fit a text, and plays them.
 
     The page also aligns a transcript with a video. It is served until Ctrl-C, and only to this
     machine unless `--host` is given. Only the videos of the index are served.
     """
-    for folder in filter(None, (videos, features)):
+    named = [options.videos, options.features]
+    folders = [folder for folder in named if folder is not None]
+    for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: must be a folder, but is not.")
     # Imported here, so that the help and mistakes come at once.
@@ -67,19 +74,23 @@ def app(
     from mmpt.app.video_files import VideoFiles
     from mmpt.inference.moment_index import MomentIndex
 
-    searched = MomentIndex.load(
-        index, model, checkpoint, device=choose_device(device), s3d=s3d
+    index = MomentIndex.load(
+        options.index,
+        options.model,
+        options.checkpoint,
+        device=choose_device(options.device),
+        s3d=options.s3d,
     )
-    named = [str(folder) for folder in (videos, features) if folder is not None]
-    folders = [*named, *searched.settings.folders]
-    files = VideoFiles(searched.windows.names, folders)
-    with served(searched, files, host=host, port=port, top=top) as url:
+    files = VideoFiles(index.windows.names, [*folders, *index.settings.folders])
+    with served(
+        index, files, host=options.host, port=options.port, top=options.top
+    ) as url:
         logger.info("open %s in a browser; Ctrl-C closes the page", url)
         while True:
             time.sleep(1)
 
 
-main = Command(app, stopped="the page is closed")
+main = Command(app, options=Options, stopped="the page is closed")
 
 
 if __name__ == "__main__":

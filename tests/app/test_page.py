@@ -14,6 +14,8 @@ from mmpt.errors import LaunchError
 pytest.importorskip("gradio", reason="the page needs the extra `app`")
 playwright = pytest.importorskip("playwright.sync_api", reason="drives Chromium")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+COUNT_PLAYS = """HTMLMediaElement.prototype.play = function () {
+  window.plays = (window.plays || 0) + 1; return Promise.resolve(); }"""
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -70,11 +72,16 @@ def test_a_port_in_use_is_one_error(url: str, small) -> None:
 
 @pytest.fixture
 def page(url: str) -> Iterator[Any]:
-    """The page in Chromium. All requests and errors are recorded."""
+    """The page in Chromium. All requests and errors are recorded.
+
+    Calls of `play` are counted and do nothing, so that a video stays at its second,
+    however busy the machine is. A video with `autoplay` plays.
+    """
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
+        page.add_init_script(COUNT_PLAYS)
         page.requests, page.errors = [], []
         page.on("request", lambda request: page.requests.append(request.url))
         page.on("pageerror", lambda error: page.errors.append(error))
@@ -83,11 +90,10 @@ def page(url: str) -> Iterator[Any]:
         browser.close()
 
 
-def play_time(page: Any, selector: str, least: float) -> float:
-    """Waits until a video plays at a second or later. Returns the second."""
-    playing = f"document.querySelector('{selector} video')?.currentTime >= {least}"
-    page.wait_for_function(playing)
-    return page.locator(f"{selector} video").evaluate("video => video.currentTime")
+def wait_for_time(page: Any, selector: str, least: float, below: float) -> None:
+    """Waits until a video is at a second within these bounds."""
+    time = f"document.querySelector('{selector} video')?.currentTime"
+    page.wait_for_function(f"{least} <= {time} && {time} < {below}")
 
 
 @pytest.mark.browser
@@ -104,7 +110,7 @@ def test_search_and_align_in_a_browser(page: Any, url: str, transcript: Path) ->
     start = int(span[2:4])
     assert start < 16
     best.click()
-    assert start <= play_time(page, "#player", start) < start + 4
+    wait_for_time(page, "#player", start + 0.1, 25)  # it plays to the end
     source = page.locator("#player video").get_attribute("src")
     assert source == f"videos/deep/bread#t={start}"
 
@@ -122,14 +128,14 @@ def test_search_and_align_in_a_browser(page: Any, url: str, transcript: Path) ->
     matrix = page.locator("#result svg image").first
     matrix.wait_for()
     page.locator("#result tr[data-start]").nth(2).click()
-    assert 22 <= play_time(page, "#result", 22) < 26
+    wait_for_time(page, "#result", 22, 22.01)
     page.locator("#result .cursor").first.wait_for(state="attached")
     box = matrix.bounding_box()
     assert box["width"] > 200
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.click(x, y)
-    page.wait_for_function("document.querySelector('#result video').currentTime < 20")
-    assert 14.5 <= play_time(page, "#result", 14.5) < 19
+    wait_for_time(page, "#result", 14.5, 15.5)
+    assert page.evaluate("window.plays") == 2
 
     # The page needs no network.
     assert len(page.requests) > 20
