@@ -34,7 +34,7 @@ COLUMNS = 3
 HINT = '<p class="note">Click a moment to play it.</p>'
 FONT = ["ui-sans-serif", "system-ui", "sans-serif"]
 MONO_FONT = ["ui-monospace", "monospace"]
-"""Fonts of the system. Gradio's themes load other fonts from the network."""
+"""Fonts of the system, which have the letters of the user's languages and load nothing."""
 
 
 @contextmanager
