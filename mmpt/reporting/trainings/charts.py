@@ -5,8 +5,9 @@ from functools import partial
 from typing import NamedTuple
 
 from mmpt.reporting.figures import COLOURS, Line, line_chart
-from mmpt.reporting.training import LAST, NOT_CURVES
+from mmpt.reporting.training import LAST
 from mmpt.reporting.trainings.run import Training
+from mmpt.utils.metrics_log import BOOKKEEPING
 
 _MORE_COLOURS = ("#ec4899", "#84cc16", "#64748b", "#a16207", "#2dd4bf", "#7c6f64")
 _CYCLE = (*COLOURS, *_MORE_COLOURS)
@@ -45,7 +46,7 @@ def metric_names(trainings: Sequence[Training]) -> list[str]:
     for training in trainings:
         for line in training.lines:
             names.update(line.metrics)
-    names -= NOT_CURVES
+    names -= BOOKKEEPING
     if len(names - LAST - {"loss"}) == 1:
         names.discard("loss")
     return sorted(names, key=lambda name: (name != "loss", name in LAST, name))
