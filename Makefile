@@ -60,7 +60,8 @@ chaos: $(READY)   ## interrupt tiny trainings at random moments, compare them wi
 	OMP_NUM_THREADS=1 $(PY) -m tests.support.chaos build/chaos/corpus build/chaos/runs $(ARGS)
 
 soak: $(READY)   ## load a million clips and plan a hundred epochs, look for leaks and wrong items, print a table
-	OMP_NUM_THREADS=1 ONEDNN_PRIMITIVE_CACHE_CAPACITY=1 $(PY) -m tests.support.soak build/soak $(ARGS)
+	OMP_NUM_THREADS=1 ONEDNN_PRIMITIVE_CACHE_CAPACITY=1 LRU_CACHE_CAPACITY=1 \
+		$(PY) -m tests.support.soak build/soak $(ARGS)
 
 image:   ## build the Docker image `mmpt` with the CPU build of PyTorch
 	docker build --tag mmpt .

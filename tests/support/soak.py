@@ -3,9 +3,10 @@
     make soak
     python -m tests.support.soak FOLDER [--items 1000000] [--refreshes 100] [--write]
 
-`make soak` sets ONEDNN_PRIMITIVE_CACHE_CAPACITY. On a CPU, torch keeps up to 1,024 compiled
-kernels, one for each shape of its arguments. The clips of each refresh have new shapes, so without
-a limit this cache would grow through all of the refreshes, as a leak does.
+`make soak` sets ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY. On a CPU, torch keeps up to
+1,024 compiled kernels and their descriptions, one for each shape of the arguments. The clips of
+each refresh have new shapes, so without a limit these caches would grow through all of the
+refreshes, as a leak does.
 
 An item is one clip. Every batch of 64 clips is compared with the batch that a plain loop makes from
 the videos in memory. Each finished part is a line of FOLDER/parts.jsonl, and a rerun at the same
