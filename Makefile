@@ -24,7 +24,9 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores, because tests of whole jobs wait at times.
+WORKERS := $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader full_size full_video extract pretokenize shard
 TEXTS := $(wildcard *.md *.toml *.txt *.yml) Dockerfile Makefile benchmarks docs experiments mmpt projects scripts spaces tests
 

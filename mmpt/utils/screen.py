@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmpt.utils.io import writing
-from mmpt.utils.log import FORMAT, format_seconds
+from mmpt.utils.log import FORMAT, ONLY_IN_LOG, format_seconds
 from mmpt.utils.metrics_log import BOOKKEEPING
 
 TRAIN_LOG = "train.log"
@@ -317,6 +317,7 @@ def start_log(save_dir: str, rank: int, *, may_draw: bool) -> Screen | None:
         is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         can_draw = not Console().is_dumb_terminal
         console = Screen(is_live=may_draw and is_terminal and can_draw)
+    console.addFilter(_is_for_console)
     for handler in (file, console):
         handler.setFormatter(logging.Formatter(line_format, DATE))
     logging.basicConfig(
@@ -325,3 +326,8 @@ def start_log(save_dir: str, rank: int, *, may_draw: bool) -> Screen | None:
         force=True,
     )
     return console if isinstance(console, Screen) else None
+
+
+def _is_for_console(record: logging.LogRecord) -> bool:
+    """Returns False for messages with the attributes `ONLY_IN_LOG`."""
+    return getattr(record, "screen", None) != ONLY_IN_LOG["screen"]

@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    logging.getLogger("mmpt.config.loader").setLevel(logging.WARNING)
+    monkeypatch.setattr(logging.getLogger("mmpt.config.loader"), "disabled", True)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,22 @@ def test_loglevel_shows_the_whole_log(
     assert capsys.readouterr().out == (tmp_path / "train.log").read_text()
 
 
+@pytest.mark.parametrize(("level", "rank"), [("info", 0), ("", 1)])
+def test_a_message_for_the_log_alone_is_never_shown(
+    tmp_path: Path,
+    root: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+    rank: int,
+) -> None:
+    monkeypatch.setenv("LOGLEVEL", level)
+    start_log(str(tmp_path), rank, may_draw=True)
+    LOGGER.error("a traceback", extra=ONLY_IN_LOG)
+    assert "a traceback" in (tmp_path / "train.log").read_text()
+    assert capsys.readouterr().out == ""
+
+
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(DataError, match="run"):
