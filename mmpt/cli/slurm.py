@@ -109,6 +109,9 @@ class NodeTask:
                 requeue(warning, None)
             code = 128 + signal.SIGTERM
         elif code and self.num_nodes > 1:
+            # SLURM may end this node while it waits, or while Python ends. The code counts.
+            for number in ASKS:
+                signal.signal(number, signal.SIG_IGN)
             time.sleep(NOTICE_S)
         sys.exit(code)
 
