@@ -80,6 +80,11 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's message, or its type if there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def message_of(error: UserError) -> str:
     """Returns the message of an error.
 

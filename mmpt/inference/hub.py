@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from mmpt import __version__
-from mmpt.errors import HubError, UserError, causes_of
+from mmpt.errors import HubError, UserError, causes_of, first_line
 from mmpt.inference.model_card import CARD_NAME, may_replace, read_card
 from mmpt.utils.log import get_logger
 
@@ -167,7 +167,7 @@ def _explain(error: Exception, offline: str) -> str:
     # with the error that the file was not downloaded before.
     for cause in causes_of(error):
         if isinstance(cause, HFValidationError):
-            return f"the name must be `user/name`. {_first_line(cause)}"
+            return f"the name must be `user/name`. {first_line(cause).rstrip('.')}"
         if isinstance(cause, RevisionNotFoundError):
             return "there is no such revision. Correct it: a branch, a tag or a commit."
         if isinstance(cause, GatedRepoError):
@@ -185,14 +185,9 @@ def _explain(error: Exception, offline: str) -> str:
                 )
     for cause in causes_of(error):
         if isinstance(cause, UNREACHABLE):
+            reason = first_line(cause).rstrip(".")
             return (
-                f"the Hugging Face Hub cannot be reached ({_first_line(cause)}). Run the same "
-                f"again with a network.{offline}"
+                f"the Hugging Face Hub cannot be reached ({reason}). Run the same again with a "
+                f"network.{offline}"
             )
-    return f"{_first_line(error)}. Run the same again later."
-
-
-def _first_line(error: BaseException) -> str:
-    """Returns the first line of the message of an error, or its class if there is none."""
-    message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0].rstrip(".")
+    return f"{first_line(error).rstrip('.')}. Run the same again later."

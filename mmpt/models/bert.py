@@ -17,9 +17,9 @@ from transformers import BertConfig, BertModel
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.config import DatasetConfig, ModelConfig
-from mmpt.errors import CheckpointError, ConfigError, DataError
+from mmpt.errors import CheckpointError, ConfigError, DataError, first_line
 from mmpt.modules import run_packed
-from mmpt.processors.tokenizer import first_line, read_folder_config
+from mmpt.processors.tokenizer import read_folder_config
 from mmpt.utils.checkpoint_file import require_finite
 from mmpt.utils.log import get_logger
 

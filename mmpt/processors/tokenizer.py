@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from mmpt.errors import DataError
+from mmpt.errors import DataError, first_line
 from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
 from mmpt.utils.validation import read_json_as
@@ -110,11 +110,6 @@ def _load_folder(folder: Path, use_fast: bool) -> Any:
             "models: download both again."
         )
     return tokenizer
-
-
-def first_line(err: Exception) -> str:
-    """Returns the first line of an exception's message, or its type if there is none."""
-    return (str(err).strip() or type(err).__name__).splitlines()[0]
 
 
 def special_tokens(bert_name: str, use_fast: bool = True) -> SpecialTokens:

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.batch import FEATURE_DIM
-from mmpt.errors import CheckpointError, DataError
+from mmpt.errors import CheckpointError, DataError, first_line
 from mmpt.media.frame_graph import S3D_SAMPLING, Sampling
-from mmpt.processors.tokenizer import first_line
 from mmpt.utils.artefact import fingerprint
 from mmpt.utils.io import file_hash
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpt.errors import DataError
+from mmpt.errors import DataError, first_line
 from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".pickle")
@@ -206,7 +206,7 @@ def _read_torch(path: Path, key: str | None) -> np.ndarray:
     except FileNotFoundError:
         raise
     except Exception as err:  # with damaged files torch raises almost any error
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        reason = first_line(err)
         raise FeatureError(f"torch does not read it without code ({reason})") from None
     if isinstance(found, Mapping):
         found = {
