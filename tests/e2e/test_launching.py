@@ -258,7 +258,8 @@ def test_two_machines_of_which_one_rank_is_asked_to_stop_are_not_restarted(
     command = [*LAUNCHER, *job(corpus, tmp_path), *options]
     jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
     ask_a_rank(jobs[1], tmp_path)
-    finish(*jobs, code=REQUEUE_CODE)
+    logs = finish(*jobs, code=REQUEUE_CODE)
+    assert "".join(logs).count(f": saved {tmp_path}/checkpoint_last.pt") == 1
 
 
 def test_a_machine_joins_and_leaves(
