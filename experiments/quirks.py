@@ -4,6 +4,11 @@
 
 The released code of Norton differs from its paper in four places. Each arm takes one of them, or
 all, from the paper. One arm also trains the temperature. All weights are trained.
+
+In both forms, the fine-grained similarity is a log-sum-exp over tokens, which grows with their
+number (token_lengths.py). Three more arms take the logarithm of the mean of the exponentials
+instead. With alpha 1 it is close to the mean of the cosines, with alpha 0.1 closer to their
+maximum. C is the mean-pooled similarity alone, as in control.py.
 """
 
 import sys
@@ -11,7 +16,8 @@ from collections.abc import Iterator
 
 from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment, Overrides
 from experiments.command import main
-from experiments.corpora import DEMO, Corpus
+from experiments.control import LADDER, NO_BUCKET
+from experiments.corpora import HOWTO100M, Corpus
 
 QUIRKS: dict[str, str] = {
     "loss.masked_outer_sum": "padding is not summed",
@@ -20,30 +26,41 @@ QUIRKS: dict[str, str] = {
     "loss.clip_temperature": "temperature in the clip loss",
 }
 """Key with the values `released` and `paper` -> what the paper's form does."""
+LOG_MEAN: Overrides = {"loss.log_mean_exp": True}
+SHARP: Overrides = {**LOG_MEAN, "loss.alpha_lse": 0.1}
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
 
     def arm(name: str, title: str, loss: Overrides) -> Arm:
-        return Arm(name, title, {**ALL_WEIGHTS, **loss}, against="released")
+        return Arm(name, title, {**ALL_WEIGHTS, **loss}, against="plain")
 
-    yield Arm("released", "Norton as released", ALL_WEIGHTS)
+    yield Arm("plain", "plain loss (control)", {**ALL_WEIGHTS, **PLAIN_LOSS})
+    yield arm("released", "Norton as released", {})
     for key, title in QUIRKS.items():
         yield arm(key.removeprefix("loss."), title, {key: "paper"})
     yield arm("paper", "all four as in the paper", dict.fromkeys(QUIRKS, "paper"))
     yield arm(
         "temperature", "trained temperature", {"loss.learnable_temperature": True}
     )
-    yield arm("plain", "plain loss (control)", PLAIN_LOSS)
+    yield arm("log-mean-exp", "log-mean-exp, alpha 1", LOG_MEAN)
+    yield arm("log-mean-exp 0.1", "log-mean-exp, alpha 0.1", SHARP)
+    yield arm(
+        "log-mean-exp 0.1, no bucket",
+        "log-mean-exp, alpha 0.1, no bucket",
+        {**SHARP, **NO_BUCKET},
+    )
+    _, pooled = LADDER["C"]
+    yield arm("pooled", "mean-pooled similarity alone, no bucket (C)", pooled)
 
 
 EXPERIMENT = Experiment(
     name="quirks",
     question="Do the differences between the released loss and the paper matter?",
     make_arms=arms,
-    later=("masked_outer_sum", "transport_mass"),
-    corpora=(DEMO,),
+    later=("transport_mass", "temperature"),
+    corpora=(HOWTO100M,),
 )
 
 if __name__ == "__main__":

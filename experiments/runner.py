@@ -85,15 +85,22 @@ def run_folder(run: Run, base: Path = FOLDER) -> Path:
     return base / run.corpus.name / f"seed{run.seed}" / f"{stage}-{run.key}"
 
 
-def training_command(run: Run, base: Path = FOLDER) -> Command:
-    """Returns the arguments of Python that train a run."""
-    data, folder = corpus_folder(run, base), run_folder(run, base)
-    places = {
+def data_places(data: Path) -> dict[str, str]:
+    """Returns the overrides of a YAML for the corpus in the folder `data`."""
+    return {
         "dataset.bert_name": f"{data}/bert",
         "dataset.train_path": f"{data}/how2_s3d_train.lst",
         "dataset.val_path": f"{data}/how2_s3d_val.lst",
         "dataset.vfeat_dir": f"{data}/feat",
         "dataset.tfeat_dir": f"{data}/feat/demo.bert-demo.",
+    }
+
+
+def training_command(run: Run, base: Path = FOLDER) -> Command:
+    """Returns the arguments of Python that train a run."""
+    folder = run_folder(run, base)
+    places = {
+        **data_places(corpus_folder(run, base)),
         "fairseq.checkpoint.save_dir": str(folder),
         "eval.save_path": str(folder),
         "fairseq.common.seed": run.seed + 1,

@@ -55,6 +55,9 @@ class SequenceConfig(LossConfig):
     """w: weight of the mean-pooled similarity, which is added to the fine-grained one."""
     masked_outer_sum: Released = "released"
     """Outer sums of the log-sum-exp score: `released` has masked positions, `paper` does not."""
+    log_mean_exp: bool = False
+    """Take the logarithm of the mean of the exponentials, not of their sum, which grows with the
+    number of tokens. `masked_outer_sum` then has no effect."""
     similarity_norm: Released = "released"
     """Min-max normalisation of similarities in a batch: `released` does it, `paper` does not."""
     transport_mass: Released = "released"
@@ -105,6 +108,7 @@ def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Ten
         batch["video_mask_outputs"],
         alpha=config.alpha_lse,
         masked_outer_sum=config.masked_outer_sum == "released",
+        log_mean_exp=config.log_mean_exp,
     )
     if config.similarity_norm == "released":
         pooled = min_max_normalise(pooled)

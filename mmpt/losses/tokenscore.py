@@ -279,6 +279,7 @@ def token_similarity(
     *,
     alpha: float,
     masked_outer_sum: bool,
+    log_mean_exp: bool = False,
     tile_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the fine-grained similarity of all captions and clips in both directions.
@@ -301,6 +302,9 @@ def token_similarity(
         masked_outer_sum: True: padded positions also count in the outer sum, as in the released
             code. Their cosines are 0, so each adds alpha * log(number of the other side's real
             tokens), and the similarity depends on padding. False: they do not, as in the paper.
+        log_mean_exp: True: the mean of the exponentials replaces their sum, so that the similarity
+            does not grow with the length of the other side. Padded positions then add 0, and
+            `masked_outer_sum` has no effect. Neither in the released code nor in the paper.
         tile_bytes: approximate size of a tile. It does not change the result. None: a default for
             the device.
     Returns:
@@ -319,11 +323,15 @@ def token_similarity(
     dtype = t2v_AB.dtype
     num_text_A1 = text_mask_AT.sum(1, keepdim=True).to(dtype)
     num_video_B = video_mask_BV.sum(1).to(dtype)
-    if masked_outer_sum:
+    # The similarity of a token to n tokens whose cosines are all 0.
+    t2v_zero_B = alpha * num_video_B.log()
+    v2t_zero_A1 = alpha * num_text_A1.log()
+    if log_mean_exp:
+        t2v_AB = t2v_AB - num_text_A1 * t2v_zero_B
+        v2t_AB = v2t_AB - num_video_B * v2t_zero_A1
+    elif masked_outer_sum:
         num_padded_A1 = text_mask_AT.shape[1] - num_text_A1
         num_padded_B = video_mask_BV.shape[1] - num_video_B
-        t2v_padding_B = alpha * num_video_B.log()
-        v2t_padding_A1 = alpha * num_text_A1.log()
-        t2v_AB = t2v_AB + num_padded_A1 * t2v_padding_B
-        v2t_AB = v2t_AB + num_padded_B * v2t_padding_A1
+        t2v_AB = t2v_AB + num_padded_A1 * t2v_zero_B
+        v2t_AB = v2t_AB + num_padded_B * v2t_zero_A1
     return t2v_AB / num_text_A1, v2t_AB / num_video_B

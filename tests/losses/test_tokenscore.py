@@ -158,6 +158,32 @@ def test_padding_matters_only_in_the_released_form() -> None:
         assert torch.allclose(t2v, padded_t2v) is not released
 
 
+@pytest.mark.parametrize("released", [True, False])
+def test_log_mean_exp_does_not_depend_on_the_number_of_tokens(released: bool) -> None:
+    once = ragged(4, 5, 3, 6, 8, seed=4)
+    # every token twice, among padding
+    twice = Inputs(
+        once.text.repeat(1, 2, 1),
+        once.text_mask.repeat(1, 2),
+        once.video.repeat(1, 2, 1),
+        once.video_mask.repeat(1, 2),
+    )
+    options: dict[str, Any] = {"alpha": 0.3, "masked_outer_sum": released}
+    scores = torch.stack(token_similarity(*once, **options, log_mean_exp=True))
+    scores_twice = torch.stack(token_similarity(*twice, **options, log_mean_exp=True))
+    torch.testing.assert_close(scores, scores_twice, rtol=1e-11, atol=1e-12)
+    assert not torch.allclose(
+        torch.stack(token_similarity(*once, **options)),
+        torch.stack(token_similarity(*twice, **options)),
+    )
+    # A mean of cosines that are all equal is that cosine.
+    equal = once._replace(
+        text=torch.ones_like(once.text), video=torch.ones_like(once.video)
+    )
+    for score in token_similarity(*equal, **options, log_mean_exp=True):
+        torch.testing.assert_close(score, torch.ones_like(score))
+
+
 @pytest.mark.parametrize("tile_bytes", [1, 4096, 1 << 30])
 def test_tile_size_does_not_matter(tile_bytes: int) -> None:
     inputs = ragged(20, 24, 7, 6, 16, seed=3)
