@@ -1,10 +1,10 @@
 """Prints what the fine-grained similarity of a trained VideoCLIP measures, as a Markdown table.
 
-    python -m experiments.token_lengths [--corpus howto100m] [--seed 0]
+    python -m experiments.token_lengths [--corpus howto100m] [--seeds 0 1 2]
 
-It needs the VideoCLIP run of the corpus and the seed, which all experiments but `retrieval` make.
-The similarities of all captions and clips are computed for batches of random validation videos.
-For each form of the similarity, the table shows two numbers:
+It needs the VideoCLIP runs of the corpus, which all experiments but `retrieval` make. The
+similarities of all captions and clips are computed for batches of random validation videos.
+For each form of the similarity, the table shows two numbers, which are means over the batches:
 
 - the share of its variance that the lengths explain. All pairs with the same number of caption
   tokens and of clip tokens are a group, and the share is the variance of the groups' means.
@@ -15,9 +15,11 @@ Legend: A captions, B clips.
 """
 
 import argparse
+import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -123,12 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", choices=sorted(CORPORA), default=HOWTO100M.name)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args(argv)
 
     def work() -> int:
+        logging.getLogger("mmpt").setLevel(logging.WARNING)
         lengths, ranks = defaultdict(list), defaultdict(list)
-        for outputs in batches(Run(START, CORPORA[args.corpus], args.seed)):
+        runs = [Run(START, CORPORA[args.corpus], seed) for seed in args.seeds]
+        for outputs in chain.from_iterable(map(batches, runs)):
             num_text = outputs["text_mask_outputs"].sum(1)
             num_video = outputs["video_mask_outputs"].sum(1)
             for title, similarity in similarities(outputs).items():
@@ -141,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"| {title} | {share:.1%} | {rank:.1%} |")
         return 0
 
-    return run_command(work, stopped="stopped")
+    return run_command(work, stopped="run it again")
 
 
 if __name__ == "__main__":
