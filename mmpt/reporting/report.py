@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mmpt
+from mmpt.errors import UserError
 from mmpt.evaluators import Number
 from mmpt.evaluators.published import (
     PUBLISHED,
@@ -17,14 +18,22 @@ from mmpt.evaluators.table import ResultsLike, format_value, numbers_of, values_
 from mmpt.reporting import retrieval  # noqa: F401  it registers pictures
 from mmpt.reporting.page import write_page
 from mmpt.reporting.run import Run, Section, pictures
-from mmpt.reporting.training import training_section
+from mmpt.reporting.trainings import (
+    is_training,
+    loss_charts,
+    read_trainings,
+    retrieval_charts,
+)
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
 
 
 def write_report(run: Run, path: str | Path) -> Path:
     """Writes the report of a run as one HTML file that loads no other files. Returns its path."""
     sections = [
         _numbers_section(run),
-        *training_section(run),
+        *_training_section(run),
         *pictures(run.outputs, run),
     ]
     return write_page(path, f"{run.config.name}: report", _facts(run), sections)
@@ -54,6 +63,34 @@ def _facts(run: Run) -> dict[str, str]:
         "test items": f"{num_scored:,} of {num_items:,}, data {data}",
         "made": f"{when} by mmpt {mmpt.__version__} from {run.config.path}",
     }
+
+
+def _training_section(run: Run) -> list[Section]:
+    """Returns the section with the curves of the trainings of all checkpoints.
+
+    The list is empty if no folder of a checkpoint has the metrics of a training.
+    """
+    charts = {}
+    for row in run.rows:
+        folder = Path(row["checkpoint"]).parent
+        if str(folder) not in charts:
+            charts[str(folder)] = _training_charts(folder)
+    if not any(charts.values()):
+        return []
+    return [Section("Training", "training.html", {"charts": charts})]
+
+
+def _training_charts(folder: Path) -> dict[str, str]:
+    """Returns {title: SVG} of the training in `folder`, empty if it cannot be read."""
+    if not is_training(folder):
+        return {}
+    try:
+        trainings = read_trainings([folder])
+    except UserError as err:
+        # The evaluation is complete, so a damaged log of the training does not stop it.
+        logger.warning("the report is written without the training's curves. %s", err)
+        return {}
+    return loss_charts(trainings) | retrieval_charts(trainings)
 
 
 def _numbers_section(run: Run) -> Section:

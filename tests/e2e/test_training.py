@@ -16,7 +16,7 @@ import torch
 
 import job_commands
 from mmpt.cli import report
-from mmpt.reporting.training import loss_charts, read_hardness
+from mmpt.reporting.trainings import loss_charts, read_trainings
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
 from tests.support.jobs import (
@@ -93,11 +93,13 @@ def test_metrics_are_logged_once_per_update_and_validation(
 
 def test_a_report_shows_the_curves_of_the_run(videoclip: tuple[Path, str]) -> None:
     save_dir, _ = videoclip
+    (training,) = read_trainings([save_dir])
     # The only term of the loss, its accuracy, and no figures about speed.
-    assert list(loss_charts(save_dir)) == ["clip-caption", "accuracy"]
-    hardness = read_hardness(save_dir)
-    assert [row["epoch"] for row in hardness] == [1, 2]
-    assert all(row["mean_cosine"] > row["random_mean_cosine"] for row in hardness)
+    titles = ["clip-caption", "accuracy", "learning rate"]
+    assert list(loss_charts([training])) == titles
+    assert [line.epoch for line in training.hardness] == [1, 2]
+    for line in training.hardness:
+        assert line.mean_cosine > line.random_mean_cosine
 
 
 def test_the_page_of_the_run_says_that_it_is_finished(

@@ -95,10 +95,21 @@ def test_training_curves_are_read_from_the_folder_of_the_checkpoint(
     for name in (
         "clip-caption",
         "video-paragraph",
-        "retrieval hardness",
+        "mean cosine of two videos",
         "No training logs in",
     ):
         assert name in words
+
+
+def test_a_damaged_log_of_a_training_does_not_stop_the_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_training(tmp_path / "runs" / "new")
+    log = tmp_path / "runs" / "new" / "metrics.jsonl"
+    log.write_text("[1]\n" + log.read_text())
+    _, words = read(retrieval(str(tmp_path / "runs")), tmp_path)
+    assert "clip-caption" not in words
+    assert f"{log}, line 1" in caplog.text
 
 
 def test_key_frames_are_shown_if_videos_are_available(tmp_path: Path) -> None:

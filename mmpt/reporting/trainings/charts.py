@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 from mmpt.reporting.figures import COLOURS, Line, line_chart
-from mmpt.reporting.training import LAST
 from mmpt.reporting.trainings.run import Training
 from mmpt.utils.metrics_log import BOOKKEEPING
 
@@ -20,6 +19,8 @@ SPEED = {
     "share_of_peak": "share of the GPU's peak",
 }
 """Metrics of speed and memory, and their titles."""
+LAST = {"accuracy", "temperature"}
+"""Metrics that are shown after the terms of the loss."""
 
 
 class Kind(NamedTuple):

@@ -11,6 +11,7 @@ from mmpt.reporting.trainings.charts import (
     retrieval_charts,
     speed_charts,
 )
+from mmpt.utils.metrics_log import MetricsLog
 from tests.support.sample_trainings import write_run
 
 
@@ -58,3 +59,12 @@ def test_trainings_without_a_refresh_or_rates_have_fewer_charts(tmp_path: Path) 
     trainings = read_trainings([folder])
     assert loss_charts(trainings) == speed_charts(trainings) == {}
     assert retrieval_charts(trainings) == {}
+
+
+def test_the_loss_is_not_drawn_if_it_equals_its_only_term(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0)
+    for step in (1, 2, 3):
+        value = step / 7
+        terms = {"loss": round(value, 3), "clip_caption": round(value, 4)}
+        log.append("train", 1, step, terms)
+    assert list(loss_charts(read_trainings([tmp_path]))) == ["clip-caption"]
