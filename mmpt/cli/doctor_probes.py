@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mmpt
+from mmpt.errors import first_line
 
 TIME_LIMIT_S = 120
 """Longest time of a probe. Imports take seconds, or longer on a network file system."""
@@ -84,7 +85,7 @@ def _probe_torch() -> Facts:
         if facts["gpus"] and torch.distributed.is_nccl_available():
             facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     except (RuntimeError, AssertionError) as err:
-        facts["problem"] = str(err).splitlines()[0]
+        facts["problem"] = first_line(err)
     return facts
 
 

@@ -17,7 +17,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from mmpt import __version__
-from mmpt.errors import REQUEUE_CODE, LaunchError
+from mmpt.errors import REQUEUE_CODE, LaunchError, first_line
 from mmpt.utils.command import run_command
 from mmpt.utils.log import get_logger
 
@@ -61,7 +61,7 @@ def choose_device(name: str | None) -> "torch.device":
     except (RuntimeError, AssertionError) as err:
         # Unknown name, or a torch build without it.
         raise LaunchError(
-            f"--device {name}: not a device of this machine ({str(err).splitlines()[0]})."
+            f"--device {name}: not a device of this machine ({first_line(err)})."
         ) from err
     return device
 

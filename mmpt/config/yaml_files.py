@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, first_line
 from mmpt.utils.io import atomic_write
 
 Values = dict[str, Any]
@@ -40,10 +40,8 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
         merged = OmegaConf.merge(stack, overrides or {})
         return _plain(merged, resolve=True)
     except OmegaConfBaseException as err:
-        reason, what = (
-            str(err).splitlines()[0],
-            "includes and overrides do not fit each other",
-        )
+        reason = first_line(err)
+        what = "includes and overrides do not fit each other"
         if err.full_key:
             what = f"`{err.full_key}` cannot be resolved"
         raise ConfigError(path, [f"{what}: {reason}."]) from err

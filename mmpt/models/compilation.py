@@ -17,7 +17,7 @@ from transformers.models.bert.modeling_bert import (
     BertSelfOutput,
 )
 
-from mmpt.errors import ConfigError
+from mmpt.errors import ConfigError, first_line
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -59,7 +59,7 @@ def check_compiler(device: torch.device) -> None:
         trial(torch.ones(3, device=device))
     except RuntimeError as err:
         # All errors of torch.compile, including those that it wraps.
-        reason = str(err).strip().splitlines()[0]
+        reason = first_line(err)
         raise _requirement_error(
             "a C++ compiler (on a GPU Triton and a C compiler with Python's headers), but torch "
             f"cannot compile here: {reason}. "

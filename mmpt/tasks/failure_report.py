@@ -15,7 +15,7 @@ from types import TracebackType
 import torch.distributed as dist
 
 from mmpt.config.run import LAST
-from mmpt.errors import EXIT_CODE, UserError, causes_of, message_of
+from mmpt.errors import EXIT_CODE, UserError, causes_of, first_line, message_of
 from mmpt.utils.distributed import World
 from mmpt.utils.io import DISK_FULL, NOT_WRITABLE, write_error
 from mmpt.utils.killed import worker_failure
@@ -65,7 +65,7 @@ def report_failure(
     elif World.current().size > 1 and SILENT_PEER.search(str(error)):
         sys.stderr.write(
             "error: another process of this run does not answer (time limit: "
-            f"`fairseq.distributed_training.timeout_minutes`). {str(error).splitlines()[0]}\n"
+            f"`fairseq.distributed_training.timeout_minutes`). {first_line(error)}\n"
         )
         os._exit(1)  # leaving the group could wait for the other process
     else:

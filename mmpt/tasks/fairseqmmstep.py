@@ -35,7 +35,7 @@ from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-BOOKKEEPING = (
+NOT_AVERAGED = (
     *("loss", "ntokens", "nsentences", "sample_size", "videos", "flops", "data_wait"),
     "stop_requested",
 )
@@ -206,7 +206,7 @@ class MMCriterion(FairseqCriterion):
         # Means over the batches.
         metrics.log_scalar("loss", sums["loss"] / num_batches, num_batches, round=3)
         for name, value in sums.items():
-            if name not in BOOKKEEPING:
+            if name not in NOT_AVERAGED:
                 metrics.log_scalar(name, value / num_batches, num_batches, round=4)
 
         # Rates per second, and this process's memory.
