@@ -18,7 +18,7 @@ Overrides = Mapping[str, Any]
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
-NORTON = "projects/retri/norton/how2_demo.yaml"
+NORTON = "experiments/norton.yaml"
 
 COMMON: Overrides = {
     # The demo trains with two processes of 8 videos. A single process that averages two batches

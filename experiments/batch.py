@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from experiments.arms import ALL_WEIGHTS, Arm, Experiment, Overrides, plain_and_norton
 from experiments.command import main
-from experiments.corpora import DEMO, Corpus
+from experiments.corpora import HOWTO100M, Corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 NUM_VIDEOS = (8, 16, 32, 64)
@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
     question="How many videos should a batch have?",
     make_arms=arms,
     later=("32", "64"),
-    corpora=(DEMO,),
+    corpora=(HOWTO100M,),
     x_title="videos in a batch",
 )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from experiments import command
 from experiments.arms import START, Arm, Experiment
 from experiments.control import arms as control_arms
-from experiments.corpora import DEMO, Corpus
+from experiments.corpora import HOWTO100M, Corpus
 from experiments.offsets import CONSTANTS, calibrated, offset_curve, read_predictions
 
 NAMES = (START.name, "A", "norton", "A, LayerNorm", "norton, LayerNorm")
@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
     name="dtw_offset",
     question="How much does DTW depend on a constant in its distances?",
     make_arms=arms,
-    corpora=(DEMO,),
+    corpora=(HOWTO100M,),
     num_seeds=5,
 )
 

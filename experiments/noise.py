@@ -4,7 +4,7 @@
 
 The corpus is the demo's, and one kind of noise is changed at a time:
 
-- misaligned: share of the narrated steps that are described 4 to 12 seconds early or late
+- misaligned: share of the narrated steps that are described 4 to 20 seconds early or late
 - irrelevant: share of the captions that are not about a step
 - vague: share of the captions about a step that do not name it, and are the same in all videos
 - tasks: number of tasks. With fewer tasks, more videos of a batch show the same steps, so that
@@ -20,11 +20,11 @@ from collections.abc import Iterator
 
 from experiments.arms import ALL_WEIGHTS, Arm, Experiment, plain_and_norton
 from experiments.command import main
-from experiments.corpora import DEMO, Corpus
+from experiments.corpora import HOWTO100M, Corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 LEVELS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "misaligned": ("misalign", (0.0, 0.4, 0.8)),
+    "misaligned": ("misalign", (0.0, 0.5, 1.0)),
     "irrelevant": ("irrelevant", (0.0, 0.35, 0.7)),
     "vague": ("vague", (0.0, 0.5)),
     "tasks": ("num_tasks", (5, 20, 60)),
@@ -57,8 +57,8 @@ EXPERIMENT = Experiment(
     name="noise",
     question="In which kind of noise does the loss of Norton help?",
     make_arms=arms,
-    later=("misaligned 0.8", "tasks", "reordered"),
-    corpora=(DEMO,),
+    later=("tasks", "reordered"),
+    corpora=(HOWTO100M,),
     x_title="share (number of tasks)",
 )
 

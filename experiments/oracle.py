@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.corpora import CORPORA, DEMO, HOWTO100M, YOUCOOK, Corpus
+from experiments.corpora import CORPORA, HALF_ALIGNED, HOWTO100M, YOUCOOK, Corpus
 from experiments.offsets import Scores, calibrated, recall_at_1
 from experiments.youcook_corpus import read_corpus, words_of
 from mmpt.endtasks.how2align.data import Sentence, comparisons
@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--corpora",
         nargs="+",
         choices=sorted(CORPORA),
-        default=[DEMO.name, HOWTO100M.name],
+        default=[HALF_ALIGNED.name, HOWTO100M.name],
     )
     args = parser.parse_args(argv)
     print(f"| corpus | {' | '.join(TITLES)} |")

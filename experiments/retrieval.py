@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from experiments.arms import VIDEOCLIP, Arm, Experiment, Overrides
 from experiments.command import main
-from experiments.corpora import DEMO, Corpus
+from experiments.corpora import HOWTO100M, Corpus
 
 NUM_EPOCHS = 12
 NEVER = 1000
@@ -69,7 +69,7 @@ EXPERIMENT = Experiment(
     question="How much do retrieved batches help VideoCLIP?",
     make_arms=arms,
     later=("96", "192"),
-    corpora=(DEMO,),
+    corpora=(HOWTO100M,),
 )
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def corpus_folder(run: Run, base: Path = FOLDER) -> Path:
 
 def run_folder(run: Run, base: Path = FOLDER) -> Path:
     """Returns the folder of a run."""
-    stage = Path(run.arm.yaml).parent.name
+    stage = "videoclip" if run.start is None else "norton"
     return base / run.corpus.name / f"seed{run.seed}" / f"{stage}-{run.key}"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from experiments.arms import START, Arm, Experiment, Overrides, plain_and_norton
 from experiments.command import main
-from experiments.corpora import DEMO, Corpus
+from experiments.corpora import HOWTO100M, Corpus
 
 LAST_LAYERS = "experiments.last_layers.LastLayersFusion"
 PARTS: dict[str, Overrides] = {
@@ -51,7 +51,7 @@ EXPERIMENT = Experiment(
         "all weights, rate 0.0001",
         "all weights, rate 0.0003, 12",
     ),
-    corpora=(DEMO,),
+    corpora=(HOWTO100M,),
 )
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from experiments.arms import (
     plain_and_norton,
 )
 from experiments.command import estimated_seconds, runs_of
-from experiments.corpora import DEMO, HOWTO100M
+from experiments.corpora import HALF_ALIGNED, HOWTO100M
 from experiments.runner import training_command
 from mmpt.config import load_config
 from tests.support.paths import ROOT
@@ -54,21 +54,21 @@ def test_a_first_pass_has_all_arms_that_it_compares(experiment: Experiment) -> N
 
 
 def test_names_and_corpora_have_no_effect_on_the_identity_of_a_run() -> None:
-    one = Run.of(Arm("one", "One", {"num_cands": 24, "nprobe": 1}), DEMO, 0)
-    same = Run.of(Arm("two", "Two", {"nprobe": 1, "num_cands": 24}), DEMO, 0)
-    renamed = Run.of(same.arm, DEMO.with_options("other name"), 0)
+    one = Run.of(Arm("one", "One", {"num_cands": 24, "nprobe": 1}), HALF_ALIGNED, 0)
+    same = Run.of(Arm("two", "Two", {"nprobe": 1, "num_cands": 24}), HALF_ALIGNED, 0)
+    renamed = Run.of(same.arm, HALF_ALIGNED.with_options("other name"), 0)
     assert one.key == same.key == renamed.key
 
 
 def test_each_setting_changes_the_identity_of_a_run() -> None:
     arm = Arm("one", "One", {"nprobe": 1})
     runs = [
-        Run.of(arm, DEMO, 0),
-        Run.of(arm, DEMO, 1),
+        Run.of(arm, HALF_ALIGNED, 0),
+        Run.of(arm, HALF_ALIGNED, 1),
         Run.of(arm, HOWTO100M, 0),
-        Run.of(arm, DEMO.with_options("demo", noise=0.5), 0),
-        Run.of(Arm("one", "One", {"nprobe": 2}), DEMO, 0),
-        Run.of(Arm("one", "One", {"nprobe": 1}, yaml=START.yaml), DEMO, 0),
+        Run.of(arm, HALF_ALIGNED.with_options("demo", noise=0.5), 0),
+        Run.of(Arm("one", "One", {"nprobe": 2}), HALF_ALIGNED, 0),
+        Run.of(Arm("one", "One", {"nprobe": 1}, yaml=START.yaml), HALF_ALIGNED, 0),
     ]
     assert len({run.key for run in runs}) == len(runs)
     # Seeds 0 and 1 are one arm.
@@ -107,6 +107,6 @@ def test_overrides_are_words_of_yaml() -> None:
 
 def test_wrong_comparisons_are_found() -> None:
     arms = [Arm("one", "One", against="missing")]
-    experiment = Experiment("name", "Question?", lambda corpus: arms, (DEMO,))
+    experiment = Experiment("name", "Question?", lambda corpus: arms, (HALF_ALIGNED,))
     with pytest.raises(AssertionError, match="missing"):
-        experiment.arms(DEMO)
+        experiment.arms(HALF_ALIGNED)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments.corpora import DEMO
+from experiments.corpora import HALF_ALIGNED
 from experiments.oracle import Oracle, main, references, validation_videos
 
-CLEAR = DEMO.with_options(
+CLEAR = HALF_ALIGNED.with_options(
     "clear", num_val=8, num_tasks=8, noise=0.0, variation=0.0, style=0.0
 )
 
@@ -41,11 +41,11 @@ def test_the_oracle_finds_everything_without_noise() -> None:
 def test_the_table_has_two_lines_per_corpus(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(main.__globals__["CORPORA"], "demo", CLEAR)
-    assert main(["--corpora", "demo"]) == 0
+    monkeypatch.setitem(main.__globals__["CORPORA"], "half-aligned", CLEAR)
+    assert main(["--corpora", "half-aligned"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
-        "demo, random",
-        "demo, oracle",
+        "half-aligned, random",
+        "half-aligned, oracle",
     ]
     assert len({line.count("|") for line in lines}) == 1

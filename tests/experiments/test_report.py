@@ -14,29 +14,29 @@ from experiments.report import MARKED, PAGE, main
 from experiments.tables import GROUPS
 
 PAGE_TEXT = """Before.
-<!-- results: control demo -->
+<!-- results: control howto100m -->
 Old text.
 <!-- end of results -->
 Between.
-<!-- results: batch demo -->
+<!-- results: batch howto100m -->
 <!-- end of results -->
-<!-- results: dtw_offset demo -->
+<!-- results: dtw_offset howto100m -->
 <!-- end of results -->
-<!-- results: noise demo -->
+<!-- results: noise howto100m -->
 <!-- end of results -->
 After.
 """
 
 
 def write_results(path: Path, names: tuple[str, ...]) -> None:
-    """Writes results of two seeds for all arms of some experiments on the demo's corpus."""
+    """Writes results of two seeds for all arms of some experiments on the default corpus."""
     lines = {}
     for experiment in EXPERIMENTS:
         if experiment.name not in names:
             continue
         for seed in (0, 1):
-            for number, arm in enumerate(experiment.arms(CORPORA["demo"])):
-                run = Run.of(arm, CORPORA["demo"], seed)
+            for number, arm in enumerate(experiment.arms(CORPORA["howto100m"])):
+                run = Run.of(arm, CORPORA["howto100m"], seed)
                 metrics: dict[str, dict[str, float]] = {}
                 for column in (*SHOWN.values(), *sum(GROUPS.values(), ())):
                     value = 0.5 + 0.01 * number + 0.02 * seed * (number % 2)
@@ -74,12 +74,12 @@ def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
     # The rest is the same.
     assert MARKED.sub(r"\1\4", text) == MARKED.sub(r"\1\4", PAGE_TEXT)
     assert "Old text." not in text
-    # Arm 2 (Norton) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
-    assert "| J: G and a bucket of 30 % (Norton), against A | +0.0 ± 1.0 |" in text
+    # Arm 2 (B) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
+    assert "| B: targets from transport, against A | +0.0 ± 1.0 |" in text
     assert "Seeds 0, 1; commits abc1234." in text
     for name in ("control", "batch", "dtw_offset", "noise"):
-        assert f"(images/{name}-demo.svg)" in text
-        assert (tmp_path / "images" / f"{name}-demo.svg").stat().st_size > 5000
+        assert f"(images/{name}-howto100m.svg)" in text
+        assert (tmp_path / "images" / f"{name}-howto100m.svg").stat().st_size > 5000
 
 
 def test_the_section_on_the_constant_has_one_table(page: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> Non
     results = tmp_path / "results.jsonl"
     write_results(results, ("control",))
     arguments = ["--page", str(page), "--results", str(results)]
-    figure = tmp_path / "images" / "control-demo.svg"
+    figure = tmp_path / "images" / "control-howto100m.svg"
     main(arguments)
     first = page.read_bytes(), figure.read_bytes()
     main(arguments)

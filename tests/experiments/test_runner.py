@@ -10,7 +10,7 @@ import pytest
 
 from experiments import runner
 from experiments.arms import START, Arm, Run
-from experiments.corpora import DEMO
+from experiments.corpora import HALF_ALIGNED
 from experiments.results import append_result, read_results
 from experiments.runner import Commands, Queue, Step, do_step, make_steps, run_steps
 from mmpt.errors import LaunchError
@@ -120,7 +120,7 @@ def test_a_failed_command_is_reported_with_its_last_lines(tmp_path: Path) -> Non
 
 def test_runs_with_a_result_are_left_out(tmp_path: Path) -> None:
     arm = Arm("one", "One", {"nprobe": 1})
-    runs = [("first", Run.of(arm, DEMO, seed)) for seed in (0, 1)]
+    runs = [("first", Run.of(arm, HALF_ALIGNED, seed)) for seed in (0, 1)]
     results = tmp_path / "results.jsonl"
 
     def labels() -> list[str]:
@@ -128,9 +128,9 @@ def test_runs_with_a_result_are_left_out(tmp_path: Path) -> None:
         return [step.label for step in steps]
 
     one_seed = [
-        "corpus demo, seed 0",
-        "videoclip on demo, seed 0",
-        "one on demo, seed 0",
+        "corpus half-aligned, seed 0",
+        "videoclip on half-aligned, seed 0",
+        "one on half-aligned, seed 0",
     ]
     other_seed = [label.replace("seed 0", "seed 1") for label in one_seed]
     assert labels() == one_seed + other_seed
@@ -141,7 +141,10 @@ def test_runs_with_a_result_are_left_out(tmp_path: Path) -> None:
 
 
 def test_equal_runs_of_two_experiments_are_made_once(tmp_path: Path) -> None:
-    runs = [("first", Run.of(START, DEMO, 0)), ("second", Run.of(START, DEMO, 0))]
+    runs = [
+        ("first", Run.of(START, HALF_ALIGNED, 0)),
+        ("second", Run.of(START, HALF_ALIGNED, 0)),
+    ]
     steps = make_steps(runs, lambda run: 10.0, tmp_path, tmp_path / "results.jsonl")
     assert len(steps) == 2  # the corpus and the run
     assert steps[1].needs == [steps[0].key]
@@ -150,7 +153,7 @@ def test_equal_runs_of_two_experiments_are_made_once(tmp_path: Path) -> None:
 def test_the_result_of_a_finished_run_is_recorded_again_if_it_is_lost(
     tmp_path: Path,
 ) -> None:
-    run = Run.of(Arm("one", "One"), DEMO, 0)
+    run = Run.of(Arm("one", "One"), HALF_ALIGNED, 0)
     results = tmp_path / "results.jsonl"
     *_, last = make_steps([("name", run)], lambda run: 10.0, tmp_path, results)
     last.folder.mkdir(parents=True)
@@ -164,7 +167,7 @@ def test_the_result_of_a_finished_run_is_recorded_again_if_it_is_lost(
     assert len(results.read_text().splitlines()) == 1
     row = read_results(results)[run.key]
     assert row["metrics"] == {"A": {"R1": 0.5}}
-    assert (row["seconds"], row["seed"], row["corpus"]) == (60.0, 0, "demo")
+    assert (row["seconds"], row["seed"], row["corpus"]) == (60.0, 0, "half-aligned")
 
 
 def test_the_queue_keeps_the_order_of_steps_that_are_ready(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.arms import Arm, Run
-from experiments.corpora import DEMO, HOWTO100M
+from experiments.corpora import HALF_ALIGNED, HOWTO100M
 from experiments.tables import CLIP, GROUPS, Number, estimate, gain, rows_of, tables
 
 HALF = Number("half", "A", "R1")
@@ -55,9 +55,9 @@ def test_there_is_no_gain_without_a_common_seed() -> None:
 
 def test_results_belong_to_the_arm_and_corpus_with_their_settings() -> None:
     arm = Arm("one", "One", {"nprobe": 1})
-    key = Run.of(arm, DEMO, 0).arm_key
+    key = Run.of(arm, HALF_ALIGNED, 0).arm_key
     results = [row(0.1, 0, key), row(0.2, 3, key), row(0.3, 1, "other")]
-    assert sorted(rows_of(arm, DEMO, results)) == [0, 3]
+    assert sorted(rows_of(arm, HALF_ALIGNED, results)) == [0, 3]
     assert rows_of(arm, HOWTO100M, results) == {}
 
 
