@@ -2,16 +2,26 @@
 
 import sys
 
-from experiments import batch, control, dtw_offset, noise, quirks, retrieval, trained
+from experiments import (
+    batch,
+    contrast,
+    control,
+    dtw_offset,
+    noise,
+    quirks,
+    retrieval,
+    trained,
+)
 from experiments.command import main
 
 EXPERIMENTS = (
     control.EXPERIMENT,
     dtw_offset.EXPERIMENT,
+    quirks.EXPERIMENT,
+    contrast.EXPERIMENT,
     retrieval.EXPERIMENT,
     noise.EXPERIMENT,
     trained.EXPERIMENT,
-    quirks.EXPERIMENT,
     batch.EXPERIMENT,
 )
 

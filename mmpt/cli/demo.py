@@ -1,6 +1,6 @@
 """`mmpt demo`: makes the demo data, trains on it, and scores the checkpoints.
 
-It prints and runs four `mmpt` commands. With seed 0, these are the commands of the README. Any
+It prints and runs five `mmpt` commands. With seed 0, these are the commands of the README. Any
 other seed gives another corpus, other initial weights and other folders. The commands then use
 copies of the same YAMLs.
 """
@@ -20,6 +20,7 @@ from mmpt.config.yaml_files import read_yaml, write_yaml
 from mmpt.errors import LaunchError
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
+PLAIN = "projects/retri/norton/how2_demo_plain.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
 EVALUATIONS = (
     "projects/retri/norton/test_how2_demo_zs.yaml",
@@ -27,18 +28,20 @@ EVALUATIONS = (
     "projects/retri/norton/test_how2_demo_steps_zs.yaml",
     "projects/retri/norton/test_how2_demo_align_zs.yaml",
 )
-YAMLS = (VIDEOCLIP, NORTON, *EVALUATIONS)
+TRAININGS = (VIDEOCLIP, PLAIN, NORTON)
+YAMLS = (*TRAININGS, *EVALUATIONS)
 
 
 def demo_commands(seed: int) -> list[list[str]]:
-    """Returns the arguments of `mmpt` in the four commands of the demo."""
-    evaluations = ",".join(yaml_path(path, seed) for path in EVALUATIONS)
-    return [
-        ["make-demo-data", "--out", f"data/demo{seed or ''}", "--seed", str(seed)],
-        ["train", yaml_path(VIDEOCLIP, seed), "--jobtype", "local_small"],
-        ["train", yaml_path(NORTON, seed), "--jobtype", "local_small"],
-        ["train", evaluations, "--jobtype", "local_predict"],
+    """Returns the arguments of `mmpt` in the five commands of the demo."""
+    commands = [
+        ["make-demo-data", "--out", f"data/demo{seed or ''}", "--seed", str(seed)]
     ]
+    for path in TRAININGS:
+        commands.append(["train", yaml_path(path, seed), "--jobtype", "local_small"])
+    evaluations = ",".join(yaml_path(path, seed) for path in EVALUATIONS)
+    commands.append(["train", evaluations, "--jobtype", "local_predict"])
+    return commands
 
 
 def yaml_path(path: str, seed: int) -> str:
@@ -70,7 +73,10 @@ def demo(
         int, Option(help="Seed of the corpus and of the training runs.")
     ] = 0,
 ) -> int:
-    """Make the demo data, train VideoCLIP and then Norton on it, and print the scores.
+    """Make the demo data, train VideoCLIP on it, continue with Norton, and print the scores.
+
+    A control continues with VideoCLIP's loss for as many updates, so that the scores show what
+    Norton's loss changes.
 
     Writes the corpus to `data/demo` and everything else to `runs/demo`. With `--seed 3`, the
     folders are `data/demo3` and `runs/demo3`. The YAMLs of `projects/` must be in the current

@@ -50,7 +50,7 @@ class SequenceConfig(LossConfig):
     sinkhorn_iterations: Count | None = None
     """Iterations of the transport. Default: no transport, which is VideoCLIP's loss."""
     alpha_lse: Positive | None = None
-    """alpha of the log-sum-exp score."""
+    """alpha of the log-sum-exp score. Default, with `fusion_weight`: no fine-grained similarity."""
     fusion_weight: NotNegative | None = None
     """w: weight of the mean-pooled similarity, which is added to the fine-grained one."""
     masked_outer_sum: Released = "released"
@@ -89,18 +89,23 @@ def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Ten
 
     G = (w M + (W1 + W2) / 2) / (w + 1) combines the cosine M of pooled states with the
     fine-grained similarities W1 and W2. With `similarity_norm: released` each of the three is
-    first mapped to [0, 1] over the whole batch; with `paper` they are used unchanged.
+    first mapped to [0, 1] over the whole batch; with `paper` they are used unchanged. Without
+    `alpha_lse` and `fusion_weight` (w), G is M.
 
     Args:
-        config: `alpha_lse` and `fusion_weight` (w) must be set.
         batch: the tensors named in `STATES`, as in `ModelOutput`.
-    Source: Norton (arXiv 2401.16702), Eq. 5. The fusion weight is in the released code only.
+    Source: Norton (arXiv 2401.16702), Eq. 5; G = M is model C of its Table 7. The fusion weight is
+        in the released code only.
     """
-    assert config.alpha_lse is not None
-    assert config.fusion_weight is not None
     pooled_text_BD = upcast(batch["pooled_text"])
     pooled_video_BD = upcast(batch["pooled_video"])
     pooled = pooled_similarity(pooled_text_BD, pooled_video_BD)
+    if config.similarity_norm == "released":
+        pooled = min_max_normalise(pooled)
+    weight = config.fusion_weight
+    if config.alpha_lse is None or weight is None:
+        return pooled
+
     text_to_video, video_to_text = token_similarity(
         batch["text_outputs"],
         batch["text_mask_outputs"],
@@ -111,11 +116,9 @@ def fused_similarity(config: SequenceConfig, batch: Mapping[str, Tensor]) -> Ten
         log_mean_exp=config.log_mean_exp,
     )
     if config.similarity_norm == "released":
-        pooled = min_max_normalise(pooled)
         text_to_video = min_max_normalise(text_to_video)
         video_to_text = min_max_normalise(video_to_text)
     fine_grained = (text_to_video + video_to_text) / 2
-    weight = config.fusion_weight
     return (weight * pooled + fine_grained) / (weight + 1)
 
 
@@ -228,8 +231,6 @@ class SequenceContrastLoss(Loss):
             return ["`loss.sequence_contrast` must be a section, but is null."]
         required = {
             "sinkhorn_iterations": config.sinkhorn_iterations,
-            "alpha_lse": config.alpha_lse,
-            "fusion_weight": config.fusion_weight,
             "sequence_contrast.threshold": sequence.threshold,
             "sequence_contrast.scale": sequence.scale,
         }
@@ -239,6 +240,12 @@ class SequenceContrastLoss(Loss):
                 problems.append(
                     f"`loss.{key}` must be a number for sequence contrast, but is null."
                 )
+        if (config.alpha_lse is None) != (config.fusion_weight is None):
+            problems.append(
+                "`loss.alpha_lse` and `loss.fusion_weight` must both be numbers, or both be null "
+                f"for the mean-pooled similarity alone, but are {config.alpha_lse} and "
+                f"{config.fusion_weight}."
+            )
         if config.alpha_lse is not None and config.alpha_lse < MIN_ALPHA:
             problems.append(
                 f"`loss.alpha_lse` must be at least {MIN_ALPHA}, but is {config.alpha_lse}."

@@ -1,4 +1,4 @@
-"""`mmpt demo`: its four commands are the README's for seed 0.
+"""`mmpt demo`: its five commands are the README's for seed 0.
 
 With any other seed, only the seed and the folders differ.
 """
@@ -34,7 +34,9 @@ def test_seed_0_runs_the_commands_of_the_readme() -> None:
         shlex.join(["mmpt", *command]) for command in demo.demo_commands(0)
     )
     assert make == "mmpt make-demo-data --out data/demo --seed 0"
-    for launch, yaml in zip(launches, (VIDEOCLIP, NORTON, SCORES), strict=True):
+    for launch, yaml in zip(
+        launches, (VIDEOCLIP, demo.PLAIN, NORTON, SCORES), strict=True
+    ):
         assert f"mmpt train {yaml}" in launch
     for command in (make, *launches):
         assert f"\n{command}\n" in readme
@@ -46,7 +48,7 @@ def test_another_seed_changes_only_the_seed_and_the_folders(
     monkeypatch.chdir(ROOT)
     assert demo.demo_commands(7)[0][1:] == ["--out", "data/demo7", "--seed", "7"]
     copies, originals = configs(7, tmp_path), configs(0, tmp_path)
-    assert len(copies) == len(originals) == 6
+    assert len(copies) == len(originals) == 7
     for copy, original in zip(copies, originals, strict=True):
         wanted = original
         if not copy.is_test:
@@ -62,13 +64,28 @@ def test_another_seed_scores_its_own_checkpoints(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
-    videoclip, norton, *scores = configs(7, tmp_path)
-    best = f"{videoclip.save_dir}/checkpoint_best.pt"
-    best_norton = f"{norton.save_dir}/checkpoint_best.pt"
-    assert norton.option("checkpoint", "restore_file") == best
+    videoclip, plain, norton, *scores = configs(7, tmp_path)
+    trainings = (videoclip, plain, norton)
+    last = tuple(f"{each.save_dir}/checkpoint_last.pt" for each in trainings)
+    for continued in (plain, norton):
+        assert continued.option("checkpoint", "restore_file") == last[0]
     for score in scores:
-        assert score.checkpoint_paths == (best, best_norton)
+        assert score.checkpoint_paths == last
     assert len({score.eval.save_path for score in scores}) == len(scores)
+
+
+def test_only_the_loss_of_the_control_differs_from_norton(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    _, plain, norton, *_ = configs(0, tmp_path)
+    assert (plain.save_dir, norton.save_dir) == ("runs/demo/plain", "runs/demo/norton")
+    text = str(plain.to_dict() | {"loss": None})
+    assert text.replace("demo/plain", "demo/norton") == str(
+        norton.to_dict() | {"loss": None}
+    )
+    assert plain.loss.sequence_contrast is plain.loss.sinkhorn_iterations is None
+    assert norton.loss.sequence_contrast is not None
 
 
 def test_the_first_failure_ends_the_demo(
@@ -80,7 +97,7 @@ def test_the_first_failure_ends_the_demo(
         command: list[str], check: bool, env: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         copies = (tmp_path / "runs" / "demo3" / "yaml").rglob("*.yaml")
-        assert len(list(copies)) == 6
+        assert len(list(copies)) == 7
         return subprocess.CompletedProcess(command, codes.pop(0))
 
     (tmp_path / "projects").symlink_to(ROOT / "projects")

@@ -155,6 +155,20 @@ def test_similarities_of_the_paper_are_not_normalised() -> None:
     assert released.max() <= 1
 
 
+@pytest.mark.parametrize("norm", ["released", "paper"])
+def test_without_a_fine_grained_similarity_the_pooled_one_remains(norm: str) -> None:
+    batch = formula_batch()
+    config = NORTON.replace(similarity_norm=norm)
+    pooled = config.replace(alpha_lse=None, fusion_weight=None)
+    mostly_pooled = config.replace(fusion_weight=1e12)
+    assert_close_to(
+        fused_similarity(pooled, batch),
+        fused_similarity(mostly_pooled, batch).tolist(),
+    )
+    loss = MMContraLoss(pooled)(**batch).total
+    assert_close_to(loss, MMContraLoss(mostly_pooled)(**batch).total.item())
+
+
 def test_released_mass_rescales_the_plan_of_the_paper() -> None:
     fused = fused_similarity(NORTON, formula_batch())
     released = block_transport(NORTON, fused)
@@ -277,6 +291,10 @@ def test_a_batch_that_does_not_divide_into_sequences() -> None:
     [
         (NORTON.replace(beta=None), ["loss.beta", "null"]),
         (NORTON.replace(alpha_lse=0.001), ["loss.alpha_lse", "0.02", "0.001"]),
+        (
+            NORTON.replace(alpha_lse=None),
+            ["loss.alpha_lse` and `loss.fusion_weight", "both be null", "None and 0.5"],
+        ),
         (
             NORTON.replace(sinkhorn_iterations=None),
             ["loss.sinkhorn_iterations", "is null"],
