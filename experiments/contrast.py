@@ -6,8 +6,8 @@ The mean-pooled similarity is used without the fine-grained one (model C in Tabl
 Norton, arXiv 2401.16702), which is the best form on this corpus. The arms change:
 
 - the weight of the contrast in the loss, which is 0.1 in the paper
-- the prompt bucket. Its value is a quantile of the similarities of true pairs. The paper takes 30 %.
-  On this corpus, 70 % of the captions fit no clip.
+- the prompt bucket. Its value is a quantile of the similarities of true pairs, the one of 30 % in
+  the paper. On this corpus, 70 % of the captions fit no clip.
 - the weight of the transport in the targets of the clip-caption loss, beta, which is 0.3 in the
   paper. Without it (0), the targets are those of the plain loss.
 
