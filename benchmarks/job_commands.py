@@ -15,7 +15,7 @@ from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import LaunchError
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = "projects/retri/norton/how2_demo.yaml"
+TRAINING = "experiments/norton.yaml"
 SCORING = "projects/retri/norton/test_how2_demo_zs.yaml"
 PREDICT = "local_predict"
 JOB_TYPES = ("local_single", "local_small", PREDICT)

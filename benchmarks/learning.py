@@ -27,7 +27,7 @@ from results import Figure, Options, at_least, record, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
-NORTON = "projects/retri/norton/how2_demo.yaml"
+NORTON = "experiments/norton.yaml"
 SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
 PLAIN = ["model.packed=false"]
 METRICS = {

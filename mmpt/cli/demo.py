@@ -25,7 +25,6 @@ NORTON = "projects/retri/norton/how2_demo.yaml"
 EVALUATIONS = (
     "projects/retri/norton/test_how2_demo_zs.yaml",
     "projects/retri/norton/test_how2_demo_bg_zs.yaml",
-    "projects/retri/norton/test_how2_demo_steps_zs.yaml",
     "projects/retri/norton/test_how2_demo_align_zs.yaml",
 )
 TRAININGS = (VIDEOCLIP, PLAIN, NORTON)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.jobs import NORTON, QUICK, corpus_overrides
+from tests.support.jobs import NORTON, QUICK, RELEASED, corpus_overrides
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -48,7 +48,8 @@ def entered(
     # Validation and checkpoints follow the step.
     options += ["fairseq.dataset.disable_validation=true"]
     options += ["fairseq.checkpoint.no_save=true"]
-    overrides = [*corpus_overrides(corpus, folder / "run"), *QUICK, *options]
+    overrides = [*corpus_overrides(corpus, folder / "run"), *QUICK, *RELEASED]
+    overrides += options
     script = [sys.executable, "-m", "tests.support.traced_training", str(traces)]
     run = subprocess.run(
         [*script, NORTON, "--jobtype", "local_single", *overrides],

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.chaos.phases import Line, read_lines, record_phases
 from tests.support.e2e_data import make_e2e_files
 from tests.support.interruptions import Training
-from tests.support.jobs import NORTON, VIDEOCLIP, corpus_overrides
+from tests.support.jobs import NORTON, RELEASED, VIDEOCLIP, corpus_overrides
 from tests.support.paths import GOLDEN
 from tests.support.small_corpus import change_bert, make_small_corpus
 
@@ -90,9 +90,10 @@ class Laboratory:
         overrides += [text for text in own if "save_dir" not in text]
         if setting.recipe == "Norton":
             start = self.whole(Setting(dropout=setting.dropout)).save_dir
-            overrides.append(
-                f"fairseq.checkpoint.restore_file={start}/checkpoint_best.pt"
-            )
+            overrides += [
+                *RELEASED,
+                f"fairseq.checkpoint.restore_file={start}/checkpoint_best.pt",
+            ]
         return overrides
 
     def _fine_tuning(self) -> list[str]:
