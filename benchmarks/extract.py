@@ -31,6 +31,7 @@ from mmpt.media.s3d import S3D
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, finish_features
+from mmpt.prepare.features.encoder_run import EncoderRun
 from mmpt.prepare.features.encoders import S3DEncoder
 from mmpt.prepare.features.extraction import Extraction
 from results import Figure, Options, rates, record, run_script, time_in_turns, timed
@@ -176,8 +177,9 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
     took, _ = timed(lambda: [encoder.start(batch).result() for _ in range(3)])
     alone = 3 * len(batch) / took
     # The whole extraction.
-    extraction = Extraction(videos.jobs, encoder, num_threads=args.threads)
-    took, report = timed(extraction.run)
+    run = EncoderRun(videos.jobs, encoder)
+    took, _ = timed(Extraction([run], num_threads=args.threads).run)
+    report = run.report
     whole = report.seconds / took
 
     def plain() -> list[np.ndarray]:

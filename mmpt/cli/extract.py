@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +15,14 @@ from mmpt.media.frame_graph import S3D_SAMPLING
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
-from mmpt.prepare.features.encoders import NamedEncoder, S3DEncoder, open_encoder
-from mmpt.prepare.features.extraction import Extraction, ExtractionReport
+from mmpt.prepare.features.encoder_run import EncoderRun, ExtractionReport
+from mmpt.prepare.features.encoders import (
+    NamedEncoder,
+    S3DEncoder,
+    folder_names,
+    open_encoder,
+)
+from mmpt.prepare.features.extraction import Extraction
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
 from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from mmpt.utils.io import remove_leftovers, write_json
@@ -40,13 +47,14 @@ class Options:
     ]
     fdir: Annotated[Path, Option(help="Folder to write the features to.")]
     encoder: Annotated[
-        str,
+        list[str] | None,
         Option(
             metavar="NAME",
+            show_default="s3d",
             help="The network: s3d, hf:<model on the Hugging Face hub, or folder>, timm:<model>, "
-            "or my_module.MyEncoder.",
+            "or my_module.MyEncoder. Repeat the option to run several networks.",
         ),
-    ] = "s3d"
+    ] = None
     fps: Annotated[
         float | None,
         Option(
@@ -121,6 +129,18 @@ class Options:
     ] = None
 
     @property
+    def encoders(self) -> list[str]:
+        """Names of the encoders, at least one."""
+        return self.encoder or ["s3d"]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folder of the features of each encoder."""
+        if len(self.encoders) == 1:
+            return [self.fdir]
+        return [self.fdir / name for name in folder_names(self.encoders)]
+
+    @property
     def part(self) -> tuple[int, int]:
         """The index of this run's part of the videos, and the number of parts."""
         index, _, number = self.shard.partition("/")
@@ -139,8 +159,12 @@ def extract(options: Options) -> None:
     commas. Writes `<fdir>/<id>.npy` for every video. `<fdir>/extract_summary.json` lists the
     videos that could not be read, with reasons, and the damaged ones. Several processes may write
     to one `--fdir`, each with its own `--shard`. `<fdir>/features.json` has the encoder, the width
-    and the rows per second. Run the command again after an interruption to
-    continue. `--jobtype slurm --num-parts N` submits an array of N jobs, each with its `--shard`.
+    and the rows per second. Run the command again after an interruption to continue.
+    `--jobtype slurm --num-parts N` submits an array of N jobs, each with its `--shard`.
+
+    With several `--encoder`, each video is decoded once. Each encoder then has a folder of its own
+    in `--fdir`, with all the files above. The folder's name is the last part of the encoder's:
+    `s3d`, or `clip-vit-large-patch14` for `hf:openai/clip-vit-large-patch14`.
     """
     if options.jobtype == "slurm":
         submit(options)
@@ -168,18 +192,21 @@ def extract(options: Options) -> None:
     logger.info(
         "extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part
     )
-    report, path = extract_jobs(options, videos, jobs)
-    logger.info(
-        "%d videos written (%.2f hours), %d were there, %d failed; see %s",
-        *(
-            len(report.written),
-            report.seconds / 3600,
-            report.num_present,
-            len(report.failed),
-            path,
-        ),
-    )
-    if report.failed and len(report.failed) == len(jobs):
+    results = extract_jobs(options, videos, jobs)
+    for report, path in results:
+        logger.info(
+            "%d videos written (%.2f hours), %d were there, %d failed; see %s",
+            *(
+                len(report.written),
+                report.seconds / 3600,
+                report.num_present,
+                len(report.failed),
+                path,
+            ),
+        )
+    for report, path in results:
+        if not report.failed or len(report.failed) < len(jobs):
+            continue
         reasons = Counter(report.failed.values()).most_common(3)
         counted = "; ".join(f"{reason} ({count})" for reason, count in reasons)
         raise DataError(
@@ -195,6 +222,7 @@ def submit(options: Options) -> None:
     """
     from mmpt.cli import slurm  # deferred: only clusters need submitit
 
+    _ = options.folders  # raises if two encoders have the same folder
     section = slurm.section_of(options.slurm or ())
     if section.nodes > 1:
         raise LaunchError(
@@ -230,27 +258,96 @@ def words_of(options: Options) -> list[str]:
         name = {"words": "dict", "random_weights": "random-weights"}.get(
             field.name, field.name
         )
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        if value is True:
+            words.append(f"--{name}")
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(one)]
     return words
 
 
 def extract_jobs(
     options: Options, videos: VideoList, jobs: Sequence[VideoJob]
-) -> tuple[ExtractionReport, Path]:
-    """Extracts the features of `jobs`, some of the `videos`, and writes a summary.
+) -> list[tuple[ExtractionReport, Path]]:
+    """Extracts the features of `jobs`, some of the `videos`, and writes a summary per encoder.
 
     The summary is `extract_summary.json`, or `extract_summary_I_of_N.json` for one part of the
-    videos. A lock keeps other processes from extracting the same part.
+    videos. A lock in the folder of each encoder keeps other processes from extracting the same
+    part.
+
+    Args:
+        jobs: videos whose features are written to `options.fdir`, or with several encoders to the
+            same places in the folders of the encoders.
 
     Returns:
-        The report on all jobs, and the path of the summary.
+        For each encoder the report on all jobs, and the path of the summary.
     Raises:
         UserError: the device or the weights do not exist, another process extracts this part, or
-            the folder contains features that were extracted with other settings.
+            a folder contains features that were extracted with other settings.
     """
     device = choose_device(options.device)
-    named = _open_encoder(options)
-    encoder = ClipEncoder(named.encoder, device, options.dtype, options.batch_size)
+    folders = options.folders
+    encoders = _open_encoders(options)
+    runs = []
+    for folder, named in zip(folders, encoders, strict=True):
+        run = EncoderRun(
+            _jobs_in(folder, options.fdir, jobs),
+            ClipEncoder(named.encoder, device, options.dtype, options.batch_size),
+            l2_normalize=bool(options.l2_normalize),
+            dtype="float16" if options.half_precision else "float32",
+        )
+        runs.append(run)
+    part, num_parts = options.part
+    suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
+    paths = [folder / f"extract_summary{suffix}.json" for folder in folders]
+    extraction = Extraction(
+        runs, num_threads=options.num_decoding_thread, hflip=bool(options.hflip)
+    )
+    with ExitStack() as locks:
+        for folder, named, run in zip(folders, encoders, runs, strict=True):
+            locks.enter_context(extracting(folder, part, num_parts))
+            _describe(folder, options, named, run.encoder)
+        finished = False
+        try:
+            extraction.run()
+            finished = True
+        finally:  # also after an interrupt
+            for folder, path, run in zip(folders, paths, runs, strict=True):
+                summary = _summary(run.report, videos)
+                with locked(folder):
+                    remove_leftovers(folder, r"(extract_\w+|features)\.json")
+                    write_json(path, {"finished": finished, **summary})
+    return [(run.report, path) for run, path in zip(runs, paths, strict=True)]
+
+
+def _jobs_in(folder: Path, fdir: Path, jobs: Sequence[VideoJob]) -> Sequence[VideoJob]:
+    """Returns jobs that write to the same places in `folder` as the given ones in `fdir`.
+
+    Raises:
+        DataError: a job writes to another folder.
+    """
+    if folder == fdir:
+        return jobs
+    moved = []
+    for job in jobs:
+        if not job.feature.is_relative_to(fdir):
+            raise DataError(
+                f"`feature_path` must be relative, or in {fdir}, with several `--encoder`, but is "
+                f"{job.feature}."
+            )
+        feature = folder / job.feature.relative_to(fdir)
+        moved.append(replace(job, feature=feature))
+    return moved
+
+
+def _describe(
+    folder: Path, options: Options, named: NamedEncoder, encoder: ClipEncoder
+) -> None:
+    """Records the settings of the features in a folder, and writes `features.json`.
+
+    Raises:
+        DataError: the folder contains features that were extracted with other settings.
+    """
     sampling = encoder.sampling
     settings: dict[str, Any] = {
         "type": named.name,
@@ -262,9 +359,7 @@ def extract_jobs(
         settings["frames"] = sampling.num_frames
     for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
         settings[name] = getattr(options, name)
-    part, num_parts = options.part
-    suffix = "" if num_parts == 1 else f"_{part}_of_{num_parts}"
-    path = options.fdir / f"extract_summary{suffix}.json"
+    check_settings(folder, settings)
     info = FeatureInfo(
         encoder=named.name,
         revision=named.revision,
@@ -272,43 +367,39 @@ def extract_jobs(
         fps=sampling.fps,
         normalised=bool(options.l2_normalize),
     )
-    with extracting(options.fdir, part, num_parts):
-        check_settings(options.fdir, settings)
-        with locked(options.fdir):
-            write_feature_info(options.fdir, info)
-        extraction = Extraction(
-            jobs,
-            encoder,
-            num_threads=options.num_decoding_thread,
-            hflip=bool(options.hflip),
-            l2_normalize=bool(options.l2_normalize),
-            dtype="float16" if options.half_precision else "float32",
-        )
-        report, finished = extraction.report, False
-        try:
-            extraction.run()
-            finished = True
-        finally:  # also after an interrupt
-            with locked(options.fdir):
-                remove_leftovers(options.fdir, r"(extract_\w+|features)\.json")
-                write_json(path, {"finished": finished, **_summary(report, videos)})
-    return report, path
+    with locked(folder):
+        write_feature_info(folder, info)
 
 
-def _open_encoder(options: Options) -> NamedEncoder:
-    """Returns the encoder of the options.
+def _open_encoders(options: Options) -> list[NamedEncoder]:
+    """Returns the encoders of the options.
 
     Raises:
-        UserError: it does not exist or cannot be loaded, or another option does not fit it.
+        UserError: one does not exist or cannot be loaded, or another option does not fit them.
     """
-    if options.encoder != "s3d":
-        if options.random_weights:
-            raise LaunchError("--random-weights needs --encoder s3d.")
-        return open_encoder(options.encoder, options.fps)
-    if options.fps not in (None, 1):
-        raise LaunchError(
-            f"--fps must be 1 with --encoder s3d, but is {options.fps:g}."
-        )
+    names = options.encoders
+    if options.random_weights and "s3d" not in names:
+        raise LaunchError("--random-weights needs --encoder s3d.")
+    # With several encoders, --fps is the rate of those that have no rate of their own.
+    with_fps = [name for name in names if name.startswith(("hf:", "timm:"))]
+    opened = []
+    for name in names:
+        fps = options.fps if name in with_fps or not with_fps else None
+        if name == "s3d":
+            opened.append(_open_s3d(options, fps))
+        else:
+            opened.append(open_encoder(name, fps))
+    return opened
+
+
+def _open_s3d(options: Options, fps: float | None) -> NamedEncoder:
+    """Returns S3D.
+
+    Raises:
+        UserError: its weights are missing, or `fps` is not its rate.
+    """
+    if fps not in (None, 1):
+        raise LaunchError(f"--fps must be 1 with --encoder s3d, but is {fps:g}.")
     network, weights = open_network(
         options.weights, words=options.words, random_weights=options.random_weights
     )

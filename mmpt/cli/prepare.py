@@ -315,13 +315,13 @@ def extract_videos(
     settings = extract.Options(
         vdir=str(options.videos),
         fdir=options.features,
-        encoder=options.encoder,
+        encoder=[options.encoder],
         fps=options.fps,
         weights=options.weights,
         random_weights=options.random_weights,
         num_decoding_thread=options.decoders,
     )
-    found, _ = extract.extract_jobs(settings, videos, jobs)
+    ((found, _),) = extract.extract_jobs(settings, videos, jobs)
     report["videos_without_features"] = found.failed
     report["videos_damaged"] = found.notes
 

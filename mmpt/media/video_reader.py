@@ -1,4 +1,4 @@
-"""Reads a video file as the clips that an encoder takes, one clip at a time.
+"""Reads a video file as the clips that encoders take, one clip at a time.
 
 The decoder is PyAV, the Python binding of FFmpeg's libraries:
 
@@ -27,14 +27,9 @@ import av
 import numpy as np
 
 from mmpt.errors import DataError
+from mmpt.media.clip_stream import ClipStream
 from mmpt.media.clock import Clock
-from mmpt.media.frame_graph import (
-    FPS,
-    S3D_SAMPLING,
-    FrameGraph,
-    Sampling,
-    layout_of,
-)
+from mmpt.media.frame_graph import FPS, S3D_SAMPLING, Sampling
 
 MAX_GAP_S = 3600
 """Longest gap between two frames, in seconds. A longer gap means that the timestamps are broken;
@@ -56,13 +51,14 @@ class VideoError(DataError):
 
 
 class VideoFile:
-    """A video that is read once, from the beginning.
+    """A video that is read once, from the beginning, for one or several encoders.
 
     Args:
         path: the video file.
         hflip: mirror the frames horizontally.
         num_threads: number of decoder threads.
-        sampling: rate, size and number of the frames of a clip. The default is one second for S3D.
+        samplings: rate, size and number of the frames of a clip, for each encoder. The default is
+            one second for S3D.
     """
 
     def __init__(
@@ -71,14 +67,15 @@ class VideoFile:
         *,
         hflip: bool = False,
         num_threads: int = 1,
-        sampling: Sampling = S3D_SAMPLING,
+        samplings: Sequence[Sampling] = (S3D_SAMPLING,),
     ):
         self.path = Path(path)
-        self.sampling = sampling
-        self.num_frames = 0
-        """Number of frames returned so far, at a constant rate."""
+        self.samplings = samplings
         self.notes: list[str] = []
         """After reading: the problems of a file that could be read nevertheless."""
+        self.failed: dict[int, str] = {}
+        """Index of a sampling without clips -> the reason. The other samplings continue."""
+        self._streams: list[ClipStream] = []
         self._hflip = hflip
         self._num_threads = num_threads
         self._num_packets = 0
@@ -87,40 +84,56 @@ class VideoFile:
         self._jumps_s: list[float] = []
         self._end_s = 0.0  # end of the last frame
 
+    @property
+    def num_frames(self) -> int:
+        """Number of frames returned so far, of all samplings."""
+        return sum(stream.num_frames for stream in self._streams)
+
     def clips(self) -> Iterator[np.ndarray]:
         """Yields uint8 [frames, H, W, 3] for each feature row: for S3D [30, 224, 224, 3].
 
-        The last clip may have too few frames. It is filled up with black frames for S3D, else with
-        copies of its last frame.
+        There must be one sampling. The last clip may have too few frames. It is filled up with
+        black frames for S3D, else with copies of its last frame.
 
         Raises:
             VideoError: the file is not a video, has no frames, or is too damaged. The error may
                 come after some clips.
         """
-        frames = self.frames()
-        num_frames = self.sampling.num_frames
-        while True:
-            clip = None
-            num_filled = 0
-            for frame in itertools.islice(frames, num_frames):
-                if clip is None:
-                    clip = np.zeros((num_frames, *frame.shape), dtype=np.uint8)
-                clip[num_filled] = frame
-                num_filled += 1
-            if clip is None:
-                return
-            if self.sampling.size is None:
-                clip[num_filled:] = clip[num_filled - 1]
+        assert len(self.samplings) == 1
+        for _, clip in self.clips_of_each():
             yield clip
 
+    def clips_of_each(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the clips of all samplings as pairs (index of the sampling, clip).
+
+        The file is decoded once. The clips of a sampling are the same as without the others.
+
+        Raises:
+            VideoError: as for `clips`. If only some samplings have no clips, see `failed`.
+        """
+        for index, frame in self._frames_of_each():
+            clip = self._streams[index].add_to_clip(frame)
+            if clip is not None:
+                yield index, clip
+        for index, stream in enumerate(self._streams):
+            clip = stream.last_clip()
+            if clip is not None and index not in self.failed:
+                yield index, clip
+
     def frames(self) -> Iterator[np.ndarray]:
-        """Yields RGB frames, uint8 [H, W, 3], at the constant rate of `sampling`.
+        """Yields RGB frames, uint8 [H, W, 3], at the constant rate of the only sampling.
 
         The memory of a frame is reused once the next one is asked for.
 
         Raises:
             VideoError: as for `clips`.
         """
+        assert len(self.samplings) == 1
+        for _, frame in self._frames_of_each():
+            yield frame
+
+    def _frames_of_each(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields pairs (index of the sampling, frame) in the order of decoding."""
         # Only local files are opened: a playlist with the name of a video must not fetch anything.
         options = {"protocol_whitelist": "file"}
         with as_video_error():
@@ -133,15 +146,13 @@ class VideoFile:
                 decoder = stream.codec_context
                 decoder.thread_count = self._num_threads
                 decoder.thread_type = "AUTO" if self._num_threads > 1 else "NONE"
-                for frame in self._filter(file, stream):
-                    self.num_frames += 1
-                    yield frame
+                yield from self._filter(file, stream)
                 self._check_result(file, stream)
 
     def _filter(
         self, file: av.container.InputContainer, stream: av.VideoStream
-    ) -> Iterator[np.ndarray]:
-        """Decodes the stream, corrects its timestamps, and yields the frames of an encoder."""
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Decodes the stream, corrects its timestamps, and yields the frames of the encoders."""
         # A file is read from its first packet to its last one, without seeking: many files have no
         # usable index, and every second is wanted. Each decoded frame gets a corrected time, and
         # FFmpeg's filters turn frames at any times into frames at a constant rate.
@@ -153,10 +164,13 @@ class VideoFile:
         clock = _new_clock(file, time_base, may_jump)
         self._jumps_s = clock.jumps_s
         frame_rate = stream.average_rate or FPS
-        wanted_rate = self.sampling.frame_rate
-        graph = None
-        shape = None
-        layout = None
+        for sampling in self.samplings:
+            drops_frames = frame_rate > sampling.frame_rate
+            self._streams.append(
+                ClipStream(
+                    sampling, time_base, hflip=self._hflip, drops_frames=drops_frames
+                )
+            )
         # The clock needs the next timestamp to decide whether this one is wrong.
         frames = itertools.chain(self._decode(file, stream), [None])
         for frame, following in itertools.pairwise(frames):
@@ -172,28 +186,28 @@ class VideoFile:
                 )
             end = frame.pts + frame.duration
             self._end_s = float(end * time_base)
-            # Step 2: a graph takes frames of one layout. If the layout changes within the stream,
-            # flush the graph, and let a new one continue with the next output frame.
-            new_layout = layout_of(frame)
-            if graph is None or new_layout != layout:
-                if graph is not None:
-                    yield from graph.push(None)
-                    shape = graph.shape
-                graph = FrameGraph(
-                    new_layout,
-                    time_base,
-                    float(self.num_frames / wanted_rate),
-                    hflip=self._hflip,
-                    drops_frames=frame_rate > wanted_rate,
-                    sampling=self.sampling,
-                    shape=shape,
-                )
-                layout = new_layout
-            # Step 3: a frame gives none, one or several output frames.
-            yield from graph.push(frame)
-        # Step 4: the rate filter still holds the last frame.
-        if graph is not None:
-            yield from graph.push(None)
+            # Step 2: a frame gives none, one or several output frames of each stream.
+            yield from self._push(frame)
+        # Step 3: the rate filters still hold the last frame.
+        yield from self._push(None)
+
+    def _push(self, frame: av.VideoFrame | None) -> Iterator[tuple[int, np.ndarray]]:
+        """Adds a decoded frame, or None at the end, to the stream of each sampling."""
+        for index, stream in enumerate(self._streams):
+            if index in self.failed:
+                continue
+            try:
+                with as_video_error():
+                    for output in stream.push(frame):
+                        yield index, output
+            except VideoError as err:
+                self._fail(index, err)
+
+    def _fail(self, index: int, error: VideoError) -> None:
+        """Records that a sampling has no clips. Raises the error if no other one is left."""
+        self.failed[index] = str(error)
+        if len(self.failed) == len(self.samplings):
+            raise error
 
     def _decode(
         self, file: av.container.InputContainer, stream: av.VideoStream
@@ -232,8 +246,9 @@ class VideoFile:
             raise VideoError(
                 f"{self._num_damaged} of its {self._num_packets} packets cannot be decoded"
             )
-        if not self.num_frames:
-            raise VideoError("no frame could be decoded")
+        for index, one in enumerate(self._streams):
+            if not one.num_frames and index not in self.failed:
+                self._fail(index, VideoError("no frame could be decoded"))
         if self._num_damaged or self._num_corrupt:
             self.notes.append(
                 f"{self._num_damaged} of {self._num_packets} packets could not be decoded, "

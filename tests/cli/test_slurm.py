@@ -232,6 +232,8 @@ def test_extraction_is_an_array_over_parts(programs, capsys):
         "--random-weights",
         "--dict",
         "words.npy",
+        "--encoder=s3d",
+        "--encoder=hf:openai/clip-vit-base-patch32",
         "--num-parts",
         "3",
     ]
@@ -265,6 +267,7 @@ def test_extraction_is_an_array_over_parts(programs, capsys):
             dtype="bf16",
             random_weights=True,
             words=Path("words.npy"),
+            encoder=["s3d", "hf:openai/clip-vit-base-patch32"],
             shard=f"{part}/3",
             slurm=None,
         )
@@ -276,6 +279,7 @@ def test_extraction_is_an_array_over_parts(programs, capsys):
         (["--num-parts=2"], "need --jobtype slurm"),
         (["slurm.mem=3G"], "need --jobtype slurm"),
         (["--jobtype=slurm", "--shard=0/2"], "give --num-parts"),
+        (["--jobtype=slurm", "--encoder=s3d", "--encoder=s3d"], "another last part"),
         (
             ["--jobtype=slurm", "slurm.nodes=2"],
             "`slurm.nodes` must be 1 in extractions",

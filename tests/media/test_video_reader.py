@@ -15,7 +15,7 @@ import av.filter
 import numpy as np
 import pytest
 
-from mmpt.media.frame_graph import scaled_size
+from mmpt.media.frame_graph import S3D_SAMPLING, Sampling, scaled_size
 from mmpt.media.video_reader import VideoError, VideoFile
 from tests.support.videos import (
     COLOURS,
@@ -280,6 +280,74 @@ def test_only_the_requested_clips_are_decoded(tmp_path):
     video = VideoFile(path)
     assert len(list(islice(video.clips(), 2))) == 2
     assert video.num_frames == 60
+
+
+# ---- several encoders
+
+SAMPLINGS = [
+    Sampling(Fraction(5, 2), 1, size=None),
+    S3D_SAMPLING,
+    Sampling(Fraction(50), 20, size=64),  # more frames than most of the videos have
+    S3D_SAMPLING,
+]
+
+
+def assert_equal_clips(path: Path, **options) -> list[int]:
+    """Compares clips of several samplings with the clips of each alone. Returns their numbers."""
+    together = VideoFile(path, samplings=SAMPLINGS, **options)
+    clips = [[] for _ in SAMPLINGS]
+    for index, clip in together.clips_of_each():
+        clips[index].append(clip)
+    for index, sampling in enumerate(SAMPLINGS):
+        alone = VideoFile(path, samplings=[sampling], **options)
+        wanted = list(alone.clips())
+        assert len(clips[index]) == len(wanted)
+        for clip, wanted_clip in zip(clips[index], wanted, strict=True):
+            np.testing.assert_array_equal(clip, wanted_clip)
+        assert together.notes == alone.notes
+    return [len(clips_of_one) for clips_of_one in clips]
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_clips_of_several_samplings_equal_those_of_each_alone(videos, name):
+    assert min(assert_equal_clips(videos / name)) >= 1
+
+
+def test_mirrored_rotated_and_changing_frames_serve_several_samplings(tmp_path):
+    rotated = write_video(
+        tmp_path / "r.mp4", regular_times(1), Clip(rotation=90, hflip=True)
+    )
+    assert assert_equal_clips(rotated, hflip=True) == [3, 1, 3, 1]
+    part = truncate(
+        write_video(tmp_path / "whole.mkv", regular_times(4)), tmp_path / "p.mkv", 0.6
+    )
+    assert min(assert_equal_clips(part)) >= 2
+    parts = []
+    for width in (64, 96):
+        path = tmp_path / f"{width}.ts"
+        clip = Clip(width=width, height=64, num_b_frames=0)
+        parts.append(write_video(path, regular_times(1.5), clip).read_bytes())
+    changing = tmp_path / "changing.ts"
+    changing.write_bytes(b"".join(parts))
+    assert assert_equal_clips(changing) == [8, 3, 8, 3]
+
+
+def test_a_sampling_that_fails_does_not_stop_the_others(tmp_path):
+    """The scaled frames of S3D would have more pixels than FFmpeg allows."""
+    path = tmp_path / "thin.mov"
+    thin = Clip(width=2, height=16_000, codec="png", pix_fmt="rgb24")
+    write_video(path, regular_times(1, 4), thin)
+    whole = Sampling(Fraction(2), 1, size=None)
+    video = VideoFile(path, samplings=[S3D_SAMPLING, whole])
+    indices = [index for index, _ in video.clips_of_each()]
+    assert indices == [1, 1]
+    assert list(video.failed) == [0]
+    with pytest.raises(VideoError) as error:
+        list(VideoFile(path).clips())
+    assert video.failed[0] == str(error.value)
+    assert list(video.failed.values()) == ["it cannot be read (Invalid argument)"]
+    with pytest.raises(VideoError, match="Invalid argument"):
+        list(VideoFile(path, samplings=[S3D_SAMPLING] * 2).clips_of_each())
 
 
 # ---- broken files

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from mmpt.media import Sampling
 from tests.support.paths import ROOT
 from tests.support.videos import Clip, regular_times, write_video
 
@@ -29,6 +31,19 @@ class Pooling(nn.Module):
         self.num_clips.append(len(clips))
         means = nn.functional.adaptive_avg_pool3d(clips - 0.4, (3, 8, 8)).flatten(1)
         return {"video_embedding": means[:, :512]}
+
+
+class MeanColours:
+    """A fast encoder of another rate. Two rows a second have the mean colours of 2 whole frames."""
+
+    def sampling(self) -> Sampling:
+        return Sampling(frame_rate=4, num_frames=2, size=None)
+
+    def prepare(self, frames: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(frames).float().mean(dim=(1, 2))
+
+    def encode(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.flatten(1)
 
 
 # Runs the command with `Pooling`, slowed down so that a test can interrupt it.

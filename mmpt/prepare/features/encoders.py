@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -212,6 +213,29 @@ def pooled(outputs: Any) -> Tensor:
             vectors = outputs.last_hidden_state.mean(dim=1)
         outputs = vectors
     return outputs.flatten(1)
+
+
+def folder_names(names: Sequence[str]) -> list[str]:
+    """Returns a sub-folder for the features of each encoder: the last part of its name.
+
+    Args:
+        names: values of `--encoder`.
+    Raises:
+        DataError: a name has no last part, or several names have the same.
+    """
+    folders = [Path(name.rpartition(":")[2]).name for name in names]
+    for name, folder in zip(names, folders, strict=True):
+        if not folder or folder.startswith("."):
+            raise DataError(
+                f"`--encoder` must end in a name for the sub-folder of its features, but is "
+                f"{name!r}. Give the whole path of the model."
+            )
+        if folders.count(folder) > 1:
+            raise DataError(
+                f"`--encoder` must have another last part for each encoder, but {folder!r} comes "
+                f"{folders.count(folder)} times. Extract these features in separate runs."
+            )
+    return folders
 
 
 def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:

@@ -16,8 +16,9 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
 from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
+from mmpt.prepare.features.encoder_run import EncoderRun, ExtractionReport
 from mmpt.prepare.features.encoders import S3DEncoder
-from mmpt.prepare.features.extraction import Extraction, ExtractionReport
+from mmpt.prepare.features.extraction import Extraction
 from tests.support.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
 from tests.support.paths import ROOT
 from tests.support.videos import regular_times, truncate, write_audio, write_video
@@ -29,7 +30,9 @@ def extracted(
     encoder = ClipEncoder(S3DEncoder(network), torch.device("cpu"))
     encoder.batch_size = batch_size
     videos = find_videos([source], out)
-    return Extraction(videos.jobs, encoder, num_threads=2).run()
+    run = EncoderRun(videos.jobs, encoder)
+    Extraction([run], num_threads=2).run()
+    return run.report
 
 
 def assert_equals_simple_version(out: Path, videos: Path) -> None:
@@ -200,7 +203,11 @@ def made_up_video(tmp_path, monkeypatch):
     (tmp_path / "v.mp4").touch()
 
     def replace(clips):
-        fake = type("Fake", (), {"notes": [], "clips": lambda self: iter(clips)})
+        def clips_of_each(self):
+            return ((0, clip) for clip in clips)
+
+        members = {"notes": [], "failed": {}, "clips_of_each": clips_of_each}
+        fake = type("Fake", (), members)
         monkeypatch.setattr(extraction, "VideoFile", lambda *_, **__: fake())
 
     return replace
