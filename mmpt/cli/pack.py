@@ -32,7 +32,7 @@ def pack(
         Path,
         Option(
             help="Folder of feature files <id>.npy (or .npz, .pt, .pth, .pkl) or of WebDataset "
-            "tars, a tar, or an .h5 file."
+            "tars, a tar, an .h5 file, or an LMDB folder."
         ),
     ] = Path("data/feat/feat_how2_s3d"),
     key: Annotated[

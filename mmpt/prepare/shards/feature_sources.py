@@ -1,12 +1,14 @@
 """Reads the features of single videos, from files of several kinds.
 
 A source is a folder with a file per video (`.npy`, `.npz`, `.pt`, `.pth` or `.pkl`), an HDF5 file
-with a data set per video, or a tar or folder of tars with a `.npy` per video, as WebDataset writes
-them. No code in a file is run.
+with a data set per video, a tar or folder of tars with a `.npy` per video, as WebDataset writes
+them, or an LMDB folder with a value per video (lmdb_folder.py). No code in a file is run.
 """
 
 import io
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.errors import DataError, first_line
+from mmpt.prepare.shards.lmdb_folder import DATA_FILE, check_lmdb, is_lmdb, read_value
 from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".pickle")
@@ -40,7 +43,7 @@ class Place(NamedTuple):
     path: Path
     """The file."""
     entry: str | None = None
-    """Name of the data set in an HDF5 file, or of the file in a tar."""
+    """Name of the data set in an HDF5 file, or of the file in a tar, or key in an LMDB folder."""
     offset: int = 0
     """First byte in the tar."""
     size: int = 0
@@ -80,6 +83,9 @@ def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
             f"{source}: must be a folder of features, a .tar or an .h5 file, but is none. Extract "
             "them first, or correct the path."
         )
+    if is_lmdb(source):
+        check_lmdb(source)
+        return {video_id: Place(source / DATA_FILE, video_id) for video_id in ids}
     tars = sorted(source.glob("*.tar"))
     if tars:
         return _places_in_tars(tars, ids)
@@ -144,6 +150,8 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
     try:
         if place.entry is not None and suffix in HDF5_SUFFIXES:
             return _read_hdf5(place.path, place.entry, key)
+        if place.entry is not None and place.path.name == DATA_FILE:
+            return _only_array(read_value(place.path, place.entry), key)
         if place.entry is not None:
             with open(place.path, "rb") as file:
                 file.seek(place.offset)
@@ -162,10 +170,10 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
         raise FeatureError(
             f"cannot be read ({err.strerror or err})", is_temporary=True
         ) from None
-    except NPY_ERRORS as err:
+    except (*NPY_ERRORS, zipfile.BadZipFile, zlib.error) as err:
         # Without NumPy's advice to allow pickled code.
         reason, _, _ = str(err).partition(". ")
-        raise FeatureError(f"not a complete .npy file ({reason})") from None
+        raise FeatureError(f"not a complete .npy or .npz file ({reason})") from None
 
 
 def _require_h5py(path: Path) -> None:

@@ -55,7 +55,7 @@ class Source:
     """Where features come from, and what they are."""
 
     path: Path
-    """A folder, an HDF5 file or a tar; see `feature_sources`."""
+    """A folder, also of LMDB, an HDF5 file or a tar; see `feature_sources`."""
     key: str | None = None
     """Name of the array, if files hold several."""
     encoder: str | None = None

@@ -77,6 +77,22 @@ def test_a_file_with_several_arrays_needs_a_key(raw, tmp_path):
     assert_packed(tmp_path)
 
 
+def test_damaged_archives_are_reported(raw, tmp_path):
+    """Truncated, and with wrong compressed bytes."""
+    for number in range(2):
+        (raw / f"video{number}.npy").unlink()
+        path = raw / f"video{number}.npz"
+        np.savez_compressed(path, features=feature(number))
+        content = bytearray(path.read_bytes())
+        content = content[:-9] if number else content[:200] + bytes(9) + content[209:]
+        path.write_bytes(content)
+    assert main(arguments(raw)) == 0
+    skipped = json.loads((tmp_path / "packed/train_not_packed.json").read_text())
+    assert sorted(skipped) == ["video0", "video1"]
+    for reason in skipped.values():
+        assert reason.startswith("not a complete .npy or .npz file")
+
+
 def write_tars(folder: Path, suffix: str = ".npy") -> Path:
     """Writes the features to two tars, with a caption next to each."""
     folder.mkdir()

@@ -1,0 +1,131 @@
+"""Reads LMDB folders of features, as HERO writes them.
+
+A key is the id of a video in UTF-8. A value is an `.npz` or `.npy` file, or msgpack in the form of
+msgpack_numpy: an array is a map with `nd`, `type`, `shape` and `data`. The package msgpack_numpy
+unpickles arrays of objects, so it is not used. No code in a value is run.
+"""
+
+import importlib
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpt.errors import DataError, first_line
+
+DATA_FILE = "data.mdb"
+_NUMPY_FILES = (b"PK\x03\x04", b"\x93NUMPY")  # first bytes of .npz and .npy files
+_TYPES = [f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8")]
+
+
+def is_lmdb(folder: Path) -> bool:
+    """Returns whether a folder is an LMDB environment."""
+    return (folder / DATA_FILE).is_file()
+
+
+def check_lmdb(folder: Path) -> None:
+    """Checks that a folder can be read.
+
+    Raises:
+        DataError: the package lmdb is not installed, or the data file is damaged or incomplete.
+    """
+    path = folder / DATA_FILE
+    lmdb = _require("lmdb", path)
+    try:
+        with _open(lmdb, path) as env:
+            num_pages = env.info()["last_pgno"] + 1
+            num_bytes = num_pages * env.stat()["psize"]
+    except lmdb.Error as err:
+        raise DataError(
+            f"{path}: must be the data file of LMDB, but cannot be read ({err}). Copy it again."
+        ) from err
+    # LMDB maps the file into memory. Reading after its end would kill the process.
+    size = path.stat().st_size
+    if size < num_bytes:
+        raise DataError(
+            f"{path}: must have {num_bytes} bytes, but has {size}. Copy it again."
+        )
+
+
+def read_value(path: Path, video_id: str) -> Any:
+    """Returns what the value of a video holds: an array, or arrays by name.
+
+    Args:
+        path: the data file.
+    Raises:
+        DataError: there is no such value, it is of another kind, or a package is not installed.
+        ValueError: an `.npz` or `.npy` file is damaged.
+    """
+    lmdb = _require("lmdb", path)
+    try:
+        with _open(lmdb, path) as env, env.begin() as transaction:
+            content = transaction.get(video_id.encode("utf-8", "surrogateescape"))
+    except lmdb.Error as err:
+        raise DataError(f"cannot be read ({err})") from err
+    if content is None:
+        raise DataError("no entry of this id")
+    if content.startswith(_NUMPY_FILES):
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    msgpack = _require("msgpack", path)
+    # With `raw`, all texts are bytes. Old versions of msgpack wrote both in the same way.
+    try:
+        return msgpack.unpackb(content, raw=True, object_hook=_array_or_map)
+    except DataError:
+        raise
+    except (ValueError, TypeError) as err:
+        reason = first_line(err)
+        raise DataError(f"neither an .npz file nor msgpack ({reason})") from err
+
+
+def _open(lmdb: Any, path: Path) -> Any:
+    """Opens an LMDB environment for reading. Creates no lock file."""
+    return lmdb.open(
+        str(path.parent), readonly=True, create=False, lock=False, readahead=False
+    )
+
+
+def _array_or_map(found: dict[Any, Any]) -> Any:
+    """Returns the array that a map of msgpack_numpy describes; other maps get names as keys.
+
+    Raises:
+        DataError: the array has no floats, or another size than its shape.
+    """
+    if b"nd" not in found or b"data" not in found:
+        return {_text(name): value for name, value in found.items()}
+    # The data of other types are a pickle or have fields.
+    name = _text(found.get(b"type"))
+    if name not in _TYPES:
+        raise DataError(
+            f"an array in msgpack must hold floats, but has the type {name!r}; code in a file is "
+            "not run"
+        )
+    dtype = np.dtype(name)
+    shape = found.get(b"shape", ())
+    data = found[b"data"]
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise DataError(
+            f"an array in msgpack must be {dtype} of shape {list(shape)}, but has {len(data)} bytes"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _text(name: Any) -> Any:
+    """Returns a name as text."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+
+
+def _require(package: str, path: Path) -> Any:
+    """Returns a package that is optional.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as err:
+        raise DataError(
+            f"{path}: reading it needs the package {package}, which is not installed: "
+            f"pip install {package}"
+        ) from err
