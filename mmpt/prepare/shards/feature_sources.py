@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.errors import DataError, first_line
-from mmpt.prepare.shards.lmdb_folder import DATA_FILE, check_lmdb, is_lmdb, read_value
+from mmpt.prepare.shards.lmdb_folder import (
+    DATA_FILE,
+    HERO_KEY,
+    check_lmdb,
+    is_lmdb,
+    read_value,
+)
 from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".pickle")
@@ -151,7 +157,10 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
         if place.entry is not None and suffix in HDF5_SUFFIXES:
             return _read_hdf5(place.path, place.entry, key)
         if place.entry is not None and place.path.name == DATA_FILE:
-            return _only_array(read_value(place.path, place.entry), key)
+            value = read_value(place.path, place.entry)
+            if key is None and isinstance(value, Mapping) and HERO_KEY in value:
+                key = HERO_KEY
+            return _only_array(value, key)
         if place.entry is not None:
             with open(place.path, "rb") as file:
                 file.seek(place.offset)

@@ -16,6 +16,10 @@ import numpy as np
 from mmpt.errors import DataError, first_line
 
 DATA_FILE = "data.mdb"
+HERO_KEY = "features"
+"""Name of the array in HERO's values. Its `.npz` files also hold an array `allow_pickle`, because
+older versions of NumPy stored this argument of `np.savez`.
+"""
 _NUMPY_FILES = (b"PK\x03\x04", b"\x93NUMPY")  # first bytes of .npz and .npy files
 _TYPES = [f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8")]
 

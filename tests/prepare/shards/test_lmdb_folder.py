@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ msgpack = pytest.importorskip("msgpack")
 def npz(rows: np.ndarray, **more: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, features=rows, **more)
+    return file.getvalue()
+
+
+def npz_of_hero(rows: np.ndarray) -> bytes:
+    """Older versions of NumPy stored the argument `allow_pickle=True` of `np.savez`."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("features.npy", npy(rows))
+        archive.writestr("allow_pickle.npy", npy(np.array(True)))
     return file.getvalue()
 
 
@@ -71,7 +81,7 @@ def options_for(raw: Path, folder: Path, *more: object) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "encode", [npz, npy, packed, packed_by_old_versions, bare, big_endian]
+    "encode", [npz, npz_of_hero, npy, packed, packed_by_old_versions, bare, big_endian]
 )
 def test_every_kind_of_value_gives_the_same_shards(
     raw: Path, tmp_path: Path, encode: Callable[[np.ndarray], bytes]
@@ -106,7 +116,7 @@ def test_values_that_cannot_be_used_are_reported(
         "video2": packed(rows)[:-9],
         "video3": msgpack.packb({"features": array_map(rows) | {b"shape": [3, 512]}}),
         "video4": npz(rows)[:-9],
-        "video5": npz(rows, boxes=rows),
+        "video5": msgpack.packb({"clip": array_map(rows), "boxes": []}),
         "video7": packed(rows),
         "video8": msgpack.packb({"features": array_map(rows) | {b"shape": b"x"}}),
     }
@@ -121,7 +131,7 @@ def test_values_that_cannot_be_used_are_reported(
         "video2": "neither an .npz file nor msgpack",
         "video3": "must be float16 of shape [3, 512], but has 4096 bytes",
         "video4": "not a complete .npy or .npz file (File is not a zip file)",
-        "video5": "must hold one array, but holds features, boxes; name one with --key",
+        "video5": "must hold one array, but holds clip, boxes; name one with --key",
         "video6": "no entry of this id",
         "video8": "must be float16 of shape",
     }
@@ -129,7 +139,7 @@ def test_values_that_cannot_be_used_are_reported(
     for name, reason in reasons.items():
         assert reason in skipped[name]
     assert "code ran" not in capsys.readouterr().out
-    assert main(options_for(raw, folder, "--splits", "train", "--key", "features")) == 0
+    assert main(options_for(raw, folder, "--splits", "train", "--key", "clip")) == 0
     skipped = json.loads((tmp_path / "packed/train_not_packed.json").read_text())
     assert "video5" not in skipped
 
