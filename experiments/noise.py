@@ -11,8 +11,9 @@ The corpus is the demo's, and one kind of noise is changed at a time:
   more negatives are faulty.
 - reordered: share of the videos that show their steps in a random order
 
-On each corpus a VideoCLIP run is made, from which Norton and the plain loss continue. All weights
-are trained. The result is the gain of Norton over the plain loss.
+On each corpus a VideoCLIP run is made, from which three runs continue: with the plain loss, with
+Norton as released, and with the mean-pooled form of Norton's contrast (C, as in control.py). All
+weights are trained. The result is the gain of the last two over the plain loss.
 """
 
 import sys
@@ -20,9 +21,11 @@ from collections.abc import Iterator
 
 from experiments.arms import ALL_WEIGHTS, Arm, Experiment, plain_and_norton
 from experiments.command import main
+from experiments.control import LADDER
 from experiments.corpora import HOWTO100M, Corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
+_, POOLED = LADDER["C"]
 LEVELS: dict[str, tuple[str, tuple[float, ...]]] = {
     "misaligned": ("misalign", (0.0, 0.5, 1.0)),
     "irrelevant": ("irrelevant", (0.0, 0.35, 0.7)),
@@ -41,16 +44,24 @@ def noisy_corpus(corpus: Corpus, option: str, level: float) -> Corpus:
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
-    """Yields a pair of arms for each kind and level of noise, on variants of `corpus`."""
+    """Yields three arms for each kind and level of noise, on variants of `corpus`."""
     for kind, (option, levels) in LEVELS.items():
         for level in levels:
-            yield from plain_and_norton(
-                f"{kind} {level:g}",
-                ALL_WEIGHTS,
-                corpus=noisy_corpus(corpus, option, level),
-                panel=kind,
+            name = f"{kind} {level:g}"
+            noisy = noisy_corpus(corpus, option, level)
+            plain, norton = plain_and_norton(
+                name, ALL_WEIGHTS, corpus=noisy, panel=f"{kind}, released", level=level
+            )
+            pooled = Arm(
+                f"{name}, pooled",
+                f"{name}, mean-pooled (C)",
+                {**ALL_WEIGHTS, **POOLED},
+                corpus=noisy,
+                against=plain.name,
+                panel=f"{kind}, mean-pooled",
                 level=level,
             )
+            yield from (plain, norton, pooled)
 
 
 EXPERIMENT = Experiment(
