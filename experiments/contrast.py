@@ -9,7 +9,7 @@ Norton, arXiv 2401.16702), which is the best form on this corpus. The arms chang
 - the prompt bucket. Its value is a quantile of the similarities of true pairs, the one of 30 % in
   the paper. On this corpus, 70 % of the captions fit no clip.
 - the weight of the transport in the targets of the clip-caption loss, beta, which is 0.3 in the
-  paper. Without it (0), the targets are those of the plain loss.
+  paper. Without it (0), the targets are as in the plain loss.
 
 All weights are trained.
 """

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.arms import Arm, Run
@@ -124,7 +124,9 @@ def tables(arms: Sequence[Arm], by_arm: Mapping[str, BySeed]) -> str:
             ]
             cells = [each.text(signed=True) for each in gains if each]
             if cells:
-                lines.append([f"{arm.title}, against {arm.against}", *cells])
+                both = by_arm[arm.name].keys() & by_arm[arm.against].keys()
+                note = seeds_note(both, by_arm)
+                lines.append([f"{arm.title}, against {arm.against}{note}", *cells])
         parts.append(_table(f"gain, {title}", numbers, lines))
     return "\n\n".join(part for part in parts if part)
 
@@ -142,10 +144,25 @@ def means_table(
     """
     lines = []
     for arm in arms:
-        if rows := by_arm[arm.name].values():
-            means = [estimate([each.of(row) for row in rows]) for each in numbers]
-            lines.append([arm.title, *(mean.text() for mean in means)])
+        if rows := by_arm[arm.name]:
+            means = [
+                estimate([each.of(row) for row in rows.values()]) for each in numbers
+            ]
+            name = arm.title + seeds_note(rows, by_arm)
+            lines.append([name, *(mean.text() for mean in means)])
     return _table(title, numbers, lines)
+
+
+def seeds_note(seeds: Collection[int], by_arm: Mapping[str, BySeed]) -> str:
+    """Returns the seeds of a row in brackets, or an empty text if they are all seeds of the table.
+
+    Each seed has another corpus, so the means of arms with other seeds cannot be compared.
+    """
+    known = {seed for rows in by_arm.values() for seed in rows}
+    if set(seeds) == known:
+        return ""
+    numbers = ", ".join(map(str, sorted(seeds)))
+    return f" (seed {numbers})" if len(seeds) == 1 else f" (seeds {numbers})"
 
 
 def _table(

@@ -54,8 +54,8 @@ def test_the_output_is_an_equal_yaml(
 def test_the_difference_of_two_yamls(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--diff", VIDEOCLIP, NORTON]) == 0
     rows = rows_of(capsys.readouterr().out)
-    assert rows["fairseq.optimization.max_epoch"] == ["8", "6"]
-    assert rows["model.layernorm_only"] == ["not", "set", "true"]
+    assert rows["fairseq.optimization.max_epoch"] == ["8", "5"]
+    assert rows["model.layernorm_only"] == ["not", "set", "false"]
     assert "dataset.bert_name" not in rows
     first, second = (load_config(path) for path in (VIDEOCLIP, NORTON))
     num_cands = first.retrieval.num_cands, second.retrieval.num_cands

@@ -48,7 +48,7 @@ def test_another_seed_changes_only_the_seed_and_the_folders(
     monkeypatch.chdir(ROOT)
     assert demo.demo_commands(7)[0][1:] == ["--out", "data/demo7", "--seed", "7"]
     copies, originals = configs(7, tmp_path), configs(0, tmp_path)
-    assert len(copies) == len(originals) == 7
+    assert len(copies) == len(originals) == 6
     for copy, original in zip(copies, originals, strict=True):
         wanted = original
         if not copy.is_test:
@@ -97,7 +97,7 @@ def test_the_first_failure_ends_the_demo(
         command: list[str], check: bool, env: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         copies = (tmp_path / "runs" / "demo3" / "yaml").rglob("*.yaml")
-        assert len(list(copies)) == 7
+        assert len(list(copies)) == 6
         return subprocess.CompletedProcess(command, codes.pop(0))
 
     (tmp_path / "projects").symlink_to(ROOT / "projects")

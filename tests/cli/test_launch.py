@@ -258,7 +258,7 @@ def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys
     monkeypatch.setattr(job, "check_data", lambda config: None)
     assert launch.main([NORTON, "--jobtype", "local_single"]) == 2
     assert (
-        "runs/demo/videoclip/checkpoint_best.pt: no such file"
+        "runs/demo/videoclip/checkpoint_last.pt: no such file"
         in capsys.readouterr().err
     )
     assert runs == []

@@ -69,6 +69,9 @@ def test_the_tables_have_a_line_per_arm_and_a_column_per_number() -> None:
     ]
     by_arm = {"A": by_seed({0: 0.25, 1: 0.5}), "B": by_seed({0: 0.5, 1: 0.5}), "C": {}}
     text = tables(arms, by_arm)
+    one_seed = tables(arms, by_arm | {"B": by_seed({1: 0.75})})
+    assert "| new (seed 1) | 75.0 |" in one_seed
+    assert "| new, against A (seed 1) | +25.0 |" in one_seed
     assert "| plain | 37.5 ± 12.5 |" in text
     assert "| new, against A | +12.5 ± 12.5 |" in text
     assert "no results" not in text

@@ -1,4 +1,4 @@
-"""How much of a similarity the lengths explain, and where the own clip is ranked."""
+"""The share of a similarity that lengths explain, and the rank of the own clip."""
 
 import pytest
 import torch

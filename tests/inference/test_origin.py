@@ -30,7 +30,7 @@ def test_settings_are_published_without_folders_and_machine() -> None:
     assert settings["dataset"]["train_path"] == "train.lst"
     assert settings["dataset"]["vfeat_dir"] == "feat"
     assert settings["loss"]["loss_cls"] == "MMContraLoss"
-    assert settings["fairseq"]["optimization"]["lr"] == [0.001]
+    assert settings["fairseq"]["optimization"]["lr"] == [0.0003]
     assert settings["num_cands"] == 24
 
 

@@ -22,7 +22,7 @@ RELEASED = [
     "loss.alpha_lse=1",
     "loss.fusion_weight=0.5",
 ]
-"""What the recipe of the release has and the demo's YAML of Norton has not."""
+"""Overrides that give the demo's Norton the loss and the trained parameters of the release."""
 ONE_EPOCH = "fairseq.optimization.max_epoch=1"
 
 
