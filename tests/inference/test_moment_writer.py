@@ -67,6 +67,8 @@ def killed_run(folder: Path, model: MMPTModel, videos, num_read: int) -> None:
 
     child = os.fork()
     if not child:
+        # The OpenMP threads of the parent do not exist here, and waiting for them never ends.
+        torch.set_num_threads(1)
         with open_writer(folder, model, source="here", checkpoint="best.pt") as writer:
             writer.add(until_killed(), batch_size=3)
         os._exit(0)
