@@ -3,7 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -127,8 +128,6 @@ def main(
     args = parse(description, argv)
 
     def work() -> int:
-        # It logs the keys without effect of every arm.
-        logging.getLogger("mmpt.config.loader").setLevel(logging.WARNING)
         wanted = []
         for experiment in experiments:
             all_arms = args.all or bool(args.arms)
@@ -147,7 +146,21 @@ def main(
             print(f"error: {failure}", file=sys.stderr)
         return 1 if failures else 0
 
-    return run_command(work, stopped=STOPPED)
+    # It logs the keys without effect of every arm.
+    with only_warnings("mmpt.config.loader"):
+        return run_command(work, stopped=STOPPED)
+
+
+@contextmanager
+def only_warnings(name: str) -> Iterator[None]:
+    """Keeps a logger, and the loggers below it, from logging anything but warnings and errors."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def print_plan(

@@ -15,7 +15,6 @@ Legend: A captions, B clips.
 """
 
 import argparse
-import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from experiments.arms import NORTON, START, Run, override_words
+from experiments.command import only_warnings
 from experiments.corpora import CORPORA, HOWTO100M
 from experiments.measures import CHECKPOINT
 from experiments.runner import corpus_folder, data_places, run_folder
@@ -129,7 +129,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def work() -> int:
-        logging.getLogger("mmpt").setLevel(logging.WARNING)
         lengths, ranks = defaultdict(list), defaultdict(list)
         runs = [Run(START, CORPORA[args.corpus], seed) for seed in args.seeds]
         for outputs in chain.from_iterable(map(batches, runs)):
@@ -145,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"| {title} | {share:.1%} | {rank:.1%} |")
         return 0
 
-    return run_command(work, stopped="run it again")
+    with only_warnings("mmpt"):
+        return run_command(work, stopped="run it again")
 
 
 if __name__ == "__main__":

@@ -334,7 +334,7 @@ def test_an_evaluation_needs_a_predictor():
 
 
 def test_old_keys_only_give_one_line(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="mmpt.config.loader"):
         load("run_task=[a]", "dataset.mlm_probability=0.15", "task=null")
     (record,) = caplog.records
     assert record.levelname == "INFO"

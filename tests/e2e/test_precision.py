@@ -52,8 +52,8 @@ def test_a_compiled_bfloat16_run_learns_and_continues_eagerly(
 ) -> None:
     half = "fairseq.common.bf16=true"
     (first,) = train(corpus, tmp_path, half, "model.compile=true", ONE_EPOCH)
-    # float32 gives 8.701; measured 8.715
-    assert first == pytest.approx(8.701, abs=0.05)
+    # float32 gives 8.764; measured 8.770
+    assert first == pytest.approx(8.764, abs=0.05)
     (second,) = train(
         corpus, tmp_path, half, "fairseq.optimization.max_epoch=2", resume=True
     )
@@ -64,7 +64,7 @@ def test_a_compiled_bfloat16_run_learns_and_continues_eagerly(
 def test_a_float16_run_learns(corpus: Path, tmp_path: Path) -> None:
     options = ["fairseq.common.memory_efficient_fp16=true", ONE_EPOCH]
     (loss,) = train(corpus, tmp_path, *options)
-    assert loss == pytest.approx(8.701, abs=0.01)  # measured 8.700
+    assert loss == pytest.approx(8.764, abs=0.01)  # measured 8.763
     check_loads_into_float32(corpus, tmp_path)
 
 

@@ -17,12 +17,14 @@ QUICK = [
     "fairseq.optimization.warmup_updates=2",
 ]
 RELEASED = [
+    "fairseq.optimization.lr=[1e-3]",
     "model.layernorm_only=true",
     "loss.sequence_contrast.prompt_ratio=0.3",
     "loss.alpha_lse=1",
     "loss.fusion_weight=0.5",
 ]
-"""Overrides that give the demo's Norton the loss and the trained parameters of the release."""
+"""Overrides that give the demo's Norton the loss and the trained parameters of the release, and a
+learning rate for these parameters."""
 ONE_EPOCH = "fairseq.optimization.max_epoch=1"
 
 
