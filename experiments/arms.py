@@ -39,6 +39,13 @@ PLAIN_LOSS: Overrides = {
     "loss.sequence_contrast": None,
     "loss.sinkhorn_iterations": None,
 }
+NO_BUCKET: Overrides = {"loss.sequence_contrast.prompt_ratio": None}
+POOLED_LOSS: Overrides = {
+    **NO_BUCKET,
+    # With such a weight of the pooled similarity, the fine-grained one is less than rounding.
+    "loss.fusion_weight": 1e6,
+}
+"""Model C in Table 7 of the paper: the mean-pooled similarity alone."""
 
 
 @dataclass(frozen=True)

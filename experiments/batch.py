@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from experiments.arms import ALL_WEIGHTS, Arm, Experiment, Overrides, plain_and_norton
 from experiments.command import main
 from experiments.corpora import HOWTO100M, Corpus
-from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
 NUM_VIDEOS = (8, 16, 32, 64)
 NUM_UPDATES = 100
@@ -24,7 +23,7 @@ NUM_UPDATES = 100
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
-    videos_per_epoch = corpus.options.get("num_videos", CorpusSettings.num_videos)
+    videos_per_epoch = corpus.option("num_videos")
     for num_videos in NUM_VIDEOS:
         updates_per_epoch = videos_per_epoch // num_videos
         size: Overrides = {

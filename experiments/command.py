@@ -30,7 +30,7 @@ STOPPED = "run the same command again to continue"
 
 def estimated_seconds(run: Run) -> float:
     """Returns about how long training and scoring of a run take on the machine of the docs."""
-    num_videos = run.corpus.options.get("num_videos", CorpusSettings.num_videos)
+    num_videos = run.corpus.option("num_videos")
     epochs = _epochs(run.arm.yaml, *override_words(run.arm.settings))
     return (
         FIXED_SECONDS

@@ -17,14 +17,19 @@ All weights are trained.
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment, Overrides
+from experiments.arms import (
+    ALL_WEIGHTS,
+    PLAIN_LOSS,
+    POOLED_LOSS,
+    Arm,
+    Experiment,
+    Overrides,
+)
 from experiments.command import main
-from experiments.control import LADDER
 from experiments.corpora import HOWTO100M, Corpus
 
 WEIGHT = "loss.sequence_contrast.sequence_contrast_weight"
 RATIO = "loss.sequence_contrast.prompt_ratio"
-_, POOLED = LADDER["C"]
 CHANGES: dict[str, Overrides] = {
     "weight 0.1 (C)": {},
     "weight 0.3": {WEIGHT: 0.3},
@@ -41,7 +46,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
     yield Arm("plain", "plain loss (control)", {**ALL_WEIGHTS, **PLAIN_LOSS})
     for title, change in CHANGES.items():
-        overrides = {**ALL_WEIGHTS, **POOLED, **change}
+        overrides = {**ALL_WEIGHTS, **POOLED_LOSS, **change}
         yield Arm(title, title, overrides, against="plain")
 
 

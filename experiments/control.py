@@ -28,8 +28,10 @@ from collections.abc import Iterator
 from experiments.arms import (
     ALL_WEIGHTS,
     LAYERNORM,
+    NO_BUCKET,
     NORTON_LOSS,
     PLAIN_LOSS,
+    POOLED_LOSS,
     START,
     Arm,
     Experiment,
@@ -38,16 +40,10 @@ from experiments.arms import (
 from experiments.command import main
 from experiments.corpora import HALF_ALIGNED, HOWTO100M, Corpus
 
-POOLED_ONLY = 1e6
-"""A weight of the pooled similarity with which the fine-grained one is less than rounding."""
-NO_BUCKET: Overrides = {"loss.sequence_contrast.prompt_ratio": None}
 LADDER: dict[str, tuple[str, Overrides]] = {
     "A": ("A: plain loss (control)", PLAIN_LOSS),
     "B": ("B: targets from transport", {"loss.sequence_contrast": None}),
-    "C": (
-        "C: B and paragraphs, mean pooling",
-        {**NO_BUCKET, "loss.fusion_weight": POOLED_ONLY},
-    ),
+    "C": ("C: B and paragraphs, mean pooling", POOLED_LOSS),
     # 0.02 is the smallest value that the loss accepts.
     "D": ("D: C and the maximum", {**NO_BUCKET, "loss.alpha_lse": 0.02}),
     "E": ("E: C and log-sum-exp, alpha 0.1", {**NO_BUCKET, "loss.alpha_lse": 0.1}),

@@ -45,6 +45,10 @@ class Corpus:
         how = json.dumps([self.maker, dict(self.options)], sort_keys=True)
         return hashlib.sha256(how.encode()).hexdigest()[:12]
 
+    def option(self, name: str) -> Any:
+        """Returns an option of the corpus, which is the demo's default unless it is given."""
+        return self.options.get(name, getattr(CorpusSettings, name))
+
     def command(self, out: Path, seed: int) -> list[str]:
         """Returns the arguments of Python that make the corpus in the folder `out`."""
         command = ["-m", *self.maker, "--out", str(out), "--seed", str(seed)]

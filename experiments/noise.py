@@ -19,13 +19,16 @@ weights are trained. The result is the gain of the last two over the plain loss.
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import ALL_WEIGHTS, Arm, Experiment, plain_and_norton
+from experiments.arms import (
+    ALL_WEIGHTS,
+    POOLED_LOSS,
+    Arm,
+    Experiment,
+    plain_and_norton,
+)
 from experiments.command import main
-from experiments.control import LADDER
 from experiments.corpora import HOWTO100M, Corpus
-from mmpt.prepare.demo_corpus.settings import CorpusSettings
 
-_, POOLED = LADDER["C"]
 LEVELS: dict[str, tuple[str, tuple[float, ...]]] = {
     "misaligned": ("misalign", (0.0, 0.5, 1.0)),
     "irrelevant": ("irrelevant", (0.0, 0.35, 0.7)),
@@ -37,8 +40,8 @@ LEVELS: dict[str, tuple[str, tuple[float, ...]]] = {
 
 
 def noisy_corpus(corpus: Corpus, option: str, level: float) -> Corpus:
-    """Returns a copy of a corpus with another level of noise, or `corpus` if it is the default."""
-    if level == getattr(CorpusSettings, option):
+    """Returns a copy of a corpus with another level of noise, or `corpus` if it has this level."""
+    if level == corpus.option(option):
         return corpus
     return corpus.with_options(f"{corpus.name}-{option}{level:g}", **{option: level})
 
@@ -55,7 +58,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
             pooled = Arm(
                 f"{name}, pooled",
                 f"{name}, mean-pooled (C)",
-                {**ALL_WEIGHTS, **POOLED},
+                {**ALL_WEIGHTS, **POOLED_LOSS},
                 corpus=noisy,
                 against=plain.name,
                 panel=f"{kind}, mean-pooled",

@@ -14,9 +14,16 @@ maximum. C is the mean-pooled similarity alone, as in control.py.
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, Arm, Experiment, Overrides
+from experiments.arms import (
+    ALL_WEIGHTS,
+    NO_BUCKET,
+    PLAIN_LOSS,
+    POOLED_LOSS,
+    Arm,
+    Experiment,
+    Overrides,
+)
 from experiments.command import main
-from experiments.control import LADDER, NO_BUCKET
 from experiments.corpora import HOWTO100M, Corpus
 
 QUIRKS: dict[str, str] = {
@@ -51,8 +58,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
         "log-mean-exp, alpha 0.1, no bucket",
         {**SHARP, **NO_BUCKET},
     )
-    _, pooled = LADDER["C"]
-    yield arm("pooled", "mean-pooled similarity alone, no bucket (C)", pooled)
+    yield arm("pooled", "mean-pooled similarity alone, no bucket (C)", POOLED_LOSS)
 
 
 EXPERIMENT = Experiment(

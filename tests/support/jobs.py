@@ -12,10 +12,7 @@ from tests.support.paths import ROOT
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
 SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"
-QUICK = [
-    "fairseq.common.log_interval=1",
-    "fairseq.optimization.warmup_updates=2",
-]
+QUICK = ["fairseq.common.log_interval=1", "fairseq.optimization.warmup_updates=2"]
 RELEASED = [
     "fairseq.optimization.lr=[1e-3]",
     "model.layernorm_only=true",
