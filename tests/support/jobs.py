@@ -1,13 +1,11 @@
 """Run the project's commands as a user would, on the small corpus of the tests."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmpt.config import RunConfig, load_config
-from tests.support.paths import ROOT
+from tests.support.forked import run_forked
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "projects/retri/norton/how2_demo.yaml"
@@ -60,15 +58,14 @@ def evaluation(
 def launch(
     arguments: Sequence[object], *, timeout_s: float = 300, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `locallaunch.py` as a user would, from the project's root, and show the whole log."""
-    return subprocess.run(
-        [sys.executable, "locallaunch.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        env=os.environ | {"LOGLEVEL": "INFO"} | env,
+    """Runs `mmpt train`, which is `locallaunch.py`, from the project's root. It shows all of the
+    log.
+    """
+    return run_forked(
+        "mmpt.cli.main",
+        ["train", *arguments],
+        timeout_s=timeout_s,
+        env={"LOGLEVEL": "INFO"} | env,
     )
 
 

@@ -2,7 +2,6 @@
 once.
 """
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +9,12 @@ from typing import Any
 import torch.multiprocessing
 
 from mmpt.utils.distributed import World
-
-PRELOADED = [
-    *("pytest", "mmpt.tasks.fairseqmmtask", "mmpt.losses.nce", "mmpt.models.mmfusion"),
-    *("mmpt.retrieval.faiss_index", "mmpt.processors.how2"),
-]
-"""Modules whose import takes seconds. A process has them from the start; torch is one of them."""
+from tests.support.forked import server
 
 
 def run_ranks(work: Callable[..., None], *args: Any, size: int) -> None:
     """Call `work(rank, *args)` in `size` processes at once; fail if one does."""
-    multiprocessing.set_forkserver_preload(PRELOADED)
+    server()
     torch.multiprocessing.start_processes(
         work, args=args, nprocs=size, start_method="forkserver"
     )

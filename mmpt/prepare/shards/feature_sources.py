@@ -22,6 +22,7 @@ from mmpt.prepare.shards.lmdb_folder import (
     check_lmdb,
     is_lmdb,
     read_value,
+    require_package,
 )
 from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
 
@@ -80,7 +81,7 @@ def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
         DataError: there is no such source, or it is of another kind.
     """
     if source.suffix.lower() in HDF5_SUFFIXES and source.is_file():
-        _require_h5py(source)
+        require_package("h5py", source)
         return {video_id: Place(source, video_id) for video_id in ids}
     if source.suffix.lower() == ".tar" and source.is_file():
         return _places_in_tars([source], ids)
@@ -183,16 +184,6 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
         # Without NumPy's advice to allow pickled code.
         reason, _, _ = str(err).partition(". ")
         raise FeatureError(f"not a complete .npy or .npz file ({reason})") from None
-
-
-def _require_h5py(path: Path) -> None:
-    """Raises DataError if HDF5 files cannot be read."""
-    try:
-        import h5py  # noqa: F401
-    except ImportError as err:
-        raise DataError(
-            f"{path}: reading HDF5 needs the package h5py, which is not installed: pip install h5py"
-        ) from err
 
 
 def _only_array(found: Any, key: str | None) -> np.ndarray:

@@ -36,7 +36,7 @@ def check_lmdb(folder: Path) -> None:
         DataError: the package lmdb is not installed, or the data file is damaged or incomplete.
     """
     path = folder / DATA_FILE
-    lmdb = _require("lmdb", path)
+    lmdb = require_package("lmdb", path)
     try:
         with _open(lmdb, path) as env:
             num_pages = env.info()["last_pgno"] + 1
@@ -62,7 +62,7 @@ def read_value(path: Path, video_id: str) -> Any:
         DataError: there is no such value, it is of another kind, or a package is not installed.
         ValueError: an `.npz` or `.npy` file is damaged.
     """
-    lmdb = _require("lmdb", path)
+    lmdb = require_package("lmdb", path)
     try:
         with _open(lmdb, path) as env, env.begin() as transaction:
             content = transaction.get(video_id.encode("utf-8", "surrogateescape"))
@@ -72,7 +72,7 @@ def read_value(path: Path, video_id: str) -> Any:
         raise DataError("no entry of this id")
     if content.startswith(_NUMPY_FILES):
         return np.load(io.BytesIO(content), allow_pickle=False)
-    msgpack = _require("msgpack", path)
+    msgpack = require_package("msgpack", path)
     # With `raw`, all texts are bytes. Old versions of msgpack wrote both in the same way.
     try:
         return msgpack.unpackb(content, raw=True, object_hook=_array_or_map)
@@ -120,11 +120,11 @@ def _text(name: Any) -> Any:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
-def _require(package: str, path: Path) -> Any:
-    """Returns a package that is optional.
+def require_package(package: str, path: Path) -> Any:
+    """Returns an optional package, with which a file is read.
 
     Raises:
-        DataError: it is not installed.
+        DataError: the package is not installed.
     """
     try:
         return importlib.import_module(package)

@@ -1,0 +1,130 @@
+"""Commands of the project in forks of a server, which has imported the project once.
+
+The imports of a training take longer than a training on the small corpus. Tests of the start itself
+run the commands with `subprocess`.
+"""
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+PRELOADED = [
+    *("pytest", "mmpt.cli.launch", "mmpt.cli.predict", "mmpt.cli.processes"),
+    *("mmpt.tasks.fairseqmmtask", "mmpt.losses.nce", "mmpt.models.mmfusion"),
+    *("mmpt.retrieval.faiss_index", "mmpt.processors.how2", "mmpt.train"),
+]
+"""Modules whose import takes seconds; torch is one of them."""
+
+
+def server() -> ForkServerContext:
+    """Returns the context whose processes are forked from the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+class Forked:
+    """A running command, with the methods of `subprocess.Popen` that the tests use.
+
+    Args:
+        module: its `main(arguments)` is called.
+        arguments: the command line without the name of the program.
+        env: variables to set in addition to those of this process.
+        cwd: the current directory of the command.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[object],
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+    ):
+        self._folder = tempfile.TemporaryDirectory()
+        self._logs = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
+        words = [str(word) for word in arguments]
+        self._process = server().Process(
+            target=_call,
+            args=(module, words, {**os.environ, **(env or {})}, cwd, self._logs),
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or None before the end; -s is the end by signal s."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to the process, if it has not ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills the process and its children that have not left its session."""
+        if self.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Waits for the end, and returns what the command has written to stdout and stderr.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended after `timeout` seconds.
+        """
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired([str(self.pid)], timeout or 0)
+        out, err = (log.read_text(errors="replace") for log in self._logs)
+        return out, err
+
+
+def run_forked(
+    module: str,
+    arguments: Sequence[object],
+    *,
+    timeout_s: float = 300,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, as `subprocess.run` does."""
+    command = Forked(module, arguments, env)
+    try:
+        out, err = command.communicate(timeout_s)
+    finally:
+        command.kill()
+    assert command.returncode is not None
+    return subprocess.CompletedProcess([module], command.returncode, out, err)
+
+
+def _call(
+    module: str,
+    arguments: list[str],
+    env: dict[str, str],
+    cwd: Path,
+    logs: Sequence[Path],
+) -> None:
+    """Calls `main(arguments)` of a module in this process, and exits with its result."""
+    import torch  # the server has imported it
+
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    if "OMP_NUM_THREADS" in env:  # read by OpenMP when the server started
+        torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
+    for number, log in enumerate(logs, start=1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    try:
+        sys.exit(importlib.import_module(module).main(arguments))
+    finally:
+        atexit._run_exitfuncs()
