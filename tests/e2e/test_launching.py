@@ -21,6 +21,7 @@ import torch
 from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
+from tests.support.forked import Forked
 from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
 from tests.support.namespaces import ADDRESSES, two_hosts
 from tests.support.paths import ROOT
@@ -57,7 +58,13 @@ def job(corpus: Path, save_dir: Path) -> list[str]:
     return [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS]
 
 
+def start_here(arguments: Sequence[str]) -> Forked:
+    """Starts `mmpt train` on this machine."""
+    return Forked("mmpt.cli.main", ["train", *arguments], {"OMP_NUM_THREADS": "1"})
+
+
 def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Starts a command, which may begin with the words that choose a host."""
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -69,12 +76,13 @@ def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Pope
     )
 
 
-def finish(*jobs: subprocess.Popen[str], code: int = 0) -> list[str]:
+def finish(*jobs: subprocess.Popen[str] | Forked, code: int = 0) -> list[str]:
     """Waits for the jobs to end with an exit code, and returns their logs."""
     logs = []
     try:
         for each in jobs:
-            logs.append(each.communicate(timeout=120)[0] or "")
+            out, err = each.communicate(timeout=120)
+            logs.append((out or "") + (err or ""))
     finally:
         for each in jobs:
             each.kill()
@@ -91,13 +99,13 @@ def wait_for_checkpoint(save_dir: Path) -> None:
         time.sleep(0.01)
 
 
-def kill_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
+def kill_a_rank(launcher: subprocess.Popen[str] | Forked, save_dir: Path) -> None:
     """Kills the last process of a launcher when the first checkpoint has been written."""
     wait_for_checkpoint(save_dir)
     psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGKILL)
 
 
-def ask_a_rank(launcher: subprocess.Popen[str], save_dir: Path) -> None:
+def ask_a_rank(launcher: subprocess.Popen[str] | Forked, save_dir: Path) -> None:
     """Asks the last process of a launcher to stop when the first checkpoint has been written."""
     wait_for_checkpoint(save_dir)
     psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGTERM)
@@ -133,16 +141,15 @@ def test_torchrun_starts_the_same_training(
 def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
-    command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
-    command += ["loggers=tensorboard"]
-    launcher = start(command)
+    arguments = [*job(corpus, tmp_path), "--jobtype", "local_2", "loggers=tensorboard"]
+    launcher = start_here(arguments)
     wait_for_checkpoint(tmp_path)
     launcher.send_signal(signal.SIGUSR1)
     (log,) = finish(launcher, code=REQUEUE_CODE)
     saved = f"stopped by SIGUSR1: saved {tmp_path}/checkpoint_last.pt"
     assert log.count(saved) == 1
     assert log.count("interrupted; run the same command again to continue") == 1
-    finish(start(command))
+    finish(start_here(arguments))
     assert_identical(outcome(tmp_path), two_processes)
     assert len(list((tmp_path / "tensorboard" / "train").iterdir())) == 2
     # One log of both starts, and nothing in it that went wrong.
@@ -183,28 +190,20 @@ def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) ->
 def test_a_job_of_which_one_rank_is_asked_to_stop_is_not_restarted(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
-    command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
-    launcher = start([*command, "--max-restarts", "3"])
+    arguments = [*job(corpus, tmp_path), "--jobtype", "local_2"]
+    launcher = start_here([*arguments, "--max-restarts", "3"])
     ask_a_rank(launcher, tmp_path)
     (log,) = finish(launcher, code=REQUEUE_CODE)
     assert log.count(f": saved {tmp_path}/checkpoint_last.pt") == 1
-    finish(start(command))
+    finish(start_here(arguments))
     assert_identical(outcome(tmp_path), two_processes)
 
 
 def test_a_job_continues_after_the_loss_of_a_rank(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
-    launcher = start(
-        [
-            *LAUNCHER,
-            *job(corpus, tmp_path),
-            "--jobtype",
-            "local_2",
-            "--max-restarts",
-            "1",
-        ]
-    )
+    arguments = [*job(corpus, tmp_path), "--jobtype", "local_2", "--max-restarts", "1"]
+    launcher = start_here(arguments)
     kill_a_rank(launcher, tmp_path)
     finish(launcher)
     assert_identical(outcome(tmp_path), two_processes)
