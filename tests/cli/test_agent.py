@@ -1,9 +1,6 @@
 """When the agent ends a job whose processes were asked to stop, on one machine and on several."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,17 +12,7 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mmpt.cli import agent
-from tests.support.paths import ROOT
-
-RESTARTED = """
-import sys
-from mmpt.cli.nodes import Nodes
-from mmpt.cli.processes import run
-
-code = "import os; open({path!r}, 'a').write('x'); os._exit({code})"
-nodes = Nodes(max_restarts=2)
-sys.exit(run("tests.support.child", [code], 1, nodes, num_threads=1))
-"""
+from tests.support.forked import run_forked
 
 
 @pytest.mark.spawn
@@ -36,15 +23,11 @@ sys.exit(run("tests.support.child", [code], 1, nodes, num_threads=1))
 def test_a_process_that_was_asked_to_stop_is_not_restarted(
     tmp_path: Path, code: int, num_starts: int, expected: int
 ) -> None:
-    program = RESTARTED.format(path=str(tmp_path / "starts"), code=code)
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-        timeout=100,
-    )
+    path = tmp_path / "starts"
+    program = f"import os; open({str(path)!r}, 'a').write('x'); os._exit({code})"
+    done = run_forked("tests.support.child:launch", ["fork", 1, program, 2])
     assert done.returncode == expected
-    assert (tmp_path / "starts").read_text() == "x" * num_starts
+    assert path.read_text() == "x" * num_starts
 
 
 def group(store: HashStore | TCPStore, size: int = 2) -> Any:

@@ -13,6 +13,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from mmpt.cli import processes
+from tests.support.forked import Forked
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.spawn
@@ -21,16 +22,12 @@ WAYS = ("fork", "execute")
 SLEEP = "import time; time.sleep(600)"
 
 
-def start(code: str, way: str = "fork", size: int = 2) -> subprocess.Popen[str]:
+def start(code: str, way: str = "fork", size: int = 2) -> Forked:
     """Starts a launcher of processes that run `code`."""
-    command = [sys.executable, "-m", "tests.support.child", way, str(size), code]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, env=env, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+    return Forked("tests.support.child:launch", [way, size, code, 0])
 
 
-def finish(launcher: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(launcher: Forked) -> tuple[int | None, str]:
     """Waits for the end of a launcher, and returns its exit code and its messages."""
     _, errors = launcher.communicate(timeout=120)
     return launcher.returncode, errors
@@ -195,7 +192,7 @@ def test_children_end_when_we_are_killed_outright(tmp_path, way):
     children = [int(file.name) for file in tmp_path.iterdir()]
     assert all(is_alive(pid) for pid in children)
     launcher.kill()
-    launcher.wait()
+    finish(launcher)
     wait_until(lambda: not any(is_alive(pid) for pid in children))
     for file in tmp_path.iterdir():  # a loader worker looks after its parent itself
         psutil.Process(int(file.read_text())).kill()
@@ -228,7 +225,7 @@ def test_a_job_on_one_machine_listens_on_the_loopback_address_only(tmp_path):
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    launcher.terminate()
+    launcher.send_signal(signal.SIGTERM)
     finish(launcher)
     assert set(listening) == {"127.0.0.1"}
 

@@ -21,7 +21,7 @@ import torch
 from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
-from tests.support.forked import Forked
+from tests.support.forked import ONE_THREAD, Forked
 from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
 from tests.support.namespaces import ADDRESSES, two_hosts
 from tests.support.paths import ROOT
@@ -60,7 +60,7 @@ def job(corpus: Path, save_dir: Path) -> list[str]:
 
 def start_here(arguments: Sequence[str]) -> Forked:
     """Starts `mmpt train` on this machine."""
-    return Forked("mmpt.cli.main", ["train", *arguments], {"OMP_NUM_THREADS": "1"})
+    return Forked("mmpt.cli.main:main", ["train", *arguments], ONE_THREAD)
 
 
 def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -68,7 +68,7 @@ def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Pope
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | ONE_THREAD,
         stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
@@ -164,7 +164,7 @@ def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) ->
     launcher = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | ONE_THREAD,
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

@@ -1,16 +1,13 @@
 """A training that continues with another number of processes: the same plan, no batch left out."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmpt.utils.metrics_log import read_metrics
-from tests.support.paths import ROOT
+from tests.support.forked import ONE_THREAD, run_forked
 
 pytestmark = pytest.mark.e2e
 
@@ -21,14 +18,8 @@ def runs(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of the runs, their exit codes, and how much their weights differ."""
     folder = tmp_path_factory.mktemp("sizes")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.other_sizes", str(corpus), str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
+    done = run_forked(
+        "tests.support.other_sizes:main", [corpus, folder], env=ONE_THREAD
     )
     assert (folder / "results.json").exists(), done.stderr[-3000:]
     return folder, json.loads((folder / "results.json").read_text())

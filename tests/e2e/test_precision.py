@@ -39,7 +39,7 @@ def train(
     command = training_command(config, path, 1, 1, 0, resume=resume)
     half = [name for name in HALF_PRECISION if config.option("common", name)]
     command += [f"--{name.replace('_', '-')}" for name in half]
-    run = run_forked("mmpt.train", command, env={"LOGLEVEL": "INFO"})
+    run = run_forked("mmpt.train:main", command, env={"LOGLEVEL": "INFO"})
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     log = run.stdout + run.stderr
     return [float(loss) for loss in re.findall(r"\| train \| .*?\| loss ([\d.]+)", log)]

@@ -1,12 +1,11 @@
 """A module for `mmpt.cli.processes.run`: its `main` runs Python code.
 
-    python -m tests.support.child fork|execute SIZE CODE
-
-runs the code in SIZE processes, and ends with the exit code of the job.
+`launch` runs the code in several processes, as a launcher.
 """
 
-import sys
 from collections.abc import Sequence
+
+from mmpt.cli.nodes import Nodes
 
 
 def main(words: Sequence[str], name: str | None = None) -> int:
@@ -15,9 +14,16 @@ def main(words: Sequence[str], name: str | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def launch(arguments: Sequence[str]) -> int:
+    """Returns the exit code of a job.
+
+    Args:
+        arguments: `fork` or `execute`, the number of processes, the code, and the largest number
+            of restarts.
+    """
     from mmpt.cli.processes import run
 
-    way, size, code = sys.argv[1:]
+    way, size, code, restarts = arguments
     threads = 1 if way == "fork" else None
-    sys.exit(run("tests.support.child", [code], int(size), num_threads=threads))
+    nodes = Nodes(max_restarts=int(restarts))
+    return run("tests.support.child", [code], int(size), nodes, num_threads=threads)

@@ -5,9 +5,9 @@ run the commands with `subprocess`.
 """
 
 import atexit
-import importlib
 import multiprocessing
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -26,6 +26,10 @@ PRELOADED = [
 """Modules whose import takes seconds; torch is one of them."""
 
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Variables of a command that shares the cores with others."""
+
+
 def server() -> ForkServerContext:
     """Returns the context whose processes are forked from the server."""
     context = multiprocessing.get_context("forkserver")
@@ -34,28 +38,27 @@ def server() -> ForkServerContext:
 
 
 class Forked:
-    """A running command, with the methods of `subprocess.Popen` that the tests use.
+    """A command that runs in the project's root, with the methods of `subprocess.Popen` that the
+    tests use.
 
     Args:
-        module: its `main(arguments)` is called.
+        entry: `module:function`. The function is called with the arguments.
         arguments: the command line without the name of the program.
         env: variables to set in addition to those of this process.
-        cwd: the current directory of the command.
     """
 
     def __init__(
         self,
-        module: str,
+        entry: str,
         arguments: Sequence[object],
         env: Mapping[str, str] | None = None,
-        cwd: Path = ROOT,
     ):
         self._folder = tempfile.TemporaryDirectory()
         self._logs = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         words = [str(word) for word in arguments]
         self._process = server().Process(
             target=_call,
-            args=(module, words, {**os.environ, **(env or {})}, cwd, self._logs),
+            args=(entry, words, {**os.environ, **(env or {})}, self._logs),
         )
         self._process.start()
         assert self._process.pid is not None
@@ -90,41 +93,41 @@ class Forked:
 
 
 def run_forked(
-    module: str,
+    entry: str,
     arguments: Sequence[object],
     *,
     timeout_s: float = 300,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, as `subprocess.run` does."""
-    command = Forked(module, arguments, env)
+    command = Forked(entry, arguments, env)
     try:
         out, err = command.communicate(timeout_s)
     finally:
         command.kill()
     assert command.returncode is not None
-    return subprocess.CompletedProcess([module], command.returncode, out, err)
+    return subprocess.CompletedProcess([entry], command.returncode, out, err)
 
 
 def _call(
-    module: str,
+    entry: str,
     arguments: list[str],
     env: dict[str, str],
-    cwd: Path,
     logs: Sequence[Path],
 ) -> None:
-    """Calls `main(arguments)` of a module in this process, and exits with its result."""
+    """Calls a function with the arguments in this process, and exits with its result."""
     import torch  # the server has imported it
 
     os.setsid()
-    os.chdir(cwd)
+    os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
+    tempfile.tempdir = None  # the server may have read TMPDIR
     if "OMP_NUM_THREADS" in env:  # read by OpenMP when the server started
         torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     for number, log in enumerate(logs, start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     try:
-        sys.exit(importlib.import_module(module).main(arguments))
+        sys.exit(pkgutil.resolve_name(entry)(arguments))
     finally:
         atexit._run_exitfuncs()

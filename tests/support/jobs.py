@@ -62,7 +62,7 @@ def launch(
     log.
     """
     return run_forked(
-        "mmpt.cli.main",
+        "mmpt.cli.main:main",
         ["train", *arguments],
         timeout_s=timeout_s,
         env={"LOGLEVEL": "INFO"} | env,

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +33,9 @@ COMMON = [
 TWO_BATCHES = "fairseq.optimization.update_freq=[2]"
 
 
-def main(corpus: Path, folder: Path) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Runs all trainings."""
+    corpus, folder = map(Path, arguments)
     os.chdir(ROOT)
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.ERROR)
@@ -70,4 +72,4 @@ def main(corpus: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(sys.argv[1:])
