@@ -101,8 +101,7 @@ def test_a_job_without_time_is_requeued_and_can_be_cancelled(
         cluster, corpus, tmp_path, *endless, "slurm.time=3600", "slurm.signal=55"
     )
     wait_until((tmp_path / "checkpoint_1_2.pt").exists)
-    # SLURM counts in minutes. It sends the signal when one minute is left, or less.
-    cluster.set_time_limit(job, minutes=1)
+    cluster.end_soon(job)
     cluster.wait_for_restart(job)
     cluster.set_time_limit(job, minutes=60)
     cluster.start_again(job)

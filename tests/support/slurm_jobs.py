@@ -75,6 +75,14 @@ class Cluster:
         """Changes the time limit of a job, which counts from its start."""
         self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
+    def end_soon(self, job: str, *, least_s: int = 20) -> None:
+        """Lowers the time limit of a running job, so that it has between `least_s` seconds and one
+        minute more. SLURM counts in whole minutes.
+        """
+        hours, minutes, seconds = map(int, self.show(job)["RunTime"].split(":"))
+        run_s = 60 * (60 * hours + minutes) + seconds
+        self.set_time_limit(job, minutes=(run_s + least_s) // 60 + 1)
+
     def wait_for_restart(self, job: str) -> None:
         """Waits until a job was requeued for the first time."""
         wait_until(lambda: self.show(job)["Restarts"] == "1")
