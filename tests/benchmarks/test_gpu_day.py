@@ -225,9 +225,10 @@ def test_the_step_is_rehearsed_as_a_command(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    values = json.loads((tmp_path / "report.json").read_text())["parts"]["step"][
-        "values"
-    ]
+    assert "targets: not compared in a rehearsal" in done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["targets"] == []
+    values = report["parts"]["step"]["values"]
     assert values["step, ours bfloat16: ms"] > 0
     exact = values["step, ours float32: losses"]
     plain = values["step, plain float32: losses"]
