@@ -165,17 +165,19 @@ class TimmEncoder(nn.Module):
         name: as for `timm.create_model`.
         fps: rows per second.
     Raises:
-        DataError: timm is not installed, or cannot load the model.
+        DataError: timm cannot be imported, or cannot load the model.
     """
 
     def __init__(self, name: str, fps: float):
         super().__init__()
         try:
             import timm
-        except ImportError as err:
+        except (ImportError, RuntimeError) as err:
+            # torchvision raises RuntimeError if it was built for another torch.
             raise DataError(
-                f"`--encoder timm:{name}` needs the package timm, which is not installed "
-                f"({first_line(err)}): pip install timm"
+                f"`--encoder timm:{name}` needs the package timm, which cannot be imported "
+                f"({first_line(err)}). Install it with: pip install timm. It needs torchvision, "
+                "in the version and the build (CPU or CUDA) that belong to your torch."
             ) from err
         try:
             self.model = timm.create_model(name, pretrained=True, num_classes=0).eval()

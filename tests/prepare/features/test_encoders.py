@@ -170,6 +170,15 @@ def test_s3d_has_one_row_a_second(run_extract, videos, tmp_path, capsys):
     assert "--fps must be 1 with --encoder s3d, but is 2." in capsys.readouterr().err
 
 
+def test_a_torchvision_for_another_torch_is_named(monkeypatch, tmp_path):
+    broken = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "timm.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(DataError, match=r"torchvision::nms .*build \(CPU or CUDA\)"):
+        open_encoder("timm:vit_tiny_patch16_224")
+
+
 def test_timm_is_named_if_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(DataError, match=r"needs the package timm.*pip install timm"):
@@ -177,7 +186,7 @@ def test_timm_is_named_if_it_is_missing(monkeypatch):
 
 
 def test_a_model_of_timm_is_used_with_its_own_transform(monkeypatch):
-    """timm is not installed here, so this shows the calls only."""
+    """timm is not installed for the tests, so this shows the calls only."""
     timm = ModuleType("timm")
     timm.__version__ = "1"
     timm.data = ModuleType("timm.data")
