@@ -24,6 +24,7 @@ CHECKS: Sequence[Check] = (
     machine.check_system,
     packages.check_python,
     packages.check_torch,
+    packages.check_torchvision,
     packages.package_check("numpy", packages.INSTALL_TRAIN),
     packages.package_check("transformers", packages.INSTALL_TRAIN),
     packages.package_check("faiss", packages.INSTALL_TRAIN),

@@ -69,6 +69,25 @@ def _failed(
     return Finding(name, state, f"does not work: {err}{needed}", remedy)
 
 
+def check_torchvision() -> Iterable[Finding]:
+    """Imports torchvision if it is installed, because transformers then imports it, too.
+
+    It must belong to the version and the build of torch.
+    """
+    try:
+        version = metadata.version("torchvision")
+    except metadata.PackageNotFoundError:
+        return
+    try:
+        probe("torchvision")
+    except ProbeError as err:
+        found = f"{version} does not work: {err}. transformers cannot load BERT with it"
+        remedy = f"pip uninstall torchvision, or the build for this torch: {TORCH_PAGE}"
+        yield Finding("torchvision", "missing", found, remedy)
+    else:
+        yield Finding("torchvision", "ok", version)
+
+
 def check_fairseq() -> Iterable[Finding]:
     """Imports fairseq and the task that this package registers in it."""
     try:

@@ -24,11 +24,21 @@ from mmpt.utils.log import get_logger, progress
 logger = get_logger(__name__)
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+OTHER_FEATURES = (
+    " `mmpt pack` puts feature files of other kinds into shards, and `mmpt index --shards` reads "
+    "these."
+)
+
+
+def find_files(
+    folder: Path, suffixes: Collection[str], hint: str = ""
+) -> dict[str, Path]:
     """Returns the files with these suffixes by id, sorted.
 
     The id of a file is its path in `folder` without the extension.
 
+    Args:
+        hint: further sentences for the error if there are no such files.
     Raises:
         DataError: the folder does not exist, has no such file, or two files have the same id.
     """
@@ -46,7 +56,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     if not files:
         kinds = " ".join(sorted(suffixes))
         raise DataError(
-            f"{folder}: must be a folder with files of the kinds {kinds}, but is not."
+            f"{folder}: must be a folder with {kinds} files, but has none.{hint}"
         )
     return dict(sorted(files.items()))
 
@@ -198,7 +208,7 @@ def find_videos(options: VideoOptions) -> dict[str, Path]:
     if options.videos:
         return find_files(options.videos, VIDEO_SUFFIXES)
     if options.features:
-        return find_files(options.features, (".npy",))
+        return find_files(options.features, (".npy",), OTHER_FEATURES)
     return {}
 
 

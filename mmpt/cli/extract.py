@@ -130,8 +130,8 @@ class Options:
 
     @property
     def encoders(self) -> list[str]:
-        """Names of the encoders, at least one."""
-        return self.encoder or ["s3d"]
+        """Names of the encoders, at least one, without the slash at the end of a folder."""
+        return [name.rstrip("/") for name in self.encoder or ["s3d"]]
 
     @property
     def folders(self) -> list[Path]:

@@ -183,7 +183,11 @@ COMMANDS = {
         DATA,
         "Download checkpoints, weights, lists and annotations.",
     ),
-    "extract": ("extract", DATA, "Extract the S3D features of videos."),
+    "extract": (
+        "extract",
+        DATA,
+        "Extract features of videos, with S3D or other networks.",
+    ),
     "pack": ("pack", DATA, "Pack feature files into shards."),
     "dedup": ("dedup", DATA, "Convert captions, with or without de-duplication."),
     "tokenize": ("tokenize", DATA, "Tokenise captions into text shards."),

@@ -156,7 +156,8 @@ def prepare(options: Options) -> None:
     start = config.option("checkpoint", "restore_file")
     if start is not None and not Path(start).exists():
         print(
-            f"\nThe recipe starts from {start}, which is not there: mmpt download videoclip"
+            f"\nThe recipe starts from {start}, which is not there. Get it with "
+            "`mmpt download videoclip`, or start from BERT with `--recipe videoclip`."
         )
     print(f"\nTo train:\n  mmpt train {options.yaml} --jobtype local_single")
 
@@ -275,6 +276,8 @@ def _write_yaml(
         model_keys["input_dim"] = info.width
         # The checkpoint's first layer takes S3D features. A new one must be trained.
         model_keys["layernorm_only"] = False
+        # All parameters need the learning rate of VideoCLIP, as in how2_pretrain_clip.yaml.
+        settings["optimization"]["lr"] = [5e-5]
     if model_keys:
         values["model"] = model_keys
     header = f"""\

@@ -321,7 +321,8 @@ def load_plain_pickle(path: str | Path, *, arrays: bool = False) -> Any:
             problem = str(err) or "it is damaged"
             raise DataError(
                 f"{path}: only pickles of plain values (lists, dicts, strings, numbers) are read, "
-                f"but {problem}. If you trust the file, convert it to JSON yourself."
+                f"but {problem}. If you trust the file, save its values in another format, such as "
+                "JSON or .npy."
             ) from None
 
 

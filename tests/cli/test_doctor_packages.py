@@ -53,6 +53,28 @@ def test_absent_and_broken_packages(probed: dict[str, Facts | ProbeError]) -> No
     assert (finding.state, finding.found) == ("ok", "1.8")
 
 
+def test_a_torchvision_for_another_torch(
+    probed: dict[str, Facts | ProbeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: "0.28")
+    probed["torchvision"] = ProbeError("RuntimeError: no operator torchvision::nms")
+    (finding,) = packages.check_torchvision()
+    assert finding.state == "missing"
+    assert finding.found.startswith("0.28 does not work: RuntimeError: no operator")
+    assert "pip uninstall torchvision" in finding.remedy
+    probed["torchvision"] = {"version": "0.28"}
+    (finding,) = packages.check_torchvision()
+    assert finding.state == "ok"
+
+
+def test_torchvision_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert list(packages.check_torchvision()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "states", "text"),
     [

@@ -95,9 +95,12 @@ def test_a_broken_file_is_an_error_or_is_left_out(
     [
         (
             "--features {tmp}/absent",
-            "absent: must be a folder with files of the kinds .npy",
+            "absent: must be a folder with .npy files, but has none. `mmpt pack`",
         ),
-        ("--features {tmp}", "must be a folder with files of the kinds .npy"),
+        (
+            "--features {tmp}",
+            "must be a folder with .npy files, but has none. `mmpt pack`",
+        ),
         ("--videos {tmp}/twice", "has the same id as"),
         ("--texts {tmp}/latin.txt", "UTF-8"),
         ("--texts {tmp}/empty.txt", "holds none"),

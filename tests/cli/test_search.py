@@ -164,7 +164,10 @@ def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):
     [
         ("", "exactly one of `--videos`, `--features` and `--shards`"),
         ("--features {tmp}/features --shards {tmp}", "exactly one of"),
-        ("--features {tmp}/none", "must be a folder with files of the kinds .npy"),
+        (
+            "--features {tmp}/none",
+            "must be a folder with .npy files, but has none. `mmpt pack`",
+        ),
         ("--shards {tmp}/features", "must be a folder of packed features"),
         ("--features {tmp}/features --window 17", "max_video_len` (16), but are 8 and"),
         ("--features {tmp}/features --type Foo", "could not parse index string Foo"),

@@ -78,6 +78,7 @@ def test_the_yaml_and_the_notes_describe_the_features(prepared: Path) -> None:
     assert (config.dataset.feature_dim, config.dataset.feature_fps) == (24, 2)
     assert config.dataset.num_video_slots == 32
     assert not config.model.layernorm_only
+    assert config.option("optimization", "lr") == [5e-5]
     for folder in ("feat", "shards"):
         info = read_feature_info(prepared / "data" / folder)
         assert info is not None

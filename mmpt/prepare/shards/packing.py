@@ -296,9 +296,13 @@ def _check_missing(
         f"{features}: {num_skipped} of {num_listed} listed {videos} ({share:.2%}) have no usable "
         f"features ({first_reasons})"
     )
-    if num_skipped == num_listed or share > max_missing:
+    if num_skipped == num_listed:
         raise DataError(
-            f"{what}, but at least one must, and at most {max_missing:.2%} may be left out. "
-            "Extract them, correct the paths, or raise `--max-missing`."
+            f"{what}, but at least one must. Extract them, or correct the paths."
+        )
+    if share > max_missing:
+        raise DataError(
+            f"{what}, but at most {max_missing:.2%} may be left out. Extract them, correct the "
+            "paths, or raise `--max-missing`."
         )
     logger.warning("%s; they are left out and listed in *_not_packed.json", what)

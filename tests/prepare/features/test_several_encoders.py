@@ -212,6 +212,12 @@ def test_an_interrupted_run_can_be_continued(videos, run_extract, tmp_path):
 # ---- the command line
 
 
+def test_a_slash_at_the_end_of_a_folder_is_no_part_of_its_name():
+    names = ["s3d", "hf:./models/x/"]
+    options = extract.Options(vdir="videos", fdir=Path("features"), encoder=names)
+    assert options.encoders == ["s3d", "hf:./models/x"]
+
+
 def test_folders_have_the_last_part_of_an_encoders_name():
     names = ["s3d", "hf:openai/clip-vit-base-patch32", "hf:./models/x/", "timm:vit.a"]
     wanted = ["s3d", "clip-vit-base-patch32", "x", "vit.a"]
