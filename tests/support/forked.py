@@ -44,7 +44,7 @@ class Forked:
     Args:
         entry: `module:function`. The function is called with the arguments.
         arguments: the command line without the name of the program.
-        env: variables to set in addition to those of this process.
+        env: variables to set, in addition to the current ones.
     """
 
     def __init__(
