@@ -25,8 +25,8 @@ logger = get_logger(__name__)
 
 
 OTHER_FEATURES = (
-    " `mmpt pack` puts feature files of other kinds into shards, and `mmpt index --shards` reads "
-    "these."
+    " `mmpt pack` puts feature files of other kinds into shards, which `mmpt index --shards` "
+    "reads."
 )
 
 

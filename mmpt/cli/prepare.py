@@ -277,7 +277,7 @@ def _write_yaml(
         # The checkpoint's first layer takes S3D features. A new one must be trained.
         model_keys["layernorm_only"] = False
         # All parameters need the learning rate of VideoCLIP, as in how2_pretrain_clip.yaml.
-        settings["optimization"]["lr"] = [5e-5]
+        values["fairseq"]["optimization"]["lr"] = [5e-5]
     if model_keys:
         values["model"] = model_keys
     header = f"""\

@@ -24,8 +24,6 @@ PRELOADED = [
     *("mmpt.retrieval.faiss_index", "mmpt.processors.how2", "mmpt.train"),
 ]
 """Modules whose import takes seconds; torch is one of them."""
-
-
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Variables of a command that shares the cores with others."""
 

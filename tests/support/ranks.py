@@ -14,7 +14,7 @@ from tests.support.forked import server
 
 def run_ranks(work: Callable[..., None], *args: Any, size: int) -> None:
     """Call `work(rank, *args)` in `size` processes at once; fail if one does."""
-    server()
+    server()  # torch forks from the same one
     torch.multiprocessing.start_processes(
         work, args=args, nprocs=size, start_method="forkserver"
     )
