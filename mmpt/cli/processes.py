@@ -57,6 +57,11 @@ POLL_S = 0.1
 """Seconds between two looks at the processes."""
 LAUNCHER = "MMPT_LAUNCHER_PID"
 """Variable that names the launcher of a process."""
+CAUSE_FIRST_S = 1.0
+"""Seconds that a failed process waits, so that the launcher sees a user's mistake in another one.
+
+The launcher ends all processes as soon as it sees a failure. Two processes of a busy machine may
+find the same mistake at times that differ by this much."""
 RAISE_AGAIN_S = 0.2
 """Seconds until a signal that was lost counts again."""
 GRACE_S = 120
@@ -318,8 +323,7 @@ def run_module(module: str, words: Sequence[str]) -> None:
     # The launcher may have to end a process that waits for the others.
     _restore_signals()
     if code not in (0, None, EXIT_CODE):
-        # The launcher sees first what may have caused this failure.
-        time.sleep(2 * POLL_S)
+        time.sleep(CAUSE_FIRST_S)
     if code:
         sys.exit(code)
 

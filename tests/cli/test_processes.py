@@ -69,8 +69,13 @@ def test_exit_code_of_one(way, code, expected):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
     """Rank 0 fails first, as a process whose peer has ended, and rank 1 a moment later."""
-    mistake = "import sys; sys.exit(2)"
-    assert finish(start(in_rank_1(mistake, "import sys; sys.exit(1)"), way))[0] == 2
+    ready = f"Path(r'{tmp_path / 'ready'}')"
+    imports = "import sys, time; from pathlib import Path"
+    mistake = f"{imports}; {ready}.touch(); sys.exit(2)"
+    failure = (
+        f"{imports}\n    while not {ready}.exists(): time.sleep(0.01)\n    sys.exit(1)"
+    )
+    assert finish(start(in_rank_1(mistake, failure), way))[0] == 2
 
 
 @pytest.mark.parametrize(
