@@ -16,6 +16,8 @@ from mmpt.evaluators import METRICS, read_results
 from mmpt.evaluators.table import checkpoint_names
 from mmpt.reporting import write_report
 
+YAML_SUFFIXES = (".yaml", ".yml")
+
 
 def report(
     yaml: Annotated[
@@ -63,6 +65,12 @@ def report(
             )
         trainings.report_training(yaml, results or [], out)
         return
+    if Path(yaml).suffix not in YAML_SUFFIXES:
+        raise LaunchError(
+            f"{yaml} must be the folder of a training or an evaluation YAML, but there is no such "
+            "folder, and the name does not end in .yaml. The folder of a training is "
+            "`fairseq.checkpoint.save_dir` in its YAML."
+        )
     if results:
         raise LaunchError(
             f"{yaml} is not the folder of a training, so {results[0]} has no meaning; name one "

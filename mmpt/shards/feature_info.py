@@ -64,11 +64,12 @@ def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
     for name, value in info:
         old = known.setdefault(name, value)
         if value not in (None, old):
-            changes.append(f"{name} {old!r} (now {value!r})")
+            changes.append(f"{name} {old!r} (to be added: {value!r})")
     if changes:
         raise DataError(
-            f"{path}: this folder has other features: {', '.join(changes)}. Give another folder, "
-            "or remove this one to make its features again."
+            f"{path}: all features in a folder must be alike, but those here have "
+            f"{', '.join(changes)}. Give another folder for the new ones, or remove this one to "
+            "make its features again."
         )
     merged = FeatureInfo(**known)
     if merged != found:

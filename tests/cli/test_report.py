@@ -73,3 +73,11 @@ def test_unscored_or_changed_checkpoints_are_an_error(
     scored.write_text(json.dumps(config))
     assert call_report(scored) == 2
     assert "must hold a row with the settings of" in capsys.readouterr().err
+
+
+def test_a_path_that_is_no_folder_and_no_yaml_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_report(tmp_path / "none") == 2
+    expected = "none must be the folder of a training or an evaluation YAML, but there"
+    assert expected in capsys.readouterr().err

@@ -29,7 +29,9 @@ def test_a_note_is_read_back_and_not_replaced(tmp_path):
     write_feature_info(tmp_path, CLIP)
     assert read_feature_info(tmp_path) == CLIP
     other = FeatureInfo(encoder="hf:clip", revision="def", width=768, fps=1)
-    message = r"revision 'abc' \(now 'def'\), fps 2.0 \(now 1.0\)\."
+    message = (
+        r"have revision 'abc' \(to be added: 'def'\), fps 2.0 \(to be added: 1.0\)\."
+    )
     with pytest.raises(DataError, match=message):
         write_feature_info(tmp_path, other)
 
@@ -82,6 +84,4 @@ def test_packing_finds_the_width_without_a_note(tmp_path, capsys):
     assert pack(arguments(raw, target="narrow")) == 0
     assert json.loads((tmp_path / "narrow" / FILE).read_text())["width"] == 96
     assert pack(arguments(raw)) == 2
-    assert (
-        "this folder has other features: width 512 (now 96)" in capsys.readouterr().err
-    )
+    assert "those here have width 512 (to be added: 96)" in capsys.readouterr().err

@@ -110,6 +110,7 @@ class HuggingFaceEncoder(nn.Module):
 
     def __init__(self, name: str, fps: float):
         super().__init__()
+        _check_folder(name)
         # deferred: takes seconds
         from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
@@ -288,6 +289,19 @@ def _own_encoder(name: str, module_name: str, class_name: str) -> NamedEncoder:
 def _fraction(fps: float) -> Fraction:
     """Returns a rate as a short fraction, which FFmpeg can read."""
     return Fraction(fps).limit_denominator(100_000)
+
+
+def _check_folder(name: str) -> None:
+    """Raises CheckpointError if `name` can only be a folder, and there is none.
+
+    Names on the hub have at most one slash, and begin with a letter or a digit.
+    """
+    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1
+    if is_path and not Path(name).is_dir():
+        raise CheckpointError(
+            f"`--encoder hf:{name}` must be a folder with a model, but there is no such folder. "
+            "Correct the path, or give the name of a model on the Hugging Face hub."
+        )
 
 
 def _hash_of_folder(name: str) -> str | None:

@@ -157,6 +157,8 @@ def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
         ("own_encoders.Half", DataError, "but has no prepare, encode"),
         ("own_encoders.Missing", DataError, "cannot be imported"),
         ("hf:nowhere/at-all", CheckpointError, "hf download nowhere/at-all"),
+        ("hf:./models/none", CheckpointError, "must be a folder with a model"),
+        ("hf:models/clip/none", CheckpointError, "must be a folder with a model"),
     ],
 )
 def test_encoders_that_cannot_be_used(name, error, message, monkeypatch):
