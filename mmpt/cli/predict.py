@@ -59,6 +59,13 @@ class Options:
     markdown: Annotated[
         bool, Option("--markdown", help="Print the table as Markdown.")
     ] = False
+    short: Annotated[
+        bool,
+        Option(
+            "--short",
+            help="Print the main numbers only, without R@5, R@10 and corrected forms.",
+        ),
+    ] = False
     videos: Annotated[
         str | None,
         Option(
@@ -108,7 +115,7 @@ def score(options: Options) -> None:
     finally:
         if tables:
             render = render_markdown if options.markdown else render_table
-            texts = [render(columns) for _, columns in tables]
+            texts = [render(columns, is_short=options.short) for _, columns in tables]
             print("\n\n".join(texts), *notes, sep="\n", flush=True)
 
 
@@ -117,8 +124,8 @@ def add_table(
 ) -> None:
     """Adds the results of an evaluation to the tables.
 
-    The rows join the last table if it has the same checkpoints and none of the metrics. Otherwise
-    they start a new table.
+    They are added to the last table if it has the same checkpoints and none of these metrics.
+    Otherwise they start a new table.
     """
     if tables:
         last_checkpoints, last_columns = tables[-1]
@@ -127,7 +134,7 @@ def add_table(
             for name, results in columns.items():
                 last_columns[name] |= results
             return
-    # May get more rows.
+    # A copy, because the next evaluations may add rows.
     copy = {name: dict(results) for name, results in columns.items()}
     tables.append((checkpoints, copy))
 

@@ -146,8 +146,10 @@ def model_inputs(
 
 
 def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
-    """Returns `rows_ND`; `what` names the rows in messages, such as `captions`.
+    """Returns `rows_ND` unchanged.
 
+    Args:
+        what: what the rows are, such as `captions`, for messages.
     Raises:
         CheckpointError: a row holds NaN or infinity.
     """
@@ -169,6 +171,8 @@ class Number(NamedTuple):
     title: str
     unit: Literal["share", "rank"] = "share"
     """A share (0..1) is shown in percent, a rank as it is."""
+    is_detail: bool = False
+    """True: short tables leave the number out."""
 
 
 class Metric(ABC, Generic[O]):

@@ -14,11 +14,20 @@ from mmpt.evaluators.functional import RECALL_AT, ranks_from_vectors
 from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
 
 
-def recall_numbers(title: str, prefix: str) -> tuple[Number, ...]:
-    """Returns `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on."""
+def recall_numbers(
+    title: str, prefix: str, *, is_detail: bool = False
+) -> tuple[Number, ...]:
+    """Returns `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on.
+
+    Args:
+        is_detail: `R1` is also a detail, as the others are.
+    """
     numbers = []
     for k in RECALL_AT:
-        numbers.append(Number(f"{prefix}R{k}", f"{title}, R@{k}"))
+        number = Number(
+            f"{prefix}R{k}", f"{title}, R@{k}", is_detail=is_detail or k > 1
+        )
+        numbers.append(number)
     return tuple(numbers)
 
 
@@ -61,19 +70,23 @@ class Way(NamedTuple):
     """Prefix of the names of its numbers."""
     title: str
     score: Score
+    is_detail: bool = False
+    """True: short tables leave its numbers out."""
 
 
 def _ways(*, background: bool) -> tuple[Way, ...]:
-    """Returns the six ways, whose average over captions is the same with and without background."""
+    """Returns the six ways of scoring. `background` does not change the caption average."""
     dtw = partial(full_video.dtw, background=background)
     otam = partial(full_video.otam, background=background)
+    corrected_dtw = partial(dtw, form="corrected")
+    corrected_otam = partial(otam, form="corrected")
     transport = partial(full_video.optimal_transport, background=background)
     return (
         Way("", "caption average", full_video.caption_average),
         Way("DTW-", "DTW as published", dtw),
         Way("OTAM-", "OTAM as published", otam),
-        Way("DTW-corrected-", "DTW corrected", partial(dtw, form="corrected")),
-        Way("OTAM-corrected-", "OTAM corrected", partial(otam, form="corrected")),
+        Way("DTW-corrected-", "DTW corrected", corrected_dtw, is_detail=True),
+        Way("OTAM-corrected-", "OTAM corrected", corrected_otam, is_detail=True),
         Way("OT-", "OT", transport),
     )
 
@@ -81,13 +94,14 @@ def _ways(*, background: bool) -> tuple[Way, ...]:
 def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
     numbers: tuple[Number, ...] = ()
     for way in ways:
-        numbers += recall_numbers(f"{what}, {way.title}", way.prefix)
+        title = f"{what}, {way.title}"
+        numbers += recall_numbers(title, way.prefix, is_detail=way.is_detail)
     return numbers
 
 
 Vectors = tuple[np.ndarray, np.ndarray, Lengths]
-"""Captions float32 [N, D], clips or windows float32 [M, D], and lengths. Both are grouped by video
-and in time order.
+"""Captions float32 [N, D], clips or windows float32 [M, D], and lengths. The rows of both matrices
+are grouped by video and in time order.
 """
 
 

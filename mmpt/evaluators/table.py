@@ -13,17 +13,21 @@ MAX_WIDTH = 100
 _MAX_NAME = 24
 
 
-def render_table(columns: Mapping[str, ResultsLike]) -> str:
+def render_table(columns: Mapping[str, ResultsLike], *, is_short: bool = False) -> str:
     """Returns an aligned table of at most `MAX_WIDTH` characters per line.
 
     Columns that do not fit go below.
 
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
+        is_short: leave out details (`Number.is_detail`).
     """
-    rows = table_rows(columns)
-    title_width, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cell_width = max(widths) + GAP
+    rows = table_rows(columns, is_short=is_short)
+    widths = []
+    for cells in zip(*rows, strict=True):  # column by column
+        widths.append(max(map(len, cells)))
+    title_width, *value_widths = widths
+    cell_width = max(value_widths) + GAP
     columns_per_block = max(1, (MAX_WIDTH - title_width) // cell_width)
     blocks = []
     for first in range(0, len(columns), columns_per_block):
@@ -33,21 +37,27 @@ def render_table(columns: Mapping[str, ResultsLike]) -> str:
     return "\n\n".join(blocks)
 
 
-def render_markdown(columns: Mapping[str, ResultsLike]) -> str:
+def render_markdown(
+    columns: Mapping[str, ResultsLike], *, is_short: bool = False
+) -> str:
     """Returns a Markdown table with right-aligned numbers.
 
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
+        is_short: leave out details (`Number.is_detail`).
     """
-    header, *body = table_rows(columns)
+    header, *body = table_rows(columns, is_short=is_short)
     return markdown_table(header, body)
 
 
-def table_rows(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
+def table_rows(
+    columns: Mapping[str, ResultsLike], *, is_short: bool = False
+) -> list[list[str]]:
     """Returns header and rows as strings, without the rows that no column has.
 
     Args:
         columns: column name (`chance`, a checkpoint) -> its results, in the order to show.
+        is_short: leave out details (`Number.is_detail`).
     """
     assert columns, "a table needs a column"
     rows = [["", *map(_shorten, columns)]]
@@ -56,6 +66,8 @@ def table_rows(columns: Mapping[str, ResultsLike]) -> list[list[str]]:
         metrics |= dict.fromkeys(results)
     for metric in metrics:
         for number in numbers_of(metric, columns):
+            if is_short and number.is_detail:
+                continue
             values = values_of(metric, number.name, columns.values())
             cells = [format_value(value, number) for value in values]
             if set(values) != {None}:

@@ -1,9 +1,9 @@
 """The log and the screen of a training.
 
 Everything that is logged goes to `<save_dir>/train.log`. The screen shows warnings, the messages
-that are marked with `ON_SCREEN` or `IN_PLACE`, and the metrics: in a terminal a bar and a table for
-each validation, otherwise a line for each log interval and each validation. Only the first process
-of a run has a screen. Other processes log their warnings and errors.
+that are marked with `ON_SCREEN` or `IN_PLACE`, and the metrics. In a terminal, these are a bar and
+a table with a row for each validation, otherwise a line for each log interval and each validation.
+Only the first process of a run has a screen. Other processes log their warnings and errors.
 
 If the variable LOGLEVEL is set, as for fairseq, the screen shows all messages from this level on.
 """
@@ -37,13 +37,15 @@ DRAW_S = 0.1
 """Seconds between two drawings of the bar."""
 BAR_WIDTH = 16
 WIDTH = 8
-"""Shortest length of a value in a line."""
+"""Shortest length of a value in a line or a table."""
+NAME_WIDTH = 24
+"""Shortest length of a row's name in a table."""
 Stats = Mapping[str, Any]
 """Metrics by name, as fairseq gives them to its progress bars."""
 
 
 class LogFile(logging.FileHandler):
-    """A log that is written as long as it can be: a full disk is reported by other writers."""
+    """A log file that ignores errors of writing. Other writers report a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Does nothing."""
@@ -74,6 +76,7 @@ class Screen(logging.Handler):
                 redirect_stderr=False,
             )
         self._drawn_at = 0.0  # the bar
+        self._titles: tuple[str, ...] = ()  # of the table that was shown last
         self._status_at = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -100,7 +103,11 @@ class Screen(logging.Handler):
             self._print(Text(text))
 
     def show_status(self, text: str) -> None:
-        """Shows a line that replaces the status before it. It is only for a while of interest."""
+        """Shows a line that is of interest for a short time only. It replaces the status before it.
+
+        Without a bar, it is an ordinary line, which is left out if another line was shown in the
+        last `STATUS_S` seconds.
+        """
         if self._live is not None:
             self._draw(Text(text, no_wrap=True, overflow="ellipsis"))
         elif time.monotonic() - self._status_at >= STATUS_S:
@@ -120,19 +127,25 @@ class Screen(logging.Handler):
         line.add_row(title, bar, count, metrics)
         self._draw(line)
 
-    def show_table(self, corner: str, row: str, metrics: Mapping[str, str]) -> None:
-        """Shows metrics as a table of one row.
+    def show_row(self, corner: str, name: str, metrics: Mapping[str, str]) -> None:
+        """Shows metrics as a row of a table.
+
+        The titles appear above the first row, and again if they change. All rows have the same
+        widths, so the table stays aligned although other lines may appear between its rows.
 
         Args:
             corner: title of the first column.
-            row: name of the row.
+            name: name of the row.
             metrics: titles of the other columns, and their values.
         """
-        table = Table(box=None, pad_edge=False)
-        table.add_column(corner)
-        for name in metrics:
-            table.add_column(name, justify="right")
-        table.add_row(row, *metrics.values())
+        titles = (corner, *metrics)
+        table = Table(box=None, pad_edge=False, show_header=titles != self._titles)
+        self._titles = titles
+        table.add_column(corner, min_width=NAME_WIDTH)
+        for title in metrics:
+            width = max(WIDTH, len(title))
+            table.add_column(title, justify="right", min_width=width)
+        table.add_row(name, *metrics.values())
         self._print(table)
 
     @property
@@ -239,13 +252,12 @@ class ShownBar:
             self._show_line("validation   ", stats)
             return
         columns = terms_of(stats)
-        for title, means, name in (
-            ("best loss", stats, "best_loss"),
-            ("training loss", self._shown.stats, "loss"),
-        ):
-            if name in means:
-                columns[title] = f"{float(means[name]):g}"
-        self._screen.show_table(f"{self._title}, update {step}", "validation", columns)
+        # The first validation has the best loss so far. It may precede the first log interval.
+        best = stats.get("best_loss", stats.get("loss"))
+        training = self._shown.stats.get("loss")
+        for title, loss in (("best loss", best), ("training loss", training)):
+            columns[title] = "-" if loss is None else f"{float(loss):g}"
+        self._screen.show_row("validation", f"{self._title}, update {step}", columns)
 
     def _show_line(self, what: str, stats: Stats) -> None:
         line = f"{terms_line(stats, WIDTH)}  {pace_line(stats, WIDTH)}"

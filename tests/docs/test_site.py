@@ -149,6 +149,8 @@ def test_every_command_of_the_pages_has_its_options(
 ) -> None:
     words = shlex.split(command)
     assert main([words[1], "--help"]) == 0
+    if "local_predict" in words:  # passes options on
+        assert main(["predict", "--help"]) == 0
     shown = capsys.readouterr().out
     for word in words[2:]:
         if word.startswith("--"):

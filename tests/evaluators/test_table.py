@@ -34,6 +34,18 @@ def test_a_number_that_one_column_lacks_is_a_dash() -> None:
     ]
 
 
+def test_short_tables_leave_out_details() -> None:
+    videos = {"R1": 0.5, "DTW-R1": 0.4, "DTW-R5": 0.8, "DTW-corrected-R1": 0.3}
+    results = {"RetrievalMetric": CLIP, "FullVideoRetrievalMetric": videos}
+    for render in (render_table, render_markdown):
+        table = render({"norton": results}, is_short=True)
+        for number in ("24.2", "3.5", "0.0", "50.0", "40.0"):
+            assert number in table
+        assert "R@5" not in table
+        assert "R@10" not in table
+        assert "corrected" not in table
+
+
 def test_many_long_names_stay_within_the_width() -> None:
     names = [f"runs/retri/norton/seed{n}/checkpoint_best{n}.pt" for n in range(7)]
     table = render_table({name: {"RetrievalMetric": CLIP} for name in names})

@@ -93,7 +93,7 @@ def test_a_pipe_gets_an_aligned_line_per_interval_and_validation(
     assert logged == [("train_inner", 10), ("train", 10), ("valid", 10)]
 
 
-def test_a_terminal_gets_a_bar_and_a_table_per_validation(text: StringIO) -> None:
+def test_a_terminal_gets_a_bar_and_a_row_per_validation(text: StringIO) -> None:
     shown = Shown(live(text))
     show_an_epoch(shown)
     bar = Bar([1])
@@ -103,9 +103,31 @@ def test_a_terminal_gets_a_bar_and_a_table_per_validation(text: StringIO) -> Non
     # Without colours, the rest of the bar is blank.
     assert re.search("epoch 1/8 {20}0/3", out)
     assert "0/1" not in out  # too soon after the bar of the training
-    titles = "epoch 1/8, update 10  loss  clip_caption  best loss  training loss"
-    values = "validation             8.4        8.4054        8.4         12.605"
+    titles = (
+        "validation                    loss  clip_caption  best loss  training loss"
+    )
+    values = (
+        "epoch 1/8, update 10           8.4        8.4054        8.4         12.605"
+    )
     assert f"{titles}\n{values}\n" in out
+
+
+def test_the_titles_of_a_table_are_repeated_if_they_change(text: StringIO) -> None:
+    screen = live(text)
+    for name, titles in (("a", "xy"), ("b", "xy"), ("c", "z")):
+        screen.show_row("run", name, dict.fromkeys(titles, "1"))
+    rows = [line.split() for line in text.getvalue().splitlines()]
+    first, second = ["run", "x", "y"], ["run", "z"]
+    assert rows == [first, ["a", "1", "1"], ["b", "1", "1"], second, ["c", "1"]]
+    assert len({len(line) for line in text.getvalue().splitlines()[:3]}) == 1
+
+
+def test_the_first_row_needs_no_earlier_metrics(text: StringIO) -> None:
+    shown = Shown(live(text))
+    valid = Bar([1])
+    bar = ShownBar(valid, valid.batches, 1, shown, is_valid=True)
+    bar.print({"loss": "8.4"}, step=10)
+    assert text.getvalue().split()[-3:] == ["8.4", "8.4", "-"]
 
 
 def test_the_bar_has_the_metrics_of_the_last_interval(text: StringIO) -> None:

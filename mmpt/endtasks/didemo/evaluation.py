@@ -128,11 +128,11 @@ class DiDeMoMetric(Metric[MomentOutputs]):
     takes = MomentOutputs
     numbers = (
         Number("rank1", "moment, R@1, as published"),
-        Number("rank5", "moment, R@5, as published"),
+        Number("rank5", "moment, R@5, as published", is_detail=True),
         Number("miou", "moment, mean IoU, as published"),
-        Number("real-rank1", "moment, R@1, corrected"),
-        Number("real-rank5", "moment, R@5, corrected"),
-        Number("real-miou", "moment, mean IoU, corrected"),
+        Number("real-rank1", "moment, R@1, corrected", is_detail=True),
+        Number("real-rank5", "moment, R@5, corrected", is_detail=True),
+        Number("real-miou", "moment, mean IoU, corrected", is_detail=True),
     )
 
     def compute(self, outputs: MomentOutputs) -> Numbers:

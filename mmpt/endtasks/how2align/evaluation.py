@@ -37,11 +37,11 @@ class AlignedVideo(NamedTuple):
     """A video with the similarities of its sentences and its seconds."""
 
     video_id: str
-    # float32 [n, L]: mean cosine over windows, 0 where none was compared
+    # float32 [n, L]: mean cosine over windows, 0 where sentence and second were not compared
     similarity: np.ndarray
-    covered: np.ndarray  # bool [n, L]: whether any was
-    aligned: np.ndarray  # bool [n]: the sentence is seen in the video
-    spans_s: np.ndarray  # float64 [n, 2]: start and end, shown or else spoken
+    covered: np.ndarray  # bool [n, L]: whether sentence and second were compared
+    aligned: np.ndarray  # bool [n]: whether the sentence is shown in the video
+    spans_s: np.ndarray  # float64 [n, 2]: when it is shown, or else when it is spoken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def encode_windows(
 
 @METRICS.register
 class How2AlignMetric(Metric[How2AlignOutputs]):
-    """The recall of alignable sentences, and the ROC-AUC of telling them from the others.
+    """The recall of alignable sentences, and the ROC-AUC of separating them from the others.
 
     In the published form, a cosine of exactly 0 counts as never compared, the first of equal maxima
     wins, and a sentence that was never compared is placed at second 0. The corrected form remembers
@@ -175,8 +175,8 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
     numbers = (
         Number("Recall", "alignment, recall, as published"),
         Number("AUC", "alignment, ROC-AUC, as published"),
-        Number("Recall-corrected", "alignment, recall, corrected"),
-        Number("AUC-corrected", "alignment, ROC-AUC, corrected"),
+        Number("Recall-corrected", "alignment, recall, corrected", is_detail=True),
+        Number("AUC-corrected", "alignment, ROC-AUC, corrected", is_detail=True),
     )
 
     def compute(self, outputs: How2AlignOutputs) -> Numbers:
