@@ -38,7 +38,6 @@ ELSEWHERE = {
     "endtasks/coin/report.py": "tested by reporting/test_report.py",
     "endtasks/crosstask/report.py": "tested by reporting/test_report.py",
     "endtasks/didemo/report.py": "tested by reporting/test_report.py",
-    "endtasks/how2align/report.py": "tested by reporting/test_report.py and test_alignments.py",
     "endtasks/msrvtt_qa/data.py": "tested by endtasks/msrvtt/test_data.py, on the same files",
     "endtasks/msrvtt_qa/evaluation.py": "tested by endtasks/msrvtt/test_data.py",
     "endtasks/msrvtt_qa/report.py": "tested by reporting/test_report.py",
@@ -84,7 +83,6 @@ ELSEWHERE = {
     "utils/workers.py": "tested by utils/test_killed.py and prepare/shards/test_packing_breaks.py",
     # Classes for fairseq, which only mean something to its trainer.
     "tasks/fairseqmmloop.py": "tested by e2e/test_interruptions.py",
-    "tasks/fairseqmmstep.py": "tested by e2e/test_training.py, e2e/test_ended_runs.py and models/",
 }
 
 MODULES = {

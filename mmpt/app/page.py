@@ -34,7 +34,7 @@ COLUMNS = 3
 HINT = '<p class="note">Click a moment to play it.</p>'
 FONT = ["ui-sans-serif", "system-ui", "sans-serif"]
 MONO_FONT = ["ui-monospace", "monospace"]
-"""Fonts of the system, which have the letters of the user's languages and load nothing."""
+"""Fonts of the system. They cover the user's languages, and nothing is downloaded for them."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def served(
     port: int | None = None,
     top: int = 12,
 ) -> Iterator[str]:
-    """Serves the page during the block. Gives its address.
+    """Serves the page during the block. Yields its address.
 
     Args:
         index: the index.
@@ -183,7 +183,7 @@ def _alignment_tab(index: MomentIndex, files: VideoFiles, video: gr.Dropdown) ->
             monotone = gr.Checkbox(
                 True,
                 label="In order",
-                info="No sentence is shown before an earlier one.",
+                info="The best moments are in the order of the sentences.",
             )
             button = gr.Button("Align", variant="primary")
         transcript = gr.File(

@@ -1,5 +1,5 @@
-"""The work of one training process: it takes its place among the processes of the job, agrees with
-the others on the command line of fairseq, and runs it.
+"""The work of one training process. It finds its rank, agrees with the other processes on the
+command line of fairseq, and runs fairseq.
 
 The processes of a job on several machines must have the same code and settings, and the same
 `save_dir`.
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 QUIET_S = 10.0
-"""Seconds that a process waits for its end after a mistake that another process reports."""
+"""Seconds that a process waits for the launcher to end it, after another one has reported a
+mistake."""
 READ_S = 10.0
 """Longest time that rank 0 waits for the others to read a message."""
 SHARED_S = 60.0
@@ -68,12 +69,16 @@ class Place:
 
     @classmethod
     def from_environment(cls) -> "Place":
-        """Returns the place that torchrun's variables name."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        if names[0] not in os.environ:
+        """Returns the place that torchrun's variables name.
+
+        Without LOCAL_RANK and LOCAL_WORLD_SIZE, all processes run on this machine.
+        """
+        if "RANK" not in os.environ:
             return cls()
-        size = os.environ["WORLD_SIZE"]
-        return cls(*(int(os.environ.get(name, size)) for name in names))
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        return cls(rank, size, local_rank, local_size)
 
     @property
     def has_other_nodes(self) -> bool:
@@ -84,7 +89,8 @@ class Place:
 def main(words: Sequence[str], name: str | None = None) -> int:
     """Trains in this process and returns the exit code.
 
-    A mistake is reported by the first process of each machine. The others wait for their end.
+    A mistake is reported by the first process of each machine. The other processes report nothing,
+    and wait until the launcher ends them.
 
     Args:
         words: a YAML and overrides, or the command line of fairseq that the launcher has made.
@@ -104,7 +110,7 @@ def main(words: Sequence[str], name: str | None = None) -> int:
                 sys.stderr.write(f"error: {message_of(err)}\n")
             return EXIT_CODE
         set_environment(place, on_cpu="--cpu" in command)
-        # deferred: seconds, unless it is forked
+        # deferred: takes seconds, unless this process was forked
         from mmpt.tasks.fairseqmmloop import run_fairseq
 
         flags = rank_flags(place, on_cpu="--cpu" in command)
@@ -138,7 +144,7 @@ def git_commit() -> str:
 def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
     """Returns the command line of fairseq, without the flags of this process.
 
-    `held` keeps other jobs from the folder, and the store open.
+    `held` keeps the lock of `save_dir`, and the store through which the processes agree.
     """
     is_yaml = bool(words) and words[0].endswith((".yaml", ".yml"))
     if is_yaml:
@@ -147,7 +153,7 @@ def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
         command, settings = list(words), os.environ.get(CONFIG_VARIABLE, "")
     command = continued(command)
     if place.has_other_nodes or (is_yaml and place.size > 1):
-        # The process group uses it, too.
+        # The process group uses the store, too, so it must not be closed here.
         store = held.enter_context(nullcontext(open_store()))
         command = agree(store, place.rank, place.size, command, settings)
     return command
@@ -156,8 +162,10 @@ def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
 def prepare_rank(
     place: Place, words: Sequence[str], held: ExitStack
 ) -> tuple[list[str], str]:
-    """Returns the command line that rank 0 makes of a YAML and overrides, which is empty in other
-    ranks, and the fingerprint of the settings. `held` keeps other jobs from the folder.
+    """Returns fairseq's command line for a YAML and overrides, and the settings' fingerprint.
+
+    Only rank 0 makes the command line. It is empty in the other ranks. `held` keeps the lock of
+    `save_dir`.
     """
     path, *overrides = words
     config = load_config(path, overrides)
@@ -170,8 +178,10 @@ def prepare_rank(
 
 
 def rank_flags(place: Place, *, on_cpu: bool) -> list[str]:
-    """Returns fairseq's options for this process. They replace the number of processes in a command
-    line, because with `--nnodes 1:4` it is that of the largest job.
+    """Returns fairseq's options for this process.
+
+    They override the number of processes in the command line of rank 0. With `--nnodes 1:4`, that
+    is the largest possible number.
     """
     if place.size == 1:
         return ["--distributed-world-size", "1"]
@@ -190,7 +200,7 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
 
     Variables that the user has set are kept.
     """
-    import torch  # deferred: seconds
+    import torch  # deferred: takes seconds
 
     if on_cpu:
         # fairseq touches every GPU that it sees.
@@ -228,7 +238,7 @@ def interface_towards(host: str) -> str | None:
 
 def open_store() -> "Store":
     """Returns the store that torchrun's variables name. Processes pass each other values in it."""
-    import torch.distributed  # deferred: seconds
+    import torch.distributed  # deferred: takes seconds
 
     store, _, _ = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
     return store
@@ -237,7 +247,7 @@ def open_store() -> "Store":
 def agree(
     store: "Store", rank: int, size: int, command: Sequence[str], settings: str
 ) -> list[str]:
-    """Returns the command line of rank 0, when all processes have the same facts.
+    """Checks that all processes have the same code and settings, and returns rank 0's command line.
 
     All processes call this at their start.
 
@@ -248,11 +258,13 @@ def agree(
         command: the command line of this process. Only that of rank 0 is used.
         settings: fingerprint of the settings of this process.
     Raises:
-        LaunchError: a process has other facts than rank 0. It is raised in every process.
+        LaunchError: a process differs from rank 0. It is raised in every process.
     """
+    # 1. Rank 0 sends its command line to the others.
     if rank == 0:
         store.set("mmpt/command", json.dumps([list(command), _saved_config(command)]))
     command, saved_config = json.loads(store.get("mmpt/command"))
+    # 2. Every rank describes itself.
     facts = {
         "code": code_fingerprint(),
         "torch": version("torch"),
@@ -263,10 +275,10 @@ def agree(
         "host": socket.gethostname(),
     }
     store.set(f"mmpt/facts/{rank}", json.dumps(facts))
+    # 3. Rank 0 compares the descriptions, and sends the differences to the others.
     if rank == 0:
-        all_facts = [
-            json.loads(store.get(f"mmpt/facts/{rank}")) for rank in range(size)
-        ]
+        texts = [store.get(f"mmpt/facts/{other}") for other in range(size)]
+        all_facts = [json.loads(text) for text in texts]
         store.set("mmpt/differences", "\n".join(differences(all_facts)))
     if found := store.get("mmpt/differences").decode():
         # Rank 0 may own the store, so it waits until the others have read the message.
@@ -284,9 +296,13 @@ def agree(
 
 
 def differences(facts: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yields a line for everything in which ranks differ from rank 0, from the facts by rank."""
+    """Yields a line for each fact that differs from rank 0's.
+
+    Args:
+        facts: for each rank, in order, the facts that `REMEDIES` names, and `host`.
+    """
     for name, remedy in REMEDIES.items():
-        hosts: dict[str, list[str]] = {}  # of the ranks that differ
+        hosts: dict[str, list[str]] = {}  # host -> its ranks that differ
         for rank, own in enumerate(facts):
             if own[name] != facts[0][name]:
                 hosts.setdefault(own["host"], []).append(str(rank))
@@ -307,12 +323,18 @@ def _saved_config(command: Sequence[str]) -> str:
 
 
 def _wait_for(saved_config: str, command: Sequence[str]) -> str:
-    """Returns `_saved_config` of this machine, when it is that of rank 0 or after a minute."""
+    """Waits until this machine sees the same `config.yaml` as rank 0, and returns its hash.
+
+    After `SHARED_S`, returns the hash of the file that this machine sees.
+
+    Args:
+        saved_config: the hash in rank 0.
+    """
     deadline = time.monotonic() + SHARED_S
-    while (
-        own := _saved_config(command)
-    ) != saved_config and time.monotonic() < deadline:
+    own = _saved_config(command)
+    while own != saved_config and time.monotonic() < deadline:
         time.sleep(1)
+        own = _saved_config(command)
     return own
 
 

@@ -26,16 +26,17 @@ DECAY_ONLY = ("total_num_update", "end_learning_rate", "power")
 
 
 def check_whole(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
-    """Yields all mistakes that no single key shows.
+    """Yields a sentence for each mistake that concerns several keys, or a missing key.
 
     Args:
         config: the config, in which mistaken values have their defaults.
-        values: the YAML as read. A mistaken key in it is not missing.
+        values: the YAML as read. It still has the mistaken values, so that their keys are not
+            reported as missing.
     """
     if value_at(values, "dataset.feature_dim") is not None:
         yield "`dataset.feature_dim` is filled in; set `model.input_dim` instead."
     if isinstance(values.get("dataset", {}), dict | None):
-        # Otherwise this may be a training or an evaluation config.
+        # Otherwise, it is not known whether this is a training or an evaluation config.
         yield from _missing(config, values)
     yield from _check_sizes(config)
     yield from _check_precision(config)
@@ -61,7 +62,7 @@ def _missing(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
         found: Any = values
         for key in path.split("."):
             if not isinstance(found, dict):
-                # A mistake of its own, or a missing section.
+                # The section is missing, or is itself a mistake.
                 break
             found = found.get(key)
         if found is None:
@@ -100,7 +101,7 @@ def _at_least(key: str, value: Any, bound_name: str, bound: Any) -> Iterator[str
 
 
 def _check_sequences(config: RunConfig) -> Iterator[str]:
-    # Only some losses have it.
+    # Only some losses have this section.
     sequence = getattr(config.loss, "sequence_contrast", None)
     if config.loss is None or sequence is None:
         return
@@ -129,19 +130,19 @@ def _check_precision(config: RunConfig) -> Iterator[str]:
 
 
 def _check_schedule(config: RunConfig) -> Iterator[str]:
-    # An option may be in several groups. The first one counts.
+    # An option may be in several groups. fairseq takes the value of the last one.
     options: list[tuple[str, str, Any]] = []
-    first: dict[str, Any] = {}
+    taken: dict[str, Any] = {}
     for group, values in config.fairseq.items():
         for name, value in values.items():
             options.append((f"fairseq.{group}.{name}", name, value))
-            first.setdefault(name, value)
-    if first.get("lr_scheduler") != "polynomial_decay":
+            taken[name] = value
+    if taken.get("lr_scheduler") != "polynomial_decay":
         for path, name, _ in options:
             if name in DECAY_ONLY:
                 yield f"`{path}` needs `lr_scheduler: polynomial_decay`; set that, or leave it out."
         return
-    total = first.get("total_num_update") or first.get("max_update", 0)
+    total = taken.get("total_num_update") or taken.get("max_update", 0)
     if total <= 0:
         yield (
             "`fairseq.optimization.total_num_update` is missing; `lr_scheduler: polynomial_decay` "

@@ -1,7 +1,7 @@
 """Builds the index of moments: embeds windows of videos, then makes a faiss index of their vectors.
 
-The vectors of a video are appended to a file when all of its windows are embedded, then its name is
-appended to another file. A run that was killed therefore loses the videos in progress only. See
+When all windows of a video are embedded, their vectors are appended to one file, and then the
+video's name to another. A run that was killed therefore loses only the videos in progress. See
 `index_folder.py` for the files.
 
 Legend: R feature rows of a video, n windows, I width of the features, D hidden size.
@@ -44,7 +44,7 @@ logger = get_logger(__name__)
 
 LOCK_FILE = ".lock"
 RETRAIN_FACTOR = 2
-"""An index is trained again when it has so many times the windows that it was trained with."""
+"""An index is trained again when it has this many times the windows of its last training."""
 
 
 @contextmanager
@@ -67,8 +67,8 @@ def open_writer(
         source, checkpoint: where the model was loaded from; see `IndexSettings`.
         window_s: length of a window. None: as in the existing index, or `max_video_len`.
         stride_s: None: as in the existing index, or half a window.
-        index_type: as for `faiss.index_factory`. None: as in the existing index if it was chosen,
-            else by the number of windows.
+        index_type: as for `faiss.index_factory`. None: the type of the existing index if a user
+            chose it, else a type that depends on the number of windows.
         folders: folders of the videos or of their features, which are added to those in the index.
     Raises:
         DataError: the folder holds something else, or an index of another model or with other
@@ -103,7 +103,7 @@ def _new_settings(
     window_s: int | None,
     stride_s: int | None,
 ) -> IndexSettings:
-    """Returns the settings of a new index, or of an existing one that agree with the arguments.
+    """Returns the settings of a new index, or of the existing one after comparing the arguments.
 
     Raises:
         DataError: as for `open_writer`.
@@ -207,15 +207,17 @@ class MomentWriter:
         """Embeds the windows of videos and appends their vectors.
 
         Args:
-            videos: name and features [R, I] of each video. A video is asked for when the batches
-                reach it.
-            batch_size: number of windows in a batch, which may be of several videos.
+            videos: name and features [R, I] of each video. The iterable is read only as far as the
+                batches need it.
+            batch_size: number of windows in a batch. A batch may have windows of several videos.
         Raises:
             DataError: a name is in the index already, vectors are not finite, or the files cannot
                 be written.
         """
+        # `embed_windows` reads videos ahead of the windows that it yields. `features` records each
+        # video that it reads. The window that ends with the last row of a video completes it.
         read: list[IndexedVideo] = []
-        ends: list[int] = []  # rows of each of them
+        ends: list[int] = []  # number of feature rows of each video in `read`
         config = self._model.dataset_config
 
         def features() -> Iterator[Tensor]:
@@ -258,6 +260,8 @@ class MomentWriter:
             raise DataError(
                 f"{self._files.path}: an index must have at least one video, but has none."
             )
+        # The new windows are added to the existing faiss index, unless another type is wanted or
+        # the number of windows has grown so much that the index must be trained again.
         old = self._settings
         vectors_ND = map_vectors(self._files.vectors_file, old.hidden_size)
         num_windows = len(vectors_ND)
@@ -267,7 +271,10 @@ class MomentWriter:
             wanted == old.index_type and num_windows < RETRAIN_FACTOR * old.num_trained
         )
         if keeps_index and num_windows == old.num_windows:
-            return old
+            if is_default != old.is_default_type:  # the user has now chosen the type
+                self._settings = old.model_copy(update={"is_default_type": is_default})
+                self._commit()
+            return self._settings
         if keeps_index:
             old_ND = vectors_ND[: old.num_windows]
             path = self._files.faiss_file(old.num_windows)
@@ -311,12 +318,13 @@ class MomentWriter:
         self._videos.append(video)
 
     def _recover(self) -> list[IndexedVideo]:
-        """Returns the complete videos, and removes what a killed run has written of others.
+        """Returns the complete videos, and removes what a killed run has written of other videos.
 
         Raises:
             DataError: searchable videos are missing, or the files cannot be written.
         """
-        # A video is complete if its line is, and all its vectors are in the file.
+        # A video is complete if its line in `videos.jsonl` ends with a line break, and the file of
+        # vectors has all of its vectors.
         settings = self._settings
         videos = self._files.read_videos()
         seconds = [video.seconds for video in videos]

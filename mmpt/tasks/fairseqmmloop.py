@@ -1,19 +1,22 @@
-"""fairseq's training loop, with what it lacks to lose no work.
+"""Extends fairseq's training loop so that no work is lost when a training is interrupted.
 
-`wrap_training_loop` replaces functions of fairseq, which call the originals:
+`wrap_training_loop` replaces these parts of fairseq:
 
-- `fairseq_cli.train.validate_and_save`, which follows every update: saves and ends when the process
-  was asked to stop, and saves every few minutes.
-- `fairseq_cli.train.train`, the loop of an epoch: does not begin if the run has ended already.
-- `checkpoint_utils.load_checkpoint`: first does what the interrupted run did not.
+- `fairseq_cli.train.validate_and_save`, which is called after every update, also saves every few
+  minutes. If a process was asked to stop, it saves and ends the run.
+- `fairseq_cli.train.train`, the loop of an epoch, does not begin if the run has ended already.
+- `checkpoint_utils.load_checkpoint` also does the validation and the checkpoints that the
+  interrupted run has left out.
 - fairseq's optimizers for float16: see `fairseqmmscale.py`.
-- `checkpoint_utils._torch_persistent_save`: is `torch.save`. fairseq's function tries three times
-  with the same file, although the first attempt has left a part in it, and then logs a traceback.
-- `checkpoint_utils.PathManager`: never leaves a part of a file under the name of a checkpoint.
+- `checkpoint_utils._torch_persistent_save` becomes `torch.save`. fairseq's function tries three
+  times with the same open file, although the first attempt has left a part in it, and then logs a
+  traceback.
+- `checkpoint_utils.PathManager` never leaves an incomplete file under the name of a checkpoint.
 
 A run that is asked to stop saves its state directly after an update, before the validation and the
-regular checkpoints of this update. The checkpoint says so (`is_due`). The run that continues does
-both first. So an interruption adds no validation, and a validation delays no interruption.
+regular checkpoints of this update. The checkpoint records this as `is_due`, and the run that
+continues begins with both. So an interruption adds no validation, and a validation delays no
+interruption.
 """
 
 import atexit
@@ -57,7 +60,8 @@ class RunState:
 
     Args:
         stop: the signals that this process receives.
-        is_in_any: returns in all processes whether one of them has called it with True.
+        is_in_any: returns True in all processes if at least one of them passes True. It waits until
+            all processes have called it.
         save_every_minutes: interval of additional checkpoints. None: there are none.
     """
 
@@ -84,7 +88,7 @@ class RunState:
     def agrees_to_stop(self, *, is_end: bool) -> bool:
         """Returns whether a process was asked to stop. All processes return the same.
 
-        They know it from the log of the update, which fairseq adds up over the processes.
+        They know it from the log of the update, which fairseq sums over the processes.
 
         Args:
             is_end: True at the end of an epoch. A refresh may follow, which ends at a signal
@@ -93,7 +97,7 @@ class RunState:
         return self._stop_agreed or (is_end and self._is_in_any(bool(self.stop)))
 
     def must_save(self) -> bool:
-        """Returns whether this process last saved the run `save_every_minutes` ago."""
+        """Returns whether the last checkpoint is at least `save_every_minutes` old."""
         return 0 < self._every_s <= time.monotonic() - self._saved_at
 
     def note_saved(self) -> None:
@@ -102,14 +106,16 @@ class RunState:
 
     @contextmanager
     def saving(self, *, is_due: bool) -> Iterator[None]:
-        """A block that saves a checkpoint.
+        """Sets the state that a checkpoint stores if it is saved in the block.
 
         Args:
-            is_due: the validation and the other checkpoints of the update have not been done.
+            is_due: True if the validation and the other checkpoints of the update are still due.
         """
         self._is_due = is_due
-        yield
-        self._is_due = False
+        try:
+            yield
+        finally:
+            self._is_due = False
         self.note_saved()
 
     def note_end(self, has_ended: bool) -> None:
@@ -117,7 +123,7 @@ class RunState:
         self.has_ended = has_ended
 
     def take_due(self) -> bool:
-        """Returns whether the run continues before the validation of its last update."""
+        """Returns whether the validation of the last update is still due, and resets this."""
         is_due, self._is_due = self._is_due, False
         return is_due
 
@@ -155,7 +161,7 @@ class WholeFiles(PathManager):  # type: ignore[misc]
 
 @dataclass
 class Position:
-    """A place in a run, in the form of fairseq's iterator of an epoch."""
+    """A place in a run, which fairseq's functions use like an iterator of an epoch."""
 
     epoch: int
     is_end: bool
@@ -168,7 +174,8 @@ class Position:
         At the end of an epoch, fairseq stores the beginning of the next one.
         """
         is_end = state["iterations_in_epoch"] == 0
-        return cls(state["epoch"] - is_end, is_end, state)
+        epoch = state["epoch"] - 1 if is_end else state["epoch"]
+        return cls(epoch, is_end, state)
 
     def end_of_epoch(self) -> bool:
         """Returns whether no batch of the epoch is left."""
@@ -197,7 +204,7 @@ _original_validate_and_save = loop.validate_and_save
 def load_checkpoint(
     cfg: Any, trainer: Any, **kwargs: Any
 ) -> tuple[dict[str, Any] | None, Any]:
-    """Loads a checkpoint as fairseq does, and finishes the update after which it was saved."""
+    """Loads a checkpoint as fairseq does, and does the validation and checkpoints that are due."""
     extra_state, epoch_itr = _original_load(cfg, trainer, **kwargs)
     task = trainer.task
     is_due = task.run.take_due()
@@ -216,16 +223,16 @@ def load_checkpoint(
 def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Losses:
     """Trains for one epoch as fairseq does, unless the run has ended already.
 
-    fairseq itself checks the conditions for the end after an update. It would make one more update
-    whenever a run that has ended is started again.
+    fairseq itself checks the conditions for the end only after an update. It would make one more
+    update whenever a run that has ended is started again.
     """
     num_updates, max_update = trainer.get_num_updates(), cfg.optimization.max_update
-    is_over = 0 < max_update <= num_updates
-    is_over |= num_updates > 0 and is_out_of_time(cfg, trainer)
-    is_over |= (
-        0 < cfg.checkpoint.patience <= getattr(loop.should_stop_early, "num_runs", 0)
-    )
-    if task.run.has_ended or is_over:
+    # Number of validations since the best one.
+    num_worse = getattr(loop.should_stop_early, "num_runs", 0)
+    is_complete = 0 < max_update <= num_updates
+    is_late = num_updates > 0 and is_out_of_time(cfg, trainer)
+    is_stopped_early = 0 < cfg.checkpoint.patience <= num_worse
+    if task.run.has_ended or is_complete or is_late or is_stopped_early:
         message = "this run has ended: there is nothing left to train"
         logger.info(message, extra=ON_SCREEN)
         return [None], True
@@ -243,7 +250,7 @@ def validate_and_save(
     valid_subsets: list[str],
     end_of_epoch: bool,
 ) -> Losses:
-    """Follows every update: validates and saves as fairseq does, or saves and ends."""
+    """Validates and saves as fairseq does, or saves and ends the run. Called after every update."""
     if is_out_of_time(cfg, trainer):
         save_now(cfg, trainer, epoch_itr, is_due=True)
         logger.info(
@@ -268,13 +275,13 @@ def validate_and_save(
 
 
 def is_out_of_time(cfg: Any, trainer: Any) -> bool:
-    """Returns whether the run has taken `stop_time_hours`, in all of its starts together."""
+    """Returns whether the run has taken `stop_time_hours`, in the first start and all restarts."""
     limit_s = cfg.optimization.stop_time_hours * 3600
     return bool(0 < limit_s < trainer.cumulative_training_time())
 
 
 def untimed(cfg: Any) -> Any:
-    """Returns the settings without `stop_time_hours`, at which fairseq itself would validate."""
+    """Returns the settings without `stop_time_hours`, after which fairseq itself would validate."""
     if cfg.optimization.stop_time_hours > 0:
         cfg = deepcopy(cfg)
         cfg.optimization.stop_time_hours = 0
@@ -299,7 +306,7 @@ def save_and_end(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> None:
     """Saves the state of the run and ends this process. All processes of a run call it together."""
     update = trainer.get_num_updates()
     save_now(cfg, trainer, epoch_itr, is_due=True)
-    task.world.broadcast_object(None)  # until rank 0 has written the file
+    task.world.broadcast_object(None)  # waits until rank 0 has written the file
     task.end_logs()
     task.stop.end(
         f"saved {os.path.join(cfg.checkpoint.save_dir, LAST)} after update {update}"
@@ -307,24 +314,24 @@ def save_and_end(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> None:
 
 
 def state_of_loop() -> dict[str, Any]:
-    """Returns the state of fairseq's loop that it does not restore.
+    """Returns the parts of the loop's state that fairseq itself does not restore.
 
-    At the beginning of an epoch, it does not restore the means since the last line of the log.
+    These are the state of early stopping, and the means since the last line of the log. (fairseq
+    restores the latter, but not at the beginning of an epoch.)
     """
     early = loop.should_stop_early
-    state = {
-        name: getattr(early, name)
-        for name in ("best", "num_runs")
-        if hasattr(early, name)
-    }
+    early_state = {}
+    for name in ("best", "num_runs"):
+        if hasattr(early, name):
+            early_state[name] = getattr(early, name)
     return {
-        "should_stop_early": state,
+        "should_stop_early": early_state,
         "train_inner": metrics.state_dict().get("train_inner"),
     }
 
 
 def restore_loop(state: dict[str, Any]) -> None:
-    """Restores the result of `state_of_loop`."""
+    """Restores the state that `state_of_loop` has returned."""
     for name, value in state["should_stop_early"].items():
         setattr(loop.should_stop_early, name, value)
     if state["train_inner"] is not None:

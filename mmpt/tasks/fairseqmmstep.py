@@ -1,5 +1,5 @@
-"""A training step as fairseq calls it: the model, the loss, and what follows a loss that is NaN or
-infinite.
+"""A training step as fairseq calls it: the model, the loss, and the handling of a loss that is NaN
+or infinite.
 
 - `mmmodel` wraps our model under the name that released checkpoints use, and loads checkpoints
   strictly.
@@ -7,8 +7,8 @@ infinite.
   and videos per second, TFLOP/s of the towers on real tokens (and their share of the device's peak,
   if that is known), the share of time that training waits for data, and memory.
 - `NonFiniteBatches` reports a batch whose loss is not finite. By default, training then stops. With
-  `loss.on_nonfinite: skip`, the update is skipped in all processes, as long as there are few of
-  them.
+  `loss.on_nonfinite: skip`, the update is skipped in all processes, at most `loss.max_skipped`
+  times in a run.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class FairseqMMModel(BaseFairseqModel):
 
 @register_model_architecture("mmmodel", "mmarch")
 def mmarch(args: Namespace) -> None:
-    """Fills in the settings of the only architecture. The YAML holds the network's.
+    """Unsets `--tpu`. The network has no other options of fairseq, because the YAML describes it.
 
-    fairseq calls such a function last, after it has parsed its options. `--bf16` implies `--tpu`
-    there, with which fairseq would look for a TPU.
+    fairseq calls this function after it has parsed its options. `--bf16` has then set `--tpu`, with
+    which fairseq would look for a TPU.
     """
     args.tpu = False
 
@@ -131,7 +131,8 @@ class MMCriterion(FairseqCriterion):
             "sample_size": int(is_finite),
             "nsentences": num_clips,
             "ntokens": sample["caps"].numel() + sample["vmasks"].numel(),
-            # fairseq adds the logs of all processes up. So they know when one was asked to stop.
+            # fairseq sums the logs of all processes, so that each one knows if any was asked to
+            # stop.
             "stop_requested": float(bool(self.task.stop)),
         }
         scalars = result.terms | result.metrics
@@ -153,12 +154,13 @@ class MMCriterion(FairseqCriterion):
     def _run_loss(
         self, batch: dict[str, Any], is_dummy_step: bool
     ) -> tuple[LossOutput, bool]:
-        """Returns the result of the loss, and whether it counts.
+        """Returns the result of the loss, and whether the batch counts.
 
-        If it is not finite and the update is to be skipped, all of its values are zero.
+        A batch does not count if its update is skipped because of a loss that is not finite. All
+        values of its result are zero.
 
         Raises:
-            NonFiniteLossError: it is not finite, and training must stop.
+            NonFiniteLossError: the loss is not finite, and training must stop.
         """
         is_finite, nonfinite = True, self.task.nonfinite
         try:
@@ -167,7 +169,8 @@ class MMCriterion(FairseqCriterion):
             self.task.handle_nonfinite(batch, error)
             result, is_finite = error.output, False
         if self.training and self.loss.config.gather_negatives:
-            # The backward pass waits for the other processes, so that all skip it or none.
+            # The backward pass of gathered negatives waits for the other processes. So all
+            # processes must skip it, or none.
             is_finite = not nonfinite.agree()
         if not is_finite:
             zero = next(iter(result.terms.values())).new_zeros((), requires_grad=True)
@@ -249,7 +252,8 @@ class NonFiniteBatches:
         config: the section `loss`.
         save_dir: folder of the reports.
         rank: rank of this process.
-        in_any: returns in all processes whether one of them has called it with True.
+        in_any: returns True in all processes if at least one of them passes True. It waits until
+            all processes have called it.
     """
 
     def __init__(
@@ -293,33 +297,38 @@ class NonFiniteBatches:
         self._is_batch_bad = True
 
     def agree(self) -> bool:
-        """Returns whether a process has marked its batch. All processes call it for each batch."""
+        """Returns whether any process has marked its batch.
+
+        All processes must call this once for each batch.
+        """
         is_bad = self.skips and self._in_any(self._is_batch_bad)
         self._is_batch_bad = False
         self.is_update_skipped |= is_bad
         return is_bad
 
     def take_skipped(self) -> bool:
-        """Returns whether to skip the update whose batches are done, and counts it.
+        """Returns whether to skip the update in progress. A skipped update is counted.
 
         Raises:
-            TooManySkippedError: in all processes, if there are too many.
+            TooManySkippedError: more updates were skipped than allowed. It is raised in all
+                processes.
         """
-        is_skipped, self.is_update_skipped = self.is_update_skipped, False
-        self.num_skipped += is_skipped
+        if not self.is_update_skipped:
+            return False
+        self.is_update_skipped = False
+        self.num_skipped += 1
         if self.num_skipped > self._max_skipped:
             raise TooManySkippedError(
                 f"the loss was not finite in {self.num_skipped} updates, but `loss.max_skipped` "
                 f"allows {self._max_skipped}. {self._folder}/nonfinite_*.json name the videos. "
                 "Lower the learning rate, or look for broken features of these videos."
             )
-        if is_skipped:
-            logger.warning(
-                "skipped an update whose loss is not finite (%d of at most %d)",
-                self.num_skipped,
-                self._max_skipped,
-            )
-        return is_skipped
+        logger.warning(
+            "skipped an update whose loss is not finite (%d of at most %d)",
+            self.num_skipped,
+            self._max_skipped,
+        )
+        return True
 
 
 def plain_values(value: Any) -> Iterator[Any]:

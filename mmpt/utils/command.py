@@ -1,7 +1,7 @@
 """Runs a command: sets up logging, and turns errors and signals into a message and an exit code.
 
-An error that the user can fix is one message and exit code 2, without a traceback. An interrupt is
-one line.
+An error that the user can fix gives one message and exit code 2, without a traceback. An interrupt
+gives a message of one line.
 
 SIGTERM, SIGUSR1 and SIGUSR2, which batch systems send before they end a job, and SIGHUP, which a
 terminal sends when it is closed, are treated like Ctrl-C. The command can then remove temporary
@@ -34,13 +34,13 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 EXTRA_OF = {
-    **dict.fromkeys(("av", "json_stream"), "prepare"),
+    **dict.fromkeys(("av", "json_stream", "langcodes"), "prepare"),
     **dict.fromkeys(("faiss", "tensorboardX", "psutil", "submitit"), "train"),
     **dict.fromkeys(("matplotlib", "PIL"), "report"),
     "gradio": "app",
 }
-"""The extra of `mmpt` that installs a package, by the import name of the package. Only packages
-that not all commands need are listed."""
+"""Import name of a package -> the extra of `mmpt` that installs it. Packages that all commands need
+are not listed."""
 
 
 def run_command(
@@ -52,7 +52,7 @@ def run_command(
         work: returns the exit code, or None for 0. It may raise KeyboardInterrupt with the number
             of the signal as its argument.
         stopped: message for an interrupt, such as "run the same command again to continue".
-        asked_code: exit code after one of `ASKS`. None: 128 + the number of the signal.
+        asked_code: exit code after a signal in `ASKS`. None: 128 + the number of the signal.
     """
     received: list[int] = []
 
@@ -107,7 +107,10 @@ def _user_message(err: Exception) -> str | None:
 
 
 def _print_any_text() -> None:
-    """Prints `?` for letters that the encoding of the output lacks, as of files on Windows."""
+    """Makes Python print `?` for characters that the encoding of the output lacks.
+
+    Without this, printing them would raise an error, for example to a file on Windows.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

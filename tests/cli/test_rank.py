@@ -48,6 +48,8 @@ def test_the_place_is_that_of_torchruns_variables(environment):
     assert Place.from_environment().has_other_nodes
     environment.delenv("LOCAL_WORLD_SIZE")  # set by hand, without a launcher
     assert Place.from_environment() == Place(3, 4, 1, 4)
+    environment.delenv("LOCAL_RANK")
+    assert Place.from_environment() == Place(3, 4, 3, 4)
 
 
 def test_flags_of_a_process():

@@ -292,6 +292,17 @@ def test_mistakes_that_two_keys_make():
     ]
 
 
+def test_of_two_groups_with_an_option_the_last_one_counts_as_in_fairseq():
+    group = "fairseq.lr_scheduler"  # comes after `fairseq.optimization`
+    assert problems_of(
+        f"{group}.total_num_update=10", f"{group}.warmup_updates=11"
+    ) == [
+        "`fairseq.optimization.warmup_updates` must be at most `total_num_update` (10), but is "
+        "1000.",
+        "`fairseq.lr_scheduler.warmup_updates` must be at most `total_num_update` (10), but is 11.",
+    ]
+
+
 def test_fairseq_options_at_their_bounds():
     options = {
         "total_num_update": 10,

@@ -161,6 +161,14 @@ def test_a_chosen_type_is_kept_until_another_is_chosen(model, tmp_path):
     assert settings.num_videos == 7
 
 
+def test_the_present_type_can_be_chosen_without_new_videos(model, tmp_path):
+    folder = tmp_path / "x"
+    assert write(folder, model, [video(0)]).is_default_type
+    settings = write(folder, model, [], index_type="Flat")
+    assert not settings.is_default_type
+    assert IndexFolder(folder).read_settings() == settings
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

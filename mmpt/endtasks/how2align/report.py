@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.endtasks.how2align.alignment_scores import true_seconds
 from mmpt.endtasks.how2align.data import Sentence
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.reporting.alignments import (
@@ -52,10 +53,11 @@ def _misses(video: AlignedVideo, sentences: Sequence[Sentence]) -> list[dict[str
     misses = []
     cosines = np.where(video.covered, video.similarity, -np.inf)
     placed = video.aligned & video.covered.any(axis=1)
+    is_hit_nL = true_seconds(video.spans_s, cosines.shape[1])
     for row in np.flatnonzero(placed).tolist():
         start_s, end_s = video.spans_s[row]
         found_s = int(cosines[row].argmax())
-        if start_s <= found_s <= end_s:
+        if is_hit_nL[row, found_s]:
             continue
         miss = {
             "video": video.video_id,
