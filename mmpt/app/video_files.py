@@ -34,7 +34,7 @@ class VideoFiles:
         return self._find(name, _FEATURES)
 
     def _find(self, name: str, suffixes: Collection[str]) -> Path | None:
-        # An index of someone else may hold any names. No name leads out of the folders.
+        # An index from someone else may contain any names. A name must not lead out of the folders.
         parts = PurePosixPath(name)
         is_inside = not parts.is_absolute() and ".." not in parts.parts
         if name not in self.names or not is_inside:
@@ -49,5 +49,5 @@ class VideoFiles:
 
 
 def address(name: str, start_s: float = 0) -> str:
-    """Returns the address of a video, relative to the page. It is played from a second on."""
+    """Returns the address of a video, relative to the page. Playback begins at `start_s`."""
     return f"{ROUTE}/{quote(name)}#t={start_s:g}"

@@ -5,8 +5,9 @@ ends with 75 (`REQUEUE_CODE`), or with 130 after Ctrl-C, and so do all others of
 only one of them has received the signal. Then the job ends.
 
 On several machines, the processes of a machine may also end in this way because the launcher of
-another machine has ended, or restarts its processes. Then the others must continue. So the
-launchers wait for each other for a few seconds: the job ends if all of them have seen this end.
+another machine has ended, or restarts its processes. Then the job must continue. So a launcher
+whose processes end in this way waits a few seconds for the others. The job ends only if the
+processes of all launchers have ended in this way.
 """
 
 import signal
@@ -43,7 +44,7 @@ class Agent(LocalElasticAgent):
     """torch's agent. It ends the job when the processes were asked to stop."""
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        """Looks at the processes, as torch does.
+        """Checks the state of the processes, as torch does.
 
         Raises:
             SignalException: the processes of all machines were asked to stop.
@@ -72,8 +73,8 @@ def signal_of_job(
     if worker_group.group_world_size == 1:
         return signum
     store: Any = worker_group.store
-    # During a refresh, a process that receives a signal ends at once, and processes of other
-    # machines fail. Their launchers learn the reason from the store.
+    # During a refresh, a process that receives a signal ends at once, which makes the processes of
+    # other machines fail. The launchers of these machines read the reason from the store.
     with suppress(DistError):  # there is no key, or the machine of the store is gone
         if signum is not None:
             store.set(ASKED_KEY, str(int(signum)))
@@ -86,8 +87,8 @@ def signal_of_job(
 def launchers_meet(worker_group: WorkerGroup) -> bool:
     """Returns whether the launchers of all machines call this within a few seconds.
 
-    The first one that leaves the meeting may close the store before the others know that the
-    meeting is over. A job without its store cannot restart, so this ends the job, too.
+    Also returns True if the store is closed. The first launcher that leaves the barrier may close
+    it before the others have left. A job without its store cannot restart in any case.
     """
     size = worker_group.group_world_size or 1
     if size > 1:

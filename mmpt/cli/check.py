@@ -57,7 +57,10 @@ def check(
 
 
 def _problems(report: DatasetReport, out: Path) -> list[str]:
-    """Returns the paragraphs of the error message: what is damaged and what is useless."""
+    """Returns the paragraphs of the error message: damaged data, and data too implausible to use.
+
+    Without either, the list is empty.
+    """
     problems = []
     if report.damage:
         lines = [f"\n  - {damage}" for damage in report.damage[:MAX_SHOWN]]

@@ -1,7 +1,7 @@
 """`mmpt doctor`: checks whether a training can run here, and prints what to do if it cannot.
 
 It is for machines on which something is broken. So this module imports no package that may be
-broken, except for those that draw the command line.
+broken, except for those that parse the command line and print the table.
 """
 
 import json
@@ -56,7 +56,7 @@ def run_checks(checks: Sequence[Check]) -> list[Finding]:
 
 
 def _run_check(check: Check) -> list[Finding]:
-    """Runs a check. If it fails, this is what it finds."""
+    """Runs a check. If the check itself raises an error, its only finding is a warning."""
     try:
         return list(check())
     except Exception as err:

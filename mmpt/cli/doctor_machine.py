@@ -88,9 +88,8 @@ def cgroup_limits(
     with suppress(OSError):
         for line in own.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
-            base = (
-                root / controllers
-            )  # version 2 has a single group, without controllers
+            # Version 2 has a single line, without controllers.
+            base = root / controllers
             group = base / path.lstrip("/")
             for folder in (group, *group.parents):
                 if folder.is_relative_to(base):
@@ -100,7 +99,7 @@ def cgroup_limits(
 
 
 def _core_limits(group: Path) -> Iterator[float]:
-    """Yields the cores that a group allows: the microseconds in each period."""
+    """Yields the number of cores that a group allows: its CPU time in a period, per period."""
     with suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
         yield int(quota) / int(period)  # "max" raises a ValueError

@@ -18,7 +18,7 @@ INSTALL_FAIRSEQ = (
     "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
     f"-r {Path(mmpt.__file__).parent / 'requirements-fairseq.txt'}"
 )
-"""As `mmpt.cli.job` has it, which cannot be imported if a package is missing."""
+"""The same as in `mmpt.cli.job`, which cannot be imported if a package is missing."""
 BERT = "bert-base-uncased"
 HUB_TIME_LIMIT_S = 10
 TORCH_PAGE = "https://pytorch.org/get-started/locally"
@@ -72,7 +72,7 @@ def _failed(
 def check_torchvision() -> Iterable[Finding]:
     """Imports torchvision if it is installed, because transformers then imports it, too.
 
-    It must belong to the version and the build of torch.
+    It must fit the version and the build of torch.
     """
     try:
         version = metadata.version("torchvision")

@@ -23,7 +23,7 @@ Facts = dict[str, Any]
 
 
 class ProbeError(Exception):
-    """A probe has failed. The message is its last line, or how its process ended."""
+    """A probe has failed. The message is the last line of its stderr, or how its process ended."""
 
     @property
     def is_absent(self) -> bool:

@@ -1,6 +1,6 @@
 """Finds out whether the launcher of node 0 answers at an endpoint, or which other program listens.
 
-torch connects to any program that listens there, and waits for its answer without a limit.
+torch itself would connect to any program that listens there, and wait for its answer forever.
 """
 
 import socket
@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import Enum
 
 GREETING_S = 0.3
-"""Time in which a program may speak first. A launcher does not."""
+"""Time to wait for data that a program sends before it is asked. A launcher sends none."""
 ANSWER_S = 20.0
 """Longest time that a launcher takes to answer."""
 
@@ -34,6 +34,8 @@ def ask(host: str, port: int, timeout_s: float) -> tuple[Answer, str]:
     Raises:
         OSError: nothing listens there.
     """
+    # A launcher runs a store of torch. It keeps the connection open, sends nothing before it is
+    # asked, and answers the requests of a store's client.
     greeting = _greeting(host, port, timeout_s)
     if greeting == b"":
         return Answer.CLOSED, "it closes connections"
@@ -49,9 +51,9 @@ def ask(host: str, port: int, timeout_s: float) -> tuple[Answer, str]:
 
 
 def _greeting(host: str, port: int, timeout_s: float) -> bytes | None:
-    """Returns the first bytes that a program sends, or none if it closes the connection.
+    """Returns the first bytes that a program sends before it is asked.
 
-    None: it waits for us.
+    They are empty if the program closes the connection. None: it waits for a request.
     """
     with socket.create_connection((host, port), timeout_s) as connection:
         connection.settimeout(GREETING_S)
@@ -65,7 +67,7 @@ def _greeting(host: str, port: int, timeout_s: float) -> bytes | None:
 
 def _answers_as_store(host: str, port: int, timeout_s: float) -> bool | None:
     """Returns whether a store of torch answers. None: nothing has answered."""
-    # deferred: seconds
+    # deferred: imports torch
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
     found: list[bool] = []

@@ -195,7 +195,7 @@ def extract(options: Options) -> None:
     results = extract_jobs(options, videos, jobs)
     for report, path in results:
         logger.info(
-            "%d videos written (%.2f hours), %d were there, %d failed; see %s",
+            "%d videos written (%.2f hours), %d were there already, %d failed; see %s",
             *(
                 len(report.written),
                 report.seconds / 3600,
@@ -246,38 +246,40 @@ def submit(options: Options) -> None:
 
 
 def words_of(options: Options) -> list[str]:
-    """Returns the command line of the options, without those that concern the cluster."""
+    """Returns the options as words of a command line, without those that concern the cluster.
+
+    Options with their default value are left out.
+    """
+    of_cluster = ("jobtype", "num_parts", "dryrun", "slurm")
+    # The other options are spelled like their fields.
+    spellings = {"words": "dict", "random_weights": "random-weights"}
     words = []
     for field in fields(options):
         value = getattr(options, field.name)
-        if (
-            field.name in ("jobtype", "num_parts", "dryrun", "slurm")
-            or value == field.default
-        ):
+        if field.name in of_cluster or value == field.default:
             continue
-        name = {"words": "dict", "random_weights": "random-weights"}.get(
-            field.name, field.name
-        )
+        option = f"--{spellings.get(field.name, field.name)}"
         if value is True:
-            words.append(f"--{name}")
+            words.append(option)
             continue
-        for one in value if isinstance(value, list) else [value]:
-            words += [f"--{name}", str(one)]
+        values = value if isinstance(value, list) else [value]
+        for each in values:
+            words += [option, str(each)]
     return words
 
 
 def extract_jobs(
     options: Options, videos: VideoList, jobs: Sequence[VideoJob]
 ) -> list[tuple[ExtractionReport, Path]]:
-    """Extracts the features of `jobs`, some of the `videos`, and writes a summary per encoder.
+    """Extracts the features of `jobs`, a part of `videos`, and writes a summary per encoder.
 
     The summary is `extract_summary.json`, or `extract_summary_I_of_N.json` for one part of the
     videos. A lock in the folder of each encoder keeps other processes from extracting the same
     part.
 
     Args:
-        jobs: videos whose features are written to `options.fdir`, or with several encoders to the
-            same places in the folders of the encoders.
+        jobs: the videos to extract. Their features are written to `options.fdir`. With several
+            encoders, they are written to the same relative paths in the folder of each encoder.
 
     Returns:
         For each encoder the report on all jobs, and the path of the summary.
@@ -321,10 +323,12 @@ def extract_jobs(
 
 
 def _jobs_in(folder: Path, fdir: Path, jobs: Sequence[VideoJob]) -> Sequence[VideoJob]:
-    """Returns jobs that write to the same places in `folder` as the given ones in `fdir`.
+    """Returns copies of the jobs that write to `folder` instead of `fdir`.
+
+    The relative paths of the features stay the same.
 
     Raises:
-        DataError: a job writes to another folder.
+        DataError: a job does not write to `fdir`.
     """
     if folder == fdir:
         return jobs
@@ -380,7 +384,8 @@ def _open_encoders(options: Options) -> list[NamedEncoder]:
     names = options.encoders
     if options.random_weights and "s3d" not in names:
         raise LaunchError("--random-weights needs --encoder s3d.")
-    # With several encoders, --fps is the rate of those that have no rate of their own.
+    # --fps sets the rate of hf: and timm: encoders. The others have a rate of their own. If there
+    # are only others, they get --fps, too, so that they can refuse it.
     with_fps = [name for name in names if name.startswith(("hf:", "timm:"))]
     opened = []
     for name in names:

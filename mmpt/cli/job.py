@@ -49,10 +49,10 @@ DEMO_COMMANDS = (
 
 def choose_job_type(asked: str | None, config: RunConfig) -> str:
     """Returns the job type: `asked` (the command line), else the YAML's `task_type`, else
-    `local_single`. The release's job types of clusters, `sweep_*`, are `slurm`.
+    `local_single`. For the release's cluster job types (`sweep_*`), it is `slurm`.
 
     Raises:
-        LaunchError: no such type, or one that does not fit the config.
+        LaunchError: the type does not exist, or does not fit the config.
     """
     job_type = asked or config.task_type or "local_single"
     if job_type == SLURM or job_type.startswith("sweep_"):
@@ -60,7 +60,8 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
     kind, fitting = "a training", TRAINING_PROCESSES
     if config.is_test:
         kind, fitting = "an evaluation", {PREDICT: 1}
-    if job_type not in fitting and (config.is_test or not num_processes(job_type)):
+    is_local_n = not config.is_test and num_processes(job_type) > 0
+    if job_type not in fitting and not is_local_n:
         types = ", ".join(
             f"{name} ({count_processes(size)})" for name, size in fitting.items()
         )
@@ -75,7 +76,7 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
 
 
 def num_processes(job_type: str) -> int:
-    """Returns the number of processes of a training's job type on each machine, or 0."""
+    """Returns the number of processes on each machine. It is 0 if no training has this job type."""
     number = re.fullmatch(r"local_(\d{1,4})", job_type)
     return int(number[1]) if number else TRAINING_PROCESSES.get(job_type, 0)
 
@@ -87,7 +88,7 @@ def count_processes(processes: int) -> str:
 
 def count_gpus() -> int:
     """Returns the number of GPUs that PyTorch can use here."""
-    # deferred: seconds, and neither predict jobs nor mistakes in a YAML need it
+    # deferred: takes seconds, and neither predict jobs nor mistakes in a YAML need it
     import torch
 
     return torch.cuda.device_count()
@@ -110,8 +111,8 @@ def prepare(
         size: number of processes on this machine.
         total: number of processes on all machines.
         overridden: overrides change settings of the YAML. The processes then read `config.yaml`.
-        held: keeps other jobs from the folder until it is closed.
-        leads: on one machine only. It holds the lock of the folder and writes the file.
+        held: keeps the lock of the folder, which other jobs respect, until it is closed.
+        leads: True on one machine of the job, which locks the folder and writes `config.yaml`.
         dry_run: neither check nor write anything.
     Raises:
         UserError: the job cannot run.
@@ -167,7 +168,7 @@ def check(config: RunConfig, *, leads: bool = True) -> None:
     check_packages(config.loggers or ())
     check_data(config)
     check_start(config, leads=leads)
-    from mmpt.tasks.task import check_parts  # deferred: seconds, for torch
+    from mmpt.tasks.task import check_parts  # deferred: imports torch
 
     check_parts(config)
 
@@ -184,7 +185,7 @@ def require_fairseq() -> None:
 def check_data(config: RunConfig) -> None:
     """Raises DataError naming every data file and folder of `config` that is not there.
 
-    The parts that read a folder find out what is missing in it.
+    Files inside a folder are checked later, by the parts that read them.
     """
     dataset = config.dataset
     needed = {}  # path -> its key
@@ -214,14 +215,14 @@ def check_start(config: RunConfig, *, leads: bool = True) -> None:
         leads: this is the first node of the job. It repairs a damaged checkpoint. The others only
             check that the file exists, because a repair may be in progress.
     """
-    # deferred: seconds, for torch
+    # deferred: imports torch
     from mmpt.models.checkpoint import check_training_checkpoint
     from mmpt.models.checkpoint_folder import repair_last
 
     last = last_checkpoint(config.save_dir)
     path = last or config.option("checkpoint", "restore_file")
     if path is None or path == LAST:
-        # That name means: in save_dir, if any.
+        # The name alone means the file in `save_dir`, which does not exist.
         return
     if not os.path.exists(path):
         raise CheckpointError(
@@ -232,7 +233,7 @@ def check_start(config: RunConfig, *, leads: bool = True) -> None:
         )
     if not leads:
         return
-    # Ignored when a run continues.
+    # The option is ignored when a run continues.
     resets = config.option("checkpoint", "reset_optimizer")
     if last is not None:
         repair_last(Path(last))
@@ -331,8 +332,10 @@ def job_command(size: int, nodes: Nodes, command: Sequence[str]) -> list[str]:
 
 
 def continued(command: Sequence[str]) -> list[str]:
-    """Returns a command line of fairseq without the options that would start a new run, if there is
-    a checkpoint to continue from. After a failure, a job is started again with the same command.
+    """Returns a command line of fairseq that continues from the last checkpoint, if there is one.
+
+    The options that would start a new run are then left out. A job that is started again after a
+    failure still has them, because it gets the same command.
     """
     words = list(command)
     save_dir = words[words.index("--save-dir") + 1] if "--save-dir" in words else ""
@@ -340,14 +343,19 @@ def continued(command: Sequence[str]) -> list[str]:
         for name in RESETS.split():
             flag = "--" + name.replace("_", "-")
             if flag in words:
-                at = words.index(flag)
-                del words[at : at + (2 if name == "restore_file" else 1)]
+                begin = words.index(flag)
+                num_words = 2 if name == "restore_file" else 1  # with its value
+                del words[begin : begin + num_words]
     return words
 
 
 def program(name: str) -> str:
-    """Returns the path of a program of this environment, `python` or one next to it; its `name`
-    alone when PATH finds this one, or when there is none.
+    """Returns the path of a program of this Python environment.
+
+    If the environment lacks the program, or PATH finds this very program, only `name` is returned.
+
+    Args:
+        name: `python`, or the name of a program in the same folder.
     """
     own = Path(sys.executable)
     if name != "python":
@@ -355,6 +363,7 @@ def program(name: str) -> str:
     if not own.exists():
         return name
     found = Path(shutil.which(name) or "/")
-    # In a virtual environment, python is a link to one that has other packages.
+    # The folders are compared, too: in a virtual environment, `python` is a link to an interpreter
+    # that has other packages.
     same = found.samefile(own) and found.parent.samefile(own.parent)
     return name if same else str(own)

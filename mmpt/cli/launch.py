@@ -31,7 +31,7 @@ STOPPED[REQUEUE_CODE] = signal.SIGTERM
 LOOK_S = 0.1
 """Seconds in which the use of the cores is measured before a job starts."""
 FREE_CORES = 0.5
-"""Most cores that other programs use on a machine that counts as free."""
+"""Number of busy cores up to which a machine counts as free."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,21 @@ def train(options: Options) -> int:
     flags = [word for word in options.words if word.startswith("-")]
     plain = [word for word in options.words if not word.startswith("-")]
     paths, *settings = plain or [""]
-    together = _read_yamls(paths, settings, flags, options.jobtype, nodes)
-    every = list(chain.from_iterable(together))
-    types = [job.choose_job_type(options.jobtype, config) for config in every]
+    groups = _read_yamls(paths, settings, flags, options.jobtype, nodes)
+    all_configs = list(chain.from_iterable(groups))
+    types = [job.choose_job_type(options.jobtype, config) for config in all_configs]
     if job.SLURM in types:
-        _submit(every, options, nodes)
+        _submit(all_configs, options, nodes)
         return 0
-    for number, configs in enumerate(together):
+    for number, configs in enumerate(groups):
         overridden = bool(settings)
         if configs[0].is_test:
             code = _predict(configs, flags, overridden, options.dryrun)
         else:
-            # Each training is a meeting of its own, on the same port.
+            # Each training has a rendezvous of its own, on the same port.
             run_id = f"{nodes.run_id}-{number}" if number else nodes.run_id
-            meeting = replace(nodes, run_id=run_id)
-            code = _train(configs[0], options, meeting, overridden)
+            own_nodes = replace(nodes, run_id=run_id)
+            code = _train(configs[0], options, own_nodes, overridden)
         if code:
             return code
     return 0
@@ -147,13 +147,13 @@ def _read_yamls(
         jobtype: the job type that was asked for.
         nodes: the machines of the job.
     Returns:
-        Each training, and each group of evaluations that follow one another. A group runs in one
-        process, and shares a table.
+        The configs in groups. Each training is a group of its own. Consecutive evaluations are one
+        group, which runs in one process and shares a table.
     Raises:
         ConfigError: a YAML has mistakes.
         LaunchError: a YAML does not fit the other arguments.
     """
-    together: list[list[RunConfig]] = []
+    groups: list[list[RunConfig]] = []
     for path in paths.split(","):
         if not path.endswith((".yaml", ".yml")):
             raise LaunchError(
@@ -169,11 +169,11 @@ def _read_yamls(
             raise LaunchError(
                 f"unknown options: {' '.join(flags)}; evaluations alone take `mmpt predict`'s."
             )
-        if together and together[-1][0].is_test and config.is_test:
-            together[-1].append(config)
+        if groups and groups[-1][0].is_test and config.is_test:
+            groups[-1].append(config)
         else:
-            together.append([config])
-    return together
+            groups.append([config])
+    return groups
 
 
 def _submit(configs: Sequence[RunConfig], options: Options, nodes: Nodes) -> None:
@@ -213,10 +213,10 @@ def _train(config: RunConfig, options: Options, nodes: Nodes, overridden: bool) 
             return 0
         count = job.count_processes(size)
         print(f"launching {config.path} in {count}", flush=True)
-        from mmpt.cli import processes  # deferred: seconds
+        from mmpt.cli import processes  # deferred: imports torch
 
         if num_threads:
-            # Before processes are forked.
+            # Forked processes then need not import it again.
             importlib.import_module("mmpt.tasks.fairseqmmtask")
         os.environ[job.CONFIG_VARIABLE] = config.fingerprint
         code = processes.run(
@@ -238,7 +238,8 @@ def _predict(
     Args:
         configs: the evaluations, which run in one process.
         flags: options of `mmpt predict`.
-        overridden: overrides change settings of the YAMLs. They go into copies.
+        overridden: overrides change settings of the YAMLs. Copies with the new settings are then
+            written and scored.
         dry_run: only print the command.
     """
     paths = []
@@ -257,7 +258,7 @@ def _predict(
     if dry_run:
         return 0
     num_threads = None if job.count_gpus() else use_one_thread()
-    from mmpt.cli import processes  # deferred: seconds
+    from mmpt.cli import processes  # deferred: imports torch
 
     code = processes.run("mmpt.cli.predict", words, num_threads=num_threads)
     # A request to stop has been reported already.
@@ -267,9 +268,9 @@ def _predict(
 def yield_busy_cores() -> None:
     """Makes OpenMP threads sleep while they wait for each other, if other programs use the cores.
 
-    By default they spin. On free cores this is faster by a third. On busy ones it is several times
-    slower, as a spinning thread keeps the one that it waits for from running. torch's OpenMP reads
-    the variable when it is imported.
+    By default they spin, which is faster by a third on free cores. On busy cores it is several
+    times slower, because a spinning thread occupies the core that the other thread needs. torch's
+    OpenMP reads the variable when torch is imported.
     """
     import psutil  # deferred: not needed to show the help
 
@@ -289,7 +290,7 @@ def use_one_thread() -> int:
 
     Processes can only be forked if no OpenMP threads have run.
     """
-    import torch  # deferred: seconds, and a mistake in a YAML needs none of it
+    import torch  # deferred: takes seconds, and mistakes in a YAML do not need it
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -56,10 +56,10 @@ def choose_device(name: str | None) -> "torch.device":
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # A `meta` tensor has no value, so this refuses `meta`.
+        # Reading a value also refuses `meta`, whose tensors have none.
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as err:
-        # Unknown name, or a torch build without it.
+        # The name is unknown, or this build of torch does not support the device.
         raise LaunchError(
             f"--device {name}: not a device of this machine ({first_line(err)})."
         ) from err
@@ -146,6 +146,7 @@ class Command:
 
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
 HELP = "Find mistakes"
+"""Headings of the groups of commands in the help."""
 
 COMMANDS = {
     "train": (
@@ -212,7 +213,7 @@ TRAINS = ("train", "demo")
 
 
 class LazyGroup(TyperGroup):
-    """The group of all commands. It imports a command when the shell completes its options."""
+    """A group of commands that imports one of them only when the shell completes its options."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Returns the name, the command and the other words of a command line."""
@@ -246,6 +247,7 @@ app = new_app(
     no_args_is_help=True,
     invoke_without_command=True,
 )
+# Placeholders, which only show the help. `main` runs the commands themselves.
 for _name, (_, _panel, _summary) in COMMANDS.items():
     app.command(_name, help=_summary, rich_help_panel=_panel)(lambda: None)
 

@@ -1,4 +1,4 @@
-"""The machines of a job, by the options of `torchrun`."""
+"""The machines (nodes) of a job, described by options that are named as in `torchrun`."""
 
 import os
 import re
@@ -16,8 +16,9 @@ from mmpt.errors import LaunchError
 DEFAULT_PORT = 29400
 """Port of an endpoint that names none, as for `torchrun`."""
 TIMEOUT_S = 300
+"""Default of `Nodes.timeout_s`."""
 LAST_CALL_S = 30
-"""Longest time to wait for more nodes when there are as many as the job needs."""
+"""Longest time to wait for more nodes once the smallest number of them is there."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Nodes:
     """The machines (nodes) of a job, and how their launchers find each other."""
 
     smallest: int = 1
-    """Number of nodes that the job needs."""
+    """Smallest number of nodes that the job can run on."""
     largest: int = 1
-    """Number of nodes that the job uses. If it is larger than `smallest`, nodes may come and go."""
+    """Largest number of nodes that the job uses. Above `smallest`, nodes may join and leave."""
     rank: int | None = None
     """Number of this node. None: 0 on the machine of the endpoint, else unknown."""
     host: str = ""
@@ -37,9 +38,9 @@ class Nodes:
     run_id: str = "mmpt"
     """Name of the job. It is the same on all nodes."""
     max_restarts: int = 0
-    """Number of times that all processes are started again after a failure."""
+    """Largest number of times that all processes are started again after a failure."""
     timeout_s: int = TIMEOUT_S
-    """Longest time to wait for the other nodes."""
+    """Longest time to wait for the other nodes, in seconds."""
 
     @classmethod
     def parse(
@@ -94,7 +95,10 @@ class Nodes:
 
     @property
     def leads(self) -> bool:
-        """True on node 0, where the launchers meet. It holds the lock of the `save_dir`."""
+        """True on node 0, to which the other launchers connect.
+
+        Node 0 also holds the lock of the `save_dir`.
+        """
         if self.largest == 1:
             return True
         return _is_here(self.host) if self.rank is None else self.rank == 0
@@ -102,10 +106,10 @@ class Nodes:
     def set_environment(self) -> None:
         """Sets variables that torch reads when it is imported or launches processes."""
         if self.largest > 1:
-            # With one store for all rounds, processes that are started again would read the
-            # addresses of those that have ended, and wait for them.
+            # By default, the store is kept when processes are started again. They would then read
+            # the addresses of the processes that have ended, and wait for these.
             os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-            # Hides failed look-ups of names.
+            # Hides torch's warnings about host names that cannot be looked up.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
     def launch_settings(self) -> dict[str, Any]:
@@ -118,12 +122,13 @@ class Nodes:
         }
         if self.largest == 1:
             return settings | {"rdzv_backend": "local"}
-        # The launchers are numbered in the order of `local_addr`, so that node 0 has rank 0, which
-        # writes the checkpoints. Only the address of node 0 is used as an address.
+        # torch numbers the launchers in the order of `local_addr`. Node 0 must come first, because
+        # its rank 0 writes the checkpoints. `~` sorts after all host names. torch connects to the
+        # address of node 0 only, so the values of the other nodes need not be addresses.
         number = socket.gethostname() if self.rank is None else f"{self.rank:09}"
         waits = {"join_timeout": self.timeout_s, "read_timeout": self.timeout_s}
-        # The wait for more nodes than the job needs must end before the join does. After the loss
-        # of a node, the join takes 15 seconds more.
+        # The last call, the wait for more nodes than the job needs, must end before the join times
+        # out. After the loss of a node, a join takes 15 seconds more.
         waits["last_call_timeout"] = max(1, min(LAST_CALL_S, self.timeout_s // 4))
         return settings | {
             "rdzv_backend": "c10d",
@@ -153,13 +158,15 @@ class Nodes:
 
     @contextmanager
     def errors_explained(self) -> Iterator[None]:
-        """Waits for node 0, and runs the block, which is torch's launcher.
+        """Turns the errors of torch's launcher, which runs in the block, into plain messages.
+
+        Waits for node 0 before the block begins.
 
         Raises:
-            LaunchError: the nodes do not find each other. It names the endpoint.
-            SystemExit: the connection to node 0 is lost, which is no mistake of the user.
+            LaunchError: the nodes do not find each other. The message names the endpoint.
+            SystemExit: the connection to node 0 is lost, which is not the user's mistake.
         """
-        from torch.distributed.elastic import rendezvous  # deferred: seconds, for torch
+        from torch.distributed.elastic import rendezvous  # deferred: imports torch
 
         where = f"--rdzv-endpoint {self.host}:{self.port}"
         late = f"within {self.timeout_s} s (--rdzv-timeout)"
@@ -180,8 +187,8 @@ class Nodes:
             raise SystemExit(1) from err
         except rendezvous.RendezvousTimeoutError as err:
             raise LaunchError(
-                f"{where}: fewer than {self.smallest} nodes came {late}. Start the same command on "
-                "every node, each with its own --node-rank."
+                f"{where}: fewer than {self.smallest} nodes joined {late}. Start the same command "
+                "on every node, each with its own --node-rank."
             ) from err
         except rendezvous.RendezvousError as err:
             raise LaunchError(
@@ -189,7 +196,9 @@ class Nodes:
             ) from err
 
     def _wait_for_node_0(self, where: str, late: str) -> None:
-        """Waits until the launcher of node 0 answers. Torch would log each attempt.
+        """Waits until the launcher of node 0 answers.
+
+        torch could also wait, but it would log each attempt.
 
         Raises:
             LaunchError: it does not answer, or another program does.
@@ -211,7 +220,7 @@ class Nodes:
                 name = listener(self.port) if _is_here(self.host) else ""
                 name = f": {name}" if name else ""
                 raise LaunchError(
-                    f"{where}: another program than the launcher of node 0 listens there{name}; "
+                    f"{where}: another program, not the launcher of node 0, listens there{name}; "
                     f"{found}. Choose a free port of the machine of node 0."
                 )
             if time.monotonic() > deadline:
@@ -226,6 +235,7 @@ ONE_NODE = Nodes()
 
 def _is_here(host: str) -> bool:
     """Returns True if a name or an address belongs to this machine."""
+    # Only an address of this machine can be listened on.
     with suppress(OSError), socket.create_server((host, 0)):
         return True
     return False

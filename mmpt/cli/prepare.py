@@ -31,7 +31,7 @@ from mmpt.utils.lock import exclusive
 from mmpt.utils.log import get_logger
 
 MARK = "# Made by mmpt prepare"
-"""First words of a YAML that this command wrote. It overwrites no other files."""
+"""First words of the YAMLs that this command writes. It refuses to overwrite any other file."""
 VIDEO_LAYERS = 6
 """Layers of the video tower in the recipes."""
 logger = get_logger("prepare")

@@ -54,16 +54,17 @@ from mmpt.utils.killed import ASKS, describe_signal
 
 HERE = "127.0.0.1"
 POLL_S = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 LAUNCHER = "MMPT_LAUNCHER_PID"
 """Variable that names the launcher of a process."""
 CAUSE_FIRST_S = 1.0
-"""Seconds that a failed process waits, so that the launcher sees a user's mistake in another one.
+"""Seconds that a failed process waits before it exits, unless it has found a user's mistake.
 
-The launcher ends all processes as soon as it sees a failure. Two processes of a busy machine may
-find the same mistake at times that differ by this much."""
+Its failure may follow from a user's mistake in another process. The launcher ends all processes as
+soon as it sees a failure, so it must see the mistake first. On a busy machine, the process with the
+mistake may be later by this much."""
 RAISE_AGAIN_S = 0.2
-"""Seconds until a signal that was lost counts again."""
+"""Seconds between attempts to raise the exception of a signal; see `_signals_as_exceptions`."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
 ONCE = ASKS
@@ -73,7 +74,7 @@ SIGNALS = (signal.SIGINT, *ONCE)
 
 
 class LocalRendezvous(RendezvousHandler):
-    """The meeting of the launchers of a job on one machine, where there is only one launcher.
+    """The rendezvous of a job on one machine, where there is only one launcher.
 
     torch's own handlers listen on every network interface and look up the host's name.
     """
@@ -143,11 +144,13 @@ def run(
 ) -> int:
     """Runs `main(words)` of a module in `size` processes on this machine.
 
-    If several processes fail at the same moment, a user's mistake (exit code 2) is returned first,
-    then the end by a signal, which is also reported. The other failures mostly follow from these.
+    If several processes fail at the same moment, the exit code is that of the likely cause. A
+    user's mistake (exit code 2) comes first, then a process that a signal has killed, which is also
+    reported. Other failures mostly follow from these.
 
-    Signals that end a job are sent on to every process. Each has its own session, so that Ctrl-C
-    causes one message, not one per process. What runs after `GRACE_S` seconds is killed.
+    Signals that end a job are passed on to every process. Each process has its own session, so that
+    Ctrl-C causes one message, not one per process. Processes that still run after `GRACE_S` seconds
+    are killed.
 
     Args:
         module: name of the module. What its `main` returns is the exit code of the process.
@@ -155,11 +158,11 @@ def run(
         size: number of processes on this machine.
         nodes: the machines of the job.
         num_threads: fork the processes, and let torch use this number of threads in each. No OpenMP
-            threads may have run in this process: libgomp would wait for them forever. None: execute
-            Python for each.
+            threads may have run in this process: libgomp would wait for them forever. None: start
+            a new Python interpreter for each process.
     Returns:
-        0, or the exit code of the failure. It is 128 + s for a process that signal s killed, and if
-        this process received signal s.
+        0, or the exit code of the failure. It is 128 + s if signal s has killed a process, or was
+        received by this process.
     Raises:
         LaunchError: the machines do not find each other.
     """
@@ -204,10 +207,14 @@ def _signals_as_exceptions() -> Iterator[None]:
     A signal that is ignored, as SIGHUP under nohup, stays ignored.
     """
 
+    # Python drops an exception that a handler raises while a hook of `fork` or a finaliser runs.
+    # So a timer raises it again and again, until the launcher handles it. Python's messages about
+    # dropped exceptions are hidden.
     received: list[signal.Signals] = []
 
     def end(number: int, _: FrameType | None) -> None:
-        # Batch systems may send several, and a second one must not interrupt the end of the job.
+        # Batch systems may send several signals. The later ones must not interrupt the end of the
+        # job.
         for each in ONCE:
             signal.signal(each, signal.SIG_IGN)
         received.append(signal.Signals(number))
@@ -215,8 +222,7 @@ def _signals_as_exceptions() -> Iterator[None]:
         raise SignalException(f"received signal {number}", received[0])
 
     def end_again(*_: Any) -> None:
-        # Python drops an exception that a handler raises while a hook of `fork` or a finaliser
-        # runs. So it is raised again until the launcher handles it.
+        # Stop the timer once the exception is being handled.
         if isinstance(sys.exc_info()[1], SignalException):
             signal.setitimer(signal.ITIMER_REAL, 0)
         else:
@@ -258,7 +264,7 @@ def _no_name_lookups() -> Iterator[None]:
 
 @contextmanager
 def _leftovers_killed() -> Iterator[None]:
-    """Kills, after the block, the processes that were started in it, such as loader workers."""
+    """Kills the processes that the block has left running, such as loader workers."""
     adopt_orphans()
     here = psutil.Process()
     before = here.children(recursive=True)
@@ -271,22 +277,25 @@ def _leftovers_killed() -> Iterator[None]:
 
 
 def _report(failures: Mapping[int, ProcessFailure], total: str) -> int:
-    """Returns the exit code of the failure that counts, and reports the end by a signal.
+    """Returns the exit code of the likely cause, as `run` does, and reports the end by a signal.
 
     Args:
         failures: the failures by rank. Processes that the launcher has ended may be among them.
         total: " of 2" for the message, or an empty string.
     """
-    codes = {rank: failure.exitcode for rank, failure in failures.items()}
-    codes = {
-        rank: code for rank, code in codes.items() if code != -signal.SIGTERM
-    } or codes
+    codes = {}
+    for rank, failure in failures.items():
+        if failure.exitcode != -signal.SIGTERM:
+            codes[rank] = failure.exitcode
+    if not codes:  # all were ended by SIGTERM
+        codes = {rank: failure.exitcode for rank, failure in failures.items()}
     if EXIT_CODE in codes.values():
         return EXIT_CODE
     killed = [rank for rank, code in codes.items() if code < 0]
     if not killed:
         return max(codes.values())
-    # A process may abort because another one of its group is gone.
+    # An abort is reported only if there is nothing else: a process may abort because another one of
+    # its group is gone.
     rank = min(killed, key=lambda rank: codes[rank] == -signal.SIGABRT)
     which = f"rank {rank}{total} (pid {failures[rank].pid})"
     sys.stderr.write(f"error: {which} {describe_signal(-codes[rank])}\n")
@@ -320,7 +329,7 @@ def run_module(module: str, words: Sequence[str]) -> None:
     except Exception:
         sys.excepthook(*sys.exc_info())
         code = 1
-    # The launcher may have to end a process that waits for the others.
+    # From now on the launcher can end this process, even if it waits for the others.
     _restore_signals()
     if code not in (0, None, EXIT_CODE):
         time.sleep(CAUSE_FIRST_S)

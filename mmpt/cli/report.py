@@ -1,4 +1,4 @@
-"""`mmpt report`: writes the HTML report of a training, or of an evaluation again."""
+"""`mmpt report`: writes the HTML report of a training, or rewrites that of an evaluation."""
 
 import json
 import sys
@@ -49,7 +49,7 @@ def report(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Write the HTML report of a training, or of an evaluation again with key frames.
+    """Write the HTML report of a training, or rewrite that of an evaluation with key frames.
 
     The report of a training has its curves, speed, settings and scores. The training may be in
     progress. Prints a summary and the path of the report.
@@ -82,7 +82,7 @@ def report(
 def report_evaluation(
     yaml: str, videos: str | None, out: Path | None, device: str | None
 ) -> None:
-    """Writes the report of an evaluation again, and prints its path."""
+    """Writes the report of an evaluation that has been scored, and prints its path."""
     config = load_config(yaml)
     results = scoring.results_folder(config) / "results.json"
     rows = _rows_of(config, results)

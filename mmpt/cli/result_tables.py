@@ -26,9 +26,10 @@ def read_rows(paths: Sequence[str], *, may_be_empty: bool = False) -> list[Row]:
 
     Args:
         paths: results files, or folders that contain a file called results.json.
-        may_be_empty: whether it is no error if there are no rows.
+        may_be_empty: accept that there are no rows.
     Raises:
-        DataError: a file does not exist or is not a results file, or there are no rows.
+        DataError: a file does not exist or is not a results file, or there are no rows and
+            `may_be_empty` is False.
     """
     files: dict[Path, Path] = {}  # resolved path -> path as the user wrote it
     for path in paths:
@@ -53,7 +54,7 @@ def read_rows(paths: Sequence[str], *, may_be_empty: bool = False) -> list[Row]:
 
 
 def group_rows(rows: Iterable[Row]) -> list[Group]:
-    """Returns one group per benchmark and setting. The published ones come first."""
+    """Returns a group per benchmark and setting. Benchmarks with published numbers come first."""
     by_key: dict[str, list[Row]] = {key: [] for key in published.PUBLISHED}
     for row in rows:
         key = published.benchmark_key(row.get("task", "not recorded"))

@@ -62,7 +62,7 @@ def checkpoints_to_score(config: RunConfig, all_checkpoints: bool) -> list[Path]
 
 
 def selection_rule(config: RunConfig) -> str:
-    """Returns a sentence on which checkpoints `--all-checkpoints` scores and how it chooses."""
+    """Returns a sentence about the checkpoints that `--all-checkpoints` scores and chooses from."""
     return (
         f"scored every checkpoint*.pt in {_search_folder(config)} (the folder above "
         "`eval.save_path`) in order of name, then those that `fairseq.common_eval.path` names; the "
@@ -121,7 +121,7 @@ class _Evaluation:
 def _check_evaluation(
     config: RunConfig, all_checkpoints: bool, allow_missing: bool
 ) -> _Evaluation:
-    """Finds mistakes before the first checkpoint is scored, which may take hours.
+    """Builds and checks the parts of an evaluation, so that no mistake is found only after hours.
 
     Arguments and errors: as for `predict`.
     """

@@ -1,7 +1,7 @@
 """Jobs in SLURM: submits commands of `mmpt` with submitit, and runs them on the nodes of a job.
 
-On each node, one task starts the command and passes signals on to it. SLURM signals a job before it
-ends it: SIGUSR2 some time before the time limit, SIGUSR2 or SIGTERM before a job with a higher
+On each node, one task starts the command and passes signals on to it. SLURM signals a job before
+ending it: SIGUSR2 some time before the time limit, SIGUSR2 or SIGTERM before a job with a higher
 priority takes the nodes, and SIGTERM when the user cancels it or when another node has failed.
 Depending on its configuration, SLURM signals only the tasks, or all of their processes. So a
 command may receive a signal twice.
@@ -10,6 +10,7 @@ A command that was asked to stop saves its state and ends. submitit's handler of
 requeues the job: it starts again with the same id, runs the same command, and continues.
 """
 
+import math
 import re
 import shlex
 import shutil
@@ -39,12 +40,14 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
-"""Ports at which the nodes of a job meet. Its id chooses one, as a node may run several jobs."""
+"""Ports for the rendezvous of a job's nodes. The job's id chooses one of them, because a node may
+run several jobs."""
 NOTICE_S = 15
-"""Seconds that a failed node waits for others with the same failure before SLURM ends all.
+"""Seconds that a failed node waits before it exits, so that others can fail in the same way.
 
 A mistake in the settings ends each node with the same exit code, but a busy node takes longer to
-start Python. SLURM would end it with a signal, and report that instead.
+start Python. When the first node exits, SLURM ends the others. Without the wait, SLURM would end
+the busy node with a signal, and report the signal instead of the exit code.
 """
 MANY = 1_000_000
 """Number of times that a job may reach its time limit."""
@@ -57,7 +60,7 @@ class Executor(SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
-        """Returns that SLURM is there. `submit` has its own message if it is not."""
+        """Returns 2, with which submitit takes SLURM as installed. `_submit` checks this itself."""
         return 2
 
 
@@ -73,9 +76,11 @@ class NodeTask:
     def __call__(self) -> None:
         """Runs the command, and ends this process with its exit code.
 
-        If the job was asked to stop, node 0 requeues it. The other nodes then end without a
-        failure, which would make SLURM kill node 0. A mistake of the user stays exit code 2, also
-        if SLURM has asked this node to stop because another one has found the same mistake.
+        If the job was asked to stop, node 0 requeues it. The other nodes then exit with 0, because
+        a failure would make SLURM kill node 0.
+
+        A user's mistake is always reported by exit code 2, even if SLURM has asked this node to
+        stop because another node has found the same mistake.
         """
         job = JobEnvironment()
         # SIGUSR2, unless the user chooses another.
@@ -84,6 +89,8 @@ class NodeTask:
         words = [sys.executable, "-m", "mmpt", *self.words]
         if self.num_nodes > 1:
             words += meeting(job)
+
+        # Run the command. Every signal that asks the job to stop is passed on to it as SIGTERM.
         process: subprocess.Popen[bytes] | None = None
         asked: list[int] = []
 
@@ -98,8 +105,10 @@ class NodeTask:
         if asked:
             process.terminate()
         code = process.wait()
-        # As a shell reports the end by a signal.
-        code = code if code >= 0 else 128 - code
+        if code < 0:
+            code = 128 - code  # ended by a signal, which a shell reports in this way
+
+        # Requeue the job if it was asked to stop. Otherwise, exit with the command's code.
         is_stopped = bool(asked) and code != EXIT_CODE
         if code and (is_stopped or code == REQUEUE_CODE):
             if job.global_rank > 0:
@@ -109,19 +118,20 @@ class NodeTask:
                 requeue(warning, None)
             code = 128 + signal.SIGTERM
         elif code and self.num_nodes > 1:
-            # SLURM may end this node while it waits, or while Python ends. The code counts.
+            # SLURM may signal this node while it waits, or while Python exits. The signals are
+            # ignored, so that the exit code is reported.
             for number in ASKS:
                 signal.signal(number, signal.SIG_IGN)
             time.sleep(NOTICE_S)
         sys.exit(code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Returns what the job runs when it starts again. submitit calls this to requeue a job."""
+        """Returns the task that a requeued job runs. submitit calls this to requeue a job."""
         return DelayedSubmission(self)
 
 
 def _ignore_warnings() -> None:
-    """Makes a new process ignore the signals that would end it. It gets SIGTERM instead."""
+    """Makes a new process ignore SIGUSR1 and SIGUSR2, for which `pass_on` sends it SIGTERM."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
@@ -129,11 +139,12 @@ def _ignore_warnings() -> None:
 def _continues(job_id: str, *, is_warned: bool) -> bool:
     """Returns whether a job that has stopped is to be requeued.
 
-    It is not if the user has cancelled it, if SLURM requeues it, or if another node has failed.
-    SLURM then sends SIGTERM, as it may before a job with a higher priority takes the nodes.
+    It is not if the user has cancelled it, if SLURM requeues it, or if another node has failed. In
+    these cases, SLURM sends only SIGTERM. It may also do so before a job with a higher priority
+    takes the nodes (preemption), and the job is then requeued.
 
     Args:
-        is_warned: SLURM has not only sent SIGTERM.
+        is_warned: False if SIGTERM is the only signal that the job has received.
     """
     shown = _ask("scontrol", "--oneliner", "show", "job", job_id)
     is_preempted = re.search(r"\bPreemptTime=\d", shown)
@@ -143,7 +154,8 @@ def _continues(job_id: str, *, is_warned: bool) -> bool:
 def meeting(job: JobEnvironment) -> list[str]:
     """Returns the options of `mmpt train` with which the nodes of a job find each other.
 
-    The address of the first node is the one that SLURM uses. A node's name may have none.
+    The address of the first node is the one that SLURM uses, because the name of a node may not
+    resolve to an address.
     """
     first = job.hostnames[0]
     shown = _ask("scontrol", "--oneliner", "show", "node", first)
@@ -171,10 +183,11 @@ def submit_yamls(
     """Submits a job that trains one YAML, or evaluates several.
 
     Args:
-        configs: what the YAMLs contain.
+        configs: the settings of the YAMLs.
         words: the YAMLs, overrides and options of `mmpt train`.
-        job_type: the job type that was asked for, which may be one of the release.
-        nodes: the options that concern nodes. Only the restarts and the time limit may be set.
+        job_type: the job type that was asked for, which may be one of the release (`sweep_*`).
+        nodes: the options that concern nodes. Only `--max-restarts` and `--rdzv-timeout` may differ
+            from their defaults.
         dry_run: see `submit`.
     Raises:
         LaunchError: the YAMLs need several jobs, or the job is refused.
@@ -195,11 +208,10 @@ def submit_yamls(
         )
     gpus = section.gpus_per_node
     if gpus is None:
-        names = job_type.removeprefix("sweep_"), str(first.slurm_config)
-        released = [
-            SIZES[name] for name in names if name in SIZES and not first.is_test
-        ]
-        gpus = (*released, 1)[0]
+        # A released training YAML may name its size as a job type or in `slurm_config`.
+        names = (job_type.removeprefix("sweep_"), str(first.slurm_config))
+        sizes = [SIZES[name] for name in names if name in SIZES]
+        gpus = sizes[0] if sizes and not first.is_test else 1
     size = gpus or section.processes_per_node
     if job_type.startswith("sweep_"):
         logger.info(
@@ -269,9 +281,12 @@ def _parameters(
 ) -> dict[str, Any]:
     """Returns the parameters of submitit's executor."""
     num_cores = section.cpus_per_task or num_cores
-    # srun does not read the number of cores from sbatch. A failure on one node ends all others.
+    minutes = math.ceil(section.time / 60)
     srun = [f"--output={log}", "--open-mode=append"]
-    srun += [f"--cpus-per-task={num_cores}", "--kill-on-bad-exit=1"]
+    # srun does not read the number of cores from sbatch.
+    srun.append(f"--cpus-per-task={num_cores}")
+    # A failure on one node ends all others.
+    srun.append("--kill-on-bad-exit=1")
     others = {key: value for key, value in section.sbatch.items() if value is not False}
     same = ("nodes", "partition", "account", "qos", "constraint", "mem", "comment")
     return {key: getattr(section, key) for key in same} | {
@@ -279,7 +294,7 @@ def _parameters(
         "ntasks_per_node": 1,
         "cpus_per_task": num_cores,
         "gpus_per_node": num_gpus or None,
-        "time": -(-section.time // 60),
+        "time": minutes,
         "signal_delay_s": section.signal,
         "setup": list(section.setup) or None,
         "stderr_to_stdout": True,
@@ -298,7 +313,7 @@ def _submit(executor: Executor, tasks: Sequence[NodeTask]) -> str:
             "login node of the cluster, or use this machine with another --jobtype."
         )
     try:
-        # submitit prints the message of sbatch, too.
+        # submitit also prints the message of sbatch, which the error below contains.
         with redirect_stderr(StringIO()), executor.batch():
             jobs = [executor.submit(task) for task in tasks]
     except (FailedJobError, FailedSubmissionError) as err:

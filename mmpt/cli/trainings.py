@@ -33,7 +33,7 @@ _WIDEST = 40
 def is_training_folder(path: str | Path) -> bool:
     """Returns whether a path is the folder of a training, which may not have metrics yet.
 
-    A folder with `config.yaml` and `results.json`, but without metrics, is one of results.
+    A folder with `config.yaml` and `results.json`, but without metrics, belongs to an evaluation.
     """
     folder = Path(path)
     has_results = (folder / RESULTS).is_file()
@@ -42,7 +42,7 @@ def is_training_folder(path: str | Path) -> bool:
 
 
 def read_trainings(folders: Iterable[str | Path]) -> "list[Training]":
-    """Reads trainings; see `mmpt.reporting.trainings`. Without folders, it imports nothing."""
+    """Reads trainings; see `mmpt.reporting.trainings`. torch is imported if there are folders."""
     folders = list(folders)
     if not folders:
         return []
@@ -52,7 +52,7 @@ def read_trainings(folders: Iterable[str | Path]) -> "list[Training]":
 
 
 def find_results(folder: str | Path) -> list[str]:
-    """Returns the results files in a folder and in all folders in it."""
+    """Returns the results files in a folder and its sub-folders."""
     return [str(path) for path in sorted(Path(folder).rglob(RESULTS))]
 
 
@@ -76,7 +76,8 @@ def report_training(folder: str, results: Sequence[str], out: Path | None) -> No
     others = [path for path in results if (Path(path) / METRICS_LOG).is_file()]
     if others:
         raise LaunchError(
-            f"{others[0]} is a second training, and a report has one. Compare them: {to_compare}"
+            f"{others[0]} is a second training, but a report describes one. Compare them: "
+            f"{to_compare}"
         )
     (training,) = read_trainings([folder])
     named = _rows_of(training, results)
@@ -155,7 +156,7 @@ def _shorten(cell: str) -> str:
 
 
 def as_group(trainings: "Sequence[Training]", page: Path) -> Group:
-    """Returns the figures of trainings in the form of a benchmark, as `--json` prints it."""
+    """Returns the figures of trainings as a `Group`, so that `--json` can print them."""
     from mmpt.reporting.trainings import difference_rows, figures_of
 
     names = [training.name for training in trainings]

@@ -1,8 +1,8 @@
 """The options of a YAML's `fairseq:` groups.
 
 Names, types and choices come from fairseq's own dataclasses. Bounds are added here, and a few
-options of our own.
-fairseq is imported when options are checked. Without it only the options in `BOUNDS` are checked.
+options of our own. fairseq is imported when options are checked. Without it, only the options in
+`BOUNDS` are checked.
 """
 
 import ast
@@ -53,7 +53,7 @@ UNKNOWN = re.compile(
     "_name|tpu|ddp_comm_hook|(slowmo|localsgd|zero|pipeline|not_fsdp)_.*|no_reshard_after_forward"
     "|fp32_reduce_scatter|cpu_offload|use_sharded_state"
 )
-"""Options for devices and for ways of sharding a model that MMPT does not run on."""
+"""Options for devices and for ways of sharding a model that MMPT does not support."""
 
 _NATURALS = (
     "seed max_epoch max_update warmup_updates num_workers save_interval_updates "
@@ -127,8 +127,9 @@ def settings_model(*, import_fairseq: bool) -> type[schema.Settings]:
 
 @contextmanager
 def root_logger_kept() -> Iterator[None]:
-    """Keeps the root logger as it is while fairseq is imported, which would give it a handler and
-    the level DEBUG.
+    """Restores the root logger after fairseq is imported in the block.
+
+    The import adds a handler to it and sets its level to DEBUG.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -173,7 +174,7 @@ def _fairseq_types() -> dict[str, dict[str, Any]]:
 def _types_of(group: Any) -> dict[str, Any]:
     """Returns the types of a dataclass' options that a YAML may set.
 
-    An option whose default is an interpolation of `common` is set there.
+    An option whose default is `${common.<option>}` is left out, because it is set in `common`.
     """
     return {
         field.name: _plain_type(field.type)
@@ -185,7 +186,7 @@ def _types_of(group: Any) -> dict[str, Any]:
 
 
 def _plain_type(annotation: Any) -> Any:
-    """Returns the type of an option's value in a YAML; strings name the members of an enum."""
+    """Returns the type of an option in a YAML. For an enum, it is a `Literal` of its values."""
     for kind in typing.get_args(annotation) or (annotation,):
         if isinstance(kind, enum.EnumMeta):
             choices: list[Any] = list(kind)

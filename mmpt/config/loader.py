@@ -39,13 +39,13 @@ def load_config(
     Raises:
         ConfigError: with every mistake found.
     """
-    # The file as plain values. Mistakes in its syntax, or in that of an included file, end here.
+    # Read the file as plain values. A mistake in the syntax of a file ends the checks here.
     override_values, problems = parse_overrides(overrides)
     written = read_yaml(path, override_values)
     values, filled = fill_released(written)
     if values.get("base_dir") is not None:
         raise ConfigError(str(path), [JOB_FILE])
-    # Each key alone. The classes that the file names say which keys its sections may have.
+    # Check each key by itself. The classes that the file names decide which keys are known.
     models = section_models(values)
     good, mistakes = validate(_whole_model(models, import_fairseq), values)
     for section in good.keys() & models.keys():
@@ -57,7 +57,7 @@ def load_config(
     at_top = good.keys() & RetrievalConfig.model_fields.keys()
     retrieval = {key: good.pop(key) for key in at_top}
     config = RunConfig(**{"retrieval": retrieval, **good, "path": str(path)})
-    # Relations of keys. A mistaken key has its default in `config`.
+    # Check keys against each other. In `config`, a mistaken key has its default.
     problems += [*mistakes, *check_whole(config, values)]
     if problems:
         raise ConfigError(str(path), problems)
@@ -71,7 +71,7 @@ def load_config(
 
 
 def _whole_model(models: dict[str, Any], import_fairseq: bool) -> Any:
-    """Returns the model of a YAML file with these models of its sections."""
+    """Returns the pydantic model of a YAML file, given the models of its sections."""
     fields: dict[str, Any] = {name: (model, model()) for name, model in models.items()}
     fields["loss"] = (models["loss"] | None, None)
     base = settings_model(import_fairseq=import_fairseq)

@@ -15,7 +15,7 @@ from mmpt.utils.validation import rule_of
 
 Model = type[BaseModel]
 MOST_NAMED = 2
-"""Number of classes that a message about a foreign key names."""
+"""Largest number of class names in a message about a key that only other classes read."""
 
 
 def validate(
@@ -30,8 +30,8 @@ def validate(
         at: dotted name of the section that `model` describes; "" is the top level.
         whole: the model of all sections. Default: `model`.
     Returns:
-        The values as the model reads them, but whole numbers as they are, in the order of
-        `values`; and the mistakes.
+        The accepted values in their order in `values`, and the mistakes. The model has converted
+        the values, except that integers stay integers.
     """
     whole = whole or model
     good: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def validate(
                 readers = []
                 if issubclass(whole, Settings):
                     readers = readers_of(at, str(key))
-                # Null unsets a key of an included file, also one that no class reads any more.
+                # Null unsets a key of an included file, even if no class of this file reads it.
                 if value is None and readers:
                     continue
                 problem = _unknown_key(whole, at, str(key), readers)
@@ -83,7 +83,7 @@ def _section(model: Model, key: Any) -> Model | None:
 def _problem(error: ValidationError, name: str, value: Any) -> str | None:
     """Returns the sentence for a wrong value of the key `name`. For an unknown key, returns None.
 
-    A union has an error for each alternative.
+    A value of a union has one error for each alternative. They are joined by "or".
     """
     rules = []
     for details in error.errors():

@@ -18,7 +18,7 @@ DEFAULT, OVERRIDE = "default", "override"
 
 
 def leaves(values: Values, at: Key = ()) -> dict[Key, Any]:
-    """Returns the values that are no mappings, and empty mappings, by the paths of their keys."""
+    """Returns all values except for non-empty mappings, by the paths of their keys."""
     found: dict[Key, Any] = {}
     for name, value in values.items():
         key = (*at, str(name))
@@ -79,14 +79,16 @@ def find_origins(
 def _origin(key: Key, layers: Sequence[Layer]) -> str:
     """Returns the origin of a key in the first layer that sets it.
 
-    If a layer replaces a section by something else, layers below it have no effect on the section.
+    If a layer replaces a section by something else, later layers have no effect on the section.
     """
     for layer in layers:
+        # Follow the path from the top-level section down to the key.
         for length in range(1, len(key) + 1):
+            is_key = length == len(key)
             kind, origin = layer.get(key[:length], ("mapping", ""))
-            if kind == "null" or (kind == "value" and length < len(key)):
-                return DEFAULT
-            if kind == "value" or (origin and length == len(key)):
+            if kind == "null" or (kind == "value" and not is_key):
+                return DEFAULT  # the key, or a section that contains it, was unset
+            if kind == "value" or (origin and is_key):  # the latter: an empty mapping
                 return origin
     return DEFAULT
 

@@ -16,14 +16,16 @@ CHECKPOINT = "fairseq.common_eval.path"
 
 
 def fill_released(values: Values) -> tuple[Values, list[str]]:
-    """Returns a YAML with the settings that it leaves out, and the added ones as `key: value`.
+    """Fills in the settings that a released evaluation YAML leaves out.
 
-    Only evaluations that have the key `only_with` of a `released.yaml` get its settings. They also
-    get a checkpoint, `checkpoint_best.pt` in `eval.save_path`. A YAML without a meta processor gets
-    a batch size of 1, because the released script takes one video at a time.
+    A YAML gets the settings of a `released.yaml` if it has the key that this file names in
+    `only_with`. It also gets a checkpoint, `checkpoint_best.pt` in `eval.save_path`. A YAML without
+    a meta processor gets a batch size of 1, because the released script takes one video at a time.
 
     Args:
         values: a YAML with includes and overrides. It is not changed.
+    Returns:
+        The YAML with all settings, and the added settings as texts `key: value`.
     """
     if value_at(values, "dataset.split") != "test":
         return values, []
@@ -71,7 +73,7 @@ def _put(values: Values, path: str, value: Any) -> None:
 
 
 def _leaves(values: Values, at: str = "") -> Values:
-    """Returns the values that are no mappings, by their dotted keys."""
+    """Returns all values except for mappings, by their dotted keys."""
     leaves: Values = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -76,7 +76,10 @@ class RunConfig(Settings):
 
     @property
     def batch_size(self) -> int:
-        """Items per batch and process: fairseq's `batch_size` (1) / `dataset.subsampling`."""
+        """Items per batch and process: fairseq's `batch_size` divided by `dataset.subsampling`.
+
+        It is at least 1. Both settings are 1 by default.
+        """
         size = int(self.option("dataset", "batch_size", 1))
         return max(size // (self.dataset.subsampling or 1), 1)
 

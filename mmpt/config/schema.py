@@ -24,7 +24,7 @@ from pydantic import (
 from mmpt.batch import FEATURE_DIM
 
 LARGEST_INT = 2**31 - 1
-"""Largest size of a whole number, which an int32 array holds."""
+"""Largest absolute value of a whole number: the largest int32."""
 
 
 class Section(BaseModel):
@@ -70,7 +70,7 @@ def _read_whole_number(value: Any) -> Any:
 
 
 def _refuse_all_but_false(value: Any) -> Any:
-    if value is not False:  # 0 is no switch
+    if value is not False:  # `==` would accept 0
         raise ValueError("be false")
     return value
 
@@ -229,8 +229,8 @@ class ModelConfig(Section):
     Results are equal up to rounding."""
     checkpoint_activations: Literal["auto"] | Off | Count = "auto"
     """Number of clips whose activations training keeps at once; the backward pass computes them
-    again, chunk by chunk. False keeps all. `auto` starts like false, on a CPU with 256, and halves
-    the number when the device is out of memory."""
+    again, chunk by chunk. False keeps all activations. `auto` starts like false (on a CPU, with 256
+    clips), and halves the number of clips whenever the device is out of memory."""
     random_init: Switch = False
     """Start from random weights if `bert_name` is a folder without weights, as in the demo."""
 
@@ -301,7 +301,7 @@ class RetrievalConfig(Section):
 
 
 class EvalConfig(Section):
-    """`eval:` the place of results."""
+    """`eval:` where results are written."""
 
     save_path: str | None = None
     """Folder for results. It is also searched for released models."""
@@ -319,8 +319,10 @@ def _read_time(value: Any) -> Any:
         return _read_whole_number(value)
     days, dash, rest = value.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
+    # After days, the first number is hours. Without days, the last number is seconds.
     hours, minutes, seconds = (*parts, 0, 0)[:3] if dash else (0, *parts)[-3:]
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    all_hours = int(days or 0) * 24 + hours
+    return (all_hours * 60 + minutes) * 60 + seconds
 
 
 def _check_line(text: str) -> str:
@@ -359,8 +361,8 @@ class SlurmConfig(Section):
     constraint: Line | None = None
     """Features that the machines must have, such as `a100`."""
     time: Annotated[Count, Field(ge=60), BeforeValidator(_read_time)] = 86400
-    """Time limit: `HH:MM:SS`, `D-HH:MM:SS` or seconds. The job is then submitted again, and
-    continues. Default: one day."""
+    """Time limit: `HH:MM:SS`, `D-HH:MM:SS` or seconds. When it is reached, the job is
+    requeued and continues. Default: one day."""
     signal: Annotated[Count, Field(le=65535)] = 120
     """Seconds before the time limit when training is asked to save its state. SLURM may ask up to a
     minute earlier."""
@@ -390,7 +392,7 @@ class Settings(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     """The epoch refresh."""
     eval: EvalConfig = EvalConfig()
-    """The place of results."""
+    """Where results are written."""
     slurm: SlurmConfig = SlurmConfig()
     """The job that `--jobtype slurm` submits."""
     fairseq: FairseqOptions = Field(default_factory=dict)

@@ -83,11 +83,12 @@ def section_models(values: dict[str, Any]) -> dict[str, Any]:
 def _configs_for(section: str, key: str, place: str, name: Any) -> list[type[Section]]:
     """Returns the `Config` of the class that `key` names.
 
-    If the class is not found, `AnyKeys` accepts its keys. The name is reported when all classes are
-    looked up to be built. If no name is given where one must be, the keys of all classes are known.
+    If the class is not found, `AnyKeys` accepts all keys, and the name is reported later, when the
+    classes of the run are looked up. If a required name is missing, the keys of all registered
+    classes are accepted.
 
     Args:
-        place: place of the registry of the classes.
+        place: place of the registry of the classes, as in `READERS`.
         name: the value of `key`.
     """
     if not isinstance(name, str):
@@ -126,7 +127,10 @@ def config_of(section: str, cls: Any) -> Any:
 
 
 class _Joined(Section):
-    """A section of several classes. Its own class has no module, so it is pickled by its bases."""
+    """A section with the keys of several classes.
+
+    Its class is made at run time and belongs to no module. So it is pickled as a list of its bases.
+    """
 
     def __reduce__(self) -> Any:
         return _restore, (type(self).__bases__[1:], dict(self))
@@ -138,7 +142,8 @@ def _restore(configs: tuple[type[Section], ...], values: dict[str, Any]) -> Any:
 
 def joined(*configs: type[Section]) -> Any:
     """Returns a section that has the keys of all `configs`."""
-    # Python refuses a class as a base in front of its own subclass, which has its keys anyway.
+    # Leave out classes that have a subclass among the others. They add no keys, and Python refuses
+    # a base class in front of its subclass.
     bases = list(configs)
     for config in configs:
         others = [other for other in configs if other is not config]

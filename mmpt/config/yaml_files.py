@@ -21,7 +21,7 @@ YAML_ERRORS = (
 )
 """Exceptions of OmegaConf for text that is no YAML. It also refuses duplicate keys."""
 _PLAIN_TEXT = re.compile(r"[A-Za-z_/][\w ./-]*", re.ASCII)
-"""Text that YAML readers take for text without quotes, except for words such as `null`."""
+"""Text that needs no quotes. (PyYAML itself adds quotes to words such as `null`.)"""
 
 
 def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
@@ -31,8 +31,8 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
         path: the file. `includes` in it is one path, relative to the current directory.
         overrides: merged last. Mappings are merged key by key; other values replace.
     Raises:
-        ConfigError: a file is missing or broken, includes itself in the end, or an interpolation
-            `${section.key}` names nothing.
+        ConfigError: a file is missing or broken, includes itself directly or indirectly, or an
+            interpolation `${section.key}` names nothing.
     """
     path = str(path)
     try:
@@ -48,7 +48,11 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
 
 
 def _read_stack(path: str, chain: tuple[str, ...]) -> Values:
-    """Returns a file merged onto what it includes. `chain` holds the files that include it."""
+    """Returns a file merged over the one that it includes.
+
+    Args:
+        chain: the files that include it, the outermost one first.
+    """
     if path in chain:
         names = " -> ".join((*chain, path))
         raise ConfigError(chain[0], [f"`includes` goes round in a circle: {names}."])

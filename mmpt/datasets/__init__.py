@@ -1,4 +1,4 @@
-"""Data sets whose items are whole batches."""
+"""The data set of a split, made of its four parts, and its adapter for fairseq."""
 
 import lazy_loader
 

@@ -120,13 +120,14 @@ class ShardedBatchIterator(EpochBatchIterator):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues an interrupted epoch.
 
-        Each step takes one batch per process, in the same order for any number of processes. So
-        the steps of the earlier number are converted to steps of the present one. A part of a step
-        is done again.
+        A step takes one batch per process, and the order of the batches is the same for any number
+        of processes. So the number of steps is converted to the present number of processes. If
+        it is not whole, it is rounded down, and a few batches are repeated.
         """
-        done = state_dict.get("iterations_in_epoch", 0)
-        done = done * state_dict.get("num_shards", self.num_shards) // self.num_shards
-        super().load_state_dict({**state_dict, "iterations_in_epoch": done})
+        steps = state_dict.get("iterations_in_epoch", 0)
+        num_batches = steps * state_dict.get("num_shards", self.num_shards)
+        steps = num_batches // self.num_shards
+        super().load_state_dict({**state_dict, "iterations_in_epoch": steps})
 
 
 class PlannedBatchIterator(ShardedBatchIterator):
@@ -139,8 +140,9 @@ class PlannedBatchIterator(ShardedBatchIterator):
         dataset: training set. Its length and items follow the plan.
         plan: called as plan(epoch, wanted=...). Sets the plan of the data set and returns its
             identity. `wanted` is the identity of the plan to continue with, or None.
+        epoch: number of the epoch.
         batch_size: items per batch (1 in pre-training).
-        kwargs: as for `EpochBatchIterator`.
+        kwargs: other arguments of `EpochBatchIterator`.
     """
 
     def __init__(
@@ -186,9 +188,9 @@ class PlannedBatchIterator(ShardedBatchIterator):
 
     def take_waited_s(self) -> float:
         """Returns the seconds that training has waited for batches since the last call."""
-        return (
-            0.0 if self._cur_epoch_itr is None else self._cur_epoch_itr.take_waited_s()
-        )
+        if self._cur_epoch_itr is None:
+            return 0.0
+        return self._cur_epoch_itr.take_waited_s()
 
     @property
     def first_batch(self) -> dict[str, Any]:
@@ -212,7 +214,7 @@ class PlannedBatchIterator(ShardedBatchIterator):
             self._plan_identity = self._plan(epoch, wanted=self._wanted)
             if self._plan_identity != self._wanted:
                 logger.warning(
-                    "the plan that epoch %d was training on is gone: it starts again",
+                    "the plan that epoch %d was training on is gone: the epoch starts again",
                     epoch,
                 )
                 state_dict = {**state_dict, "iterations_in_epoch": 0}

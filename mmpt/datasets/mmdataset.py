@@ -25,7 +25,7 @@ class MMDataset(Dataset[ClipBatch]):
         video: reads the features of a video key.
         text: reads the captions of a text key.
         aligner: draws clips and captions and makes their tensors.
-        seed: of all random draws.
+        seed: base of all random draws.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MMDataset(Dataset[ClipBatch]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of `self[index]`. Workers that run already keep their epoch."""
+        """Sets the epoch of `self[index]`. Loader workers that run already keep the old epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -87,8 +87,8 @@ class MMDataset(Dataset[ClipBatch]):
 def collate(items: Sequence[Mapping[str, object]], *, join: bool = False) -> Batch:
     """Collates items key by key: numbers to tensors, strings to lists, tensors to larger ones.
 
-    Keys whose first value is None are left out. No items make an empty batch, in place of which
-    fairseq runs a dummy step.
+    Keys whose first value is None are left out. Without items, the batch is empty, and fairseq runs
+    a dummy step.
 
     Args:
         join: join tensors along their first axis. By default they are stacked on a new one.

@@ -132,14 +132,14 @@ def write_results(
     Args:
         rows: one per checkpoint, with at least checkpoint (its path), fingerprint (SHA-256 of the
             file) and metrics.
-        settings: plain values that say on what and how, such as `RunConfig.to_dict()`; kept in
+        settings: plain values that describe the evaluation, such as `RunConfig.to_dict()`; kept in
             every row.
         chance: expected results of random scores; kept in every row.
     Raises:
         DataError: the file is not a results file.
     """
     path = Path(path)
-    # As it comes back from the file, to compare with.
+    # Convert the settings as JSON does, to compare them with settings in the file.
     plain = json.loads(json.dumps(settings))
     scored = [row["fingerprint"] for row in rows]
     kept = []
@@ -154,7 +154,7 @@ def write_results(
 
 
 class _Row(BaseModel):
-    """A row of a results file, as far as it is read again."""
+    """The part of a row of a results file that is read again."""
 
     checkpoint: str
     fingerprint: str

@@ -3,7 +3,7 @@
 All are computed from the matrix of clip scores. A paragraph's captions are consecutive rows of it,
 and a video's clips are consecutive columns, both in time order. So each pair of a paragraph and a
 video has a block of the matrix. Paragraph i belongs to video i. Blocks of equal size are computed
-together, so that nothing is padded but what the release pads.
+together, so that padding is needed only where the release pads.
 
 DTW and OTAM use the negated score as the distance (TempCLR: one minus the score), and scale the
 distances of a block by T*L/(S*W).
@@ -36,7 +36,7 @@ from mmpt.utils.log import get_logger, progress
 logger = get_logger(__name__)
 
 KEPT_PER_CAPTION = 1.3
-"""Windows that are kept of a video with its background, as a share of the captions."""
+"""Number of windows per caption that are kept of a video with its background."""
 BG_DTW_OFFSET = np.float32(3)
 
 CELLS_PER_CHUNK = 1 << 18
@@ -100,8 +100,8 @@ def paragraph_ranks(
 ) -> dict[str, np.ndarray]:
     """Returns the rank of each paragraph's own video (0 is best), by name of score.
 
-    The clip scores of some paragraphs are computed at a time. There are about `scores_per_chunk` of
-    them, or more for a very long paragraph, because a paragraph is not divided.
+    Clip scores are computed for some paragraphs at a time, about `scores_per_chunk` at once. A very
+    long paragraph may need more, because it is not divided.
 
     Args:
         text_ND: float32 vectors of all captions, grouped by video and in time order.

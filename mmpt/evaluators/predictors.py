@@ -39,8 +39,9 @@ class VectorOutputs(Outputs):
 
     @property
     def scores(self) -> np.ndarray:
-        """Scores of captions and clips, float32 [N, M]. For 100,000 pairs these are 40 GB: compute
-        some rows at a time instead.
+        """Scores of captions and clips, float32 [N, M].
+
+        With 100,000 captions and clips this takes 40 GB. Compute some rows at a time instead.
         """
         return self.pooled_text @ self.pooled_video.T
 
@@ -167,8 +168,8 @@ def clip_ids(collated: Sequence[Any]) -> list[ClipId]:
     """Returns the ids of a batch from its collated `video_id`.
 
     Args:
-        collated: B video ids; or, of keys (video, start, end), what torch's collation makes of
-            them: [ids, starts [B], ends [B]].
+        collated: a list of B video ids. If the keys of a batch are (video, start, end), torch's
+            collation makes it a list of three: ids, starts [B] and ends [B].
     """
     if isinstance(collated[-1], torch.Tensor):
         videos, starts, ends = collated

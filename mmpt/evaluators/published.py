@@ -67,10 +67,10 @@ PUBLISHED = _read_published()
 
 
 def benchmark_key(task: str) -> str:
-    """Returns the key of `PUBLISHED` for the stem of a YAML. There may be nothing under it.
+    """Returns the key for `PUBLISHED` from the stem of a YAML. `PUBLISHED` may not have this key.
 
-    For example, `test_vtt_zs` becomes `vtt_zs`. Both `test_vtt_ft` and `test_vtt_videoclip`, its
-    name among VideoCLIP's YAMLs, become `vtt_ft`.
+    For example, `test_vtt_zs` becomes `vtt_zs`. `test_vtt_ft` and VideoCLIP's YAML of the same
+    benchmark, `test_vtt_videoclip`, both become `vtt_ft`.
     """
     name = task.removeprefix("test_").removesuffix("_videoclip")
     fine_tuned = f"{name}_ft"

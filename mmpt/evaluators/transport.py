@@ -9,7 +9,8 @@ EPSILON = 1.0
 """Smoothness of the transport, in units of a score. The towers are trained with temperature 1."""
 ITERATIONS = 50
 """Iterations of Sinkhorn's algorithm, as in the training losses."""
-# A share of e^-300 is nothing, and the product of two such numbers still is a float64.
+# A share of e^-300 is negligible, and the product of two such numbers is still above the smallest
+# float64.
 _LEAST_LOG = -300.0
 
 

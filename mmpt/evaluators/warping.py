@@ -25,9 +25,9 @@ def dtw_cost(
     Args:
         distance_RKP: float32.
         size: most rows and columns of any block; only the released form reads it.
-        form: `released` pads every block to `size`. So a path can skip the last cell, and the last
-            row of a block with all the columns is overwritten. `corrected` ends in the last cell of
-            the block itself.
+        form: `released` pads every block to `size`. This lets a path skip the last cell, and
+            overwrites the last row of a block that already has the most columns. `corrected` ends
+            in the last cell of the block itself.
     """
     if form == "released":
         distance_RKP = pad(distance_RKP, size)

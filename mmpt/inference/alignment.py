@@ -76,7 +76,7 @@ def align_sentences(
 def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
     """Returns start and end (exclusive) of the span around second `peak`.
 
-    It ends on both sides before the first second that is below `EDGE` times the peak's value.
+    On each side, it ends before the first second whose value is below `EDGE` times the peak's.
     """
     start = 0
     end = len(row_L)
@@ -90,9 +90,9 @@ def span_around(row_L: np.ndarray, peak: int) -> tuple[int, int]:
 
 
 def monotone_peaks(plan_SL: np.ndarray) -> np.ndarray:
-    """Returns one second for each sentence, int64 [S], in an order that never decreases.
+    """Returns a second for each sentence, int64 [S], in an order that never decreases.
 
-    The sum of the plan's entries at these seconds is the largest possible.
+    Among all such choices, this one has the largest sum of the plan's entries.
     """
     # Dynamic programming in O(S L). best[s, l] is the largest sum for sentences 0 to s if sentence
     # s is at second l:

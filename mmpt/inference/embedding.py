@@ -93,12 +93,12 @@ def embed_windows(
 
     Args:
         fusion: the two towers.
-        videos: features [L, I] of each video, on the device of the towers. A video is asked for
-            when the batches reach it.
+        videos: features [L, I] of each video, on the device of the towers. The iterable is read
+            only as far as the batches need it.
         special: ids of the special tokens.
         length: F. The last window of a video may be shorter.
         stride: rows from the start of a window to the start of the next one.
-        batch_size: number of windows in a batch, which may be of several videos.
+        batch_size: number of windows in a batch. A batch may have windows of several videos.
     """
     for batch in batches(_cut_windows(videos, length, stride), batch_size):
         # Pad the windows to the longest one.

@@ -32,25 +32,26 @@ logger = get_logger(__name__)
 
 LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token of huggingface.co/settings/tokens"
 NO_TOKEN = (401, 403)
-"""Statuses of an answer for a token that is missing, wrong, or not allowed to do this."""
+"""HTTP status codes for a token that is missing or wrong, or does not permit the request."""
 UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError)
 FAILURES = (
     *(OSError, ValueError, RuntimeError, XetDownloadError),
     *(httpx2.HTTPError, httpx2.InvalidURL),
 )
-"""Exceptions of huggingface_hub."""
+"""Exceptions that huggingface_hub raises."""
 
 
 def download(repo_id: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """Downloads files of a repository, and returns their folder, whose name is the commit.
+    """Downloads files of a repository, and returns their folder. The name of the folder is the
+    commit.
 
-    Files that were downloaded before are not transferred again. They are enough if there is no
-    network.
+    Files that were downloaded before are not transferred again. Without a network, they are used as
+    they are.
 
     Args:
         repo_id: `user/name`.
         revision: branch, tag or commit. None: the main branch.
-        patterns: patterns of the names of the files.
+        patterns: glob patterns of file names.
     Raises:
         HubError: the files cannot be downloaded.
     """
@@ -59,7 +60,7 @@ def download(repo_id: str, revision: str | None, patterns: Sequence[str]) -> Pat
         f" Or download it elsewhere (`hf download {repo_id} --local-dir FOLDER`), and load "
         "the folder."
     )
-    with _clear_errors(f"{where}: cannot be downloaded", offline):
+    with _as_hub_error(f"{where}: cannot be downloaded", offline):
         folder = _api().snapshot_download(
             repo_id, revision=revision, allow_patterns=list(patterns)
         )
@@ -69,7 +70,7 @@ def download(repo_id: str, revision: str | None, patterns: Sequence[str]) -> Pat
 def check_name(repo_id: str) -> None:
     """Raises HubError if `repo_id` is not a valid `user/name`."""
     problem = f"{repo_id}: cannot be uploaded"
-    with _clear_errors(problem):
+    with _as_hub_error(problem):
         validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise HubError(f"{problem}: the name must be `user/name`.")
@@ -99,13 +100,13 @@ def upload(
         folder: a folder with a model card.
         repo_id: `user/name`. The repository is created if it is missing.
         private: the repository must be private.
-        overwrite_card: replace such a card.
+        overwrite_card: replace a card that a user has changed.
         token: access token. None: that of `hf auth login` or HF_TOKEN.
     Raises:
         HubError: the files cannot be uploaded.
     """
     api = _api(token)
-    with _clear_errors(f"{repo_id}: cannot be uploaded"):
+    with _as_hub_error(f"{repo_id}: cannot be uploaded"):
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise HubError(
@@ -144,11 +145,11 @@ def _api(token: str | None = None) -> HfApi:
 
 
 @contextmanager
-def _clear_errors(problem: str, offline: str = "") -> Iterator[None]:
-    """Converts errors of huggingface_hub in the block to one that says what to do.
+def _as_hub_error(problem: str, offline: str = "") -> Iterator[None]:
+    """Converts errors of huggingface_hub in the block to a HubError that says what to do.
 
     Args:
-        problem: begin of the message.
+        problem: beginning of the message.
         offline: what to do without a network, as a sentence after a space.
     Raises:
         HubError: for any failure of the Hub or of the network.

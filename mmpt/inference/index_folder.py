@@ -5,8 +5,8 @@
 - `vectors.f16`: the vectors of all windows, as rows of float16, video by video.
 - `index-<number of windows>.faiss`: the faiss index of the vectors.
 
-Videos are only appended. Therefore an index can be searched while it is extended: the first rows of
-all files are those that `index.json` counts.
+Videos are only appended. Therefore an index can be searched while it is extended: a search reads
+only as many videos and vectors from the beginning of the files as `index.json` counts.
 """
 
 import json
@@ -43,7 +43,7 @@ class IndexSettings(BaseModel):
     num_videos: int = Field(0, ge=0)
     """Number of videos that can be searched. 0: the index is not finished."""
     num_windows: int = Field(0, ge=0)
-    """Number of their windows."""
+    """Number of windows of these videos."""
     index_type: str = ""
     """Type of the faiss index, as for `faiss.index_factory`."""
     is_default_type: bool = True
@@ -75,7 +75,7 @@ class IndexFolder:
         self.vectors_file = self.path / "vectors.f16"
 
     def faiss_file(self, num_windows: int) -> Path:
-        """Returns the path of the faiss index of so many windows."""
+        """Returns the path of the faiss index of this number of windows."""
         return self.path / f"index-{num_windows}.faiss"
 
     def read_settings(self) -> IndexSettings:
@@ -96,7 +96,7 @@ class IndexFolder:
         write_json(self.settings_file, settings.model_dump())
 
     def read_videos(self) -> list[IndexedVideo]:
-        """Returns all videos, in order. A last line that is cut short is left out.
+        """Returns all videos, in order. An incomplete last line is left out.
 
         Raises:
             DataError: the file is missing or damaged.

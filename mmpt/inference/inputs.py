@@ -20,7 +20,7 @@ DtypesByAxes = Mapping[int, Collection[str]]
 """Names of the dtypes that an array may have, by its number of axes."""
 
 REFUSED = (str, bytes, bytearray, Mapping, set, frozenset)
-"""Iterables that are no list of values."""
+"""Iterables that do not count as a list of values."""
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """Dtypes of features and vectors."""
 FRAMES = (*FLOATS, "uint8")

@@ -65,8 +65,8 @@ class MMPTModel(nn.Module):
         model: the configuration that `fusion` was built with.
         s3d: S3D, or the path of its weights. They are read when frames are embedded for the first
             time, and not needed for features.
-        normalise: divide S3D features by their length, as it is done with the features for
-            training. The released wrapper does not; False reproduces its scores.
+        normalise: divide S3D features by their length, as for training. The released wrapper does
+            not; False reproduces its scores.
         origin: where the model is from. The model card describes it.
     """
 
@@ -114,9 +114,11 @@ class MMPTModel(nn.Module):
                 its config.yaml, or a name on the Hugging Face Hub.
             checkpoint: the checkpoint to load if `source` is a YAML or a run's folder: a file name
                 (looked up in `eval.save_path`) or a path.
-            revision: branch, tag or commit on the Hub. `source` is then a name there, `user/name`.
+            revision: branch, tag or commit on the Hub. If given, `source` must be a name there,
+                `user/name`.
             device: device of the model. None: the CPU.
-            dtype: dtype of the weights. None: that of a saved folder, float32 for a checkpoint.
+            dtype: dtype of the weights. None: the dtype in which a folder was saved, or float32 for
+                a checkpoint.
             s3d, normalise: see the class.
         Raises:
             ConfigError: there is a mistake in the YAML.
@@ -237,7 +239,7 @@ class MMPTModel(nn.Module):
     ) -> ModelOutput | dict[str, Tensor]:
         """Embeds pairs of a short video and a caption, like the original's wrapper.
 
-        Unlike there, the number of pairs may be any.
+        Unlike the original, it accepts any number of pairs.
 
         Args:
             video_frames: uint8, or float in 0..1, [N, L, P, H, W, 3] with L <= F.
@@ -344,7 +346,7 @@ class MMPTModel(nn.Module):
         """Embeds videos of any length.
 
         A video of more than F feature rows is cut into windows of F rows. The vector of the video
-        is the mean of their vectors, weighted by their length.
+        is the mean of the windows' vectors, weighted by the windows' lengths.
 
         Args:
             videos: one video or several. A video is the path of a video file or of a `.npy` file,
@@ -398,7 +400,7 @@ class MMPTModel(nn.Module):
 
         Args:
             videos: vectors [N, D] from `encode_video`, or any argument that it accepts. An array of
-                two axes is taken for vectors; put the features of a single video into a list.
+                two axes is interpreted as vectors; put the features of a single video into a list.
             texts: vectors [N, D] from `encode_text`, or any argument that it accepts.
         Returns:
             float32 or float64 [videos, texts] on the device of the videos' vectors.
@@ -437,8 +439,7 @@ class MMPTModel(nn.Module):
 
         The video is cut into windows of F feature rows that overlap by half. The state of a row is
         the mean of its states in the windows that contain it. The state of a second is the mean of
-        its rows' states. Optimal transport between sentences
-        and seconds gives the alignment.
+        its rows' states. Optimal transport between sentences and seconds gives the alignment.
 
         Args:
             video: one video, as in `encode_video`.

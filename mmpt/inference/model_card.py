@@ -1,7 +1,7 @@
 """The model card: the `README.md` of a saved folder, with metadata for the Hugging Face Hub.
 
-The last line of a card is a comment with the hash of the text before it. With it, a card that a
-user has changed is recognised.
+The last line of a card is a comment with the hash of the text before it. The hash shows whether a
+user has changed the card.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ def write_card(folder: Path, text: str, *, overwrite: bool) -> None:
     A card that a user has changed is kept, with a warning.
 
     Args:
-        overwrite: replace such a card.
+        overwrite: replace a card that a user has changed.
     """
     path = folder / CARD_NAME
     old = read_card(path)
@@ -166,8 +166,9 @@ def _feature_facts(
     fps = dataset.feature_fps
     encoder = origin.encoder
     if encoder is None:
-        like_s3d = (width, fps) == (FEATURE_DIM, 1)
-        encoder = "not recorded" + (" (width and rate are S3D's)" if like_s3d else "")
+        encoder = "not recorded"
+        if (width, fps) == (FEATURE_DIM, 1):
+            encoder += " (width and rate are S3D's)"
     return {"encoder": encoder, "width": width, "fps": f"{fps:g}"}
 
 

@@ -70,10 +70,11 @@ class MomentIndex:
         """Builds an index, or extends an existing one with the videos that it does not have.
 
         Args:
-            folder: is created if it is missing. If a run was killed, the same call continues it.
+            folder: is created if it is missing. If a call was killed, the same call continues it.
             model: embeds the windows.
             videos: a video for each name, as in `MMPTModel.encode_video`.
-            source, checkpoint: where `load` loads the model from. None: `load` must be given it.
+            source, checkpoint: where `load` loads the model from. None: the caller of `load` must
+                pass the model.
             window_s: length of a window in seconds, at most `max_video_len`, which is the default.
             stride_s: seconds from the start of a window to the start of the next one. None: half a
                 window.
@@ -114,10 +115,10 @@ class MomentIndex:
 
         Args:
             model: the model of the index, or where to load it from, as in
-                `MMPTModel.from_pretrained`. None: from where it was loaded to build the index.
-            checkpoint: None: the one that was loaded to build the index.
-            device: device of a model that is loaded. None: the CPU.
-            s3d: weights of S3D of a model that is loaded. A search does not need them.
+                `MMPTModel.from_pretrained`. None: the place that the index stores.
+            checkpoint: as in `MMPTModel.from_pretrained`. None: the one that the index stores.
+            device: device of the model, if it is loaded. None: the CPU.
+            s3d: weights of S3D, if the model is loaded. A search does not need them.
         Raises:
             DataError: the folder holds no finished index, or the index has another model.
             CheckpointError: the model cannot be loaded.
@@ -163,8 +164,8 @@ class MomentIndex:
                 f"{top} and {max_overlap}."
             )
         queries_mD = self._query_vectors(queries)
-        # A window overlaps fewer than `window / stride` windows on each side. If each of the best
-        # moments suppresses so many, enough are left.
+        # A window overlaps fewer than `window / stride` windows on each side. Even if each of the
+        # best moments suppresses that many, `top` moments are left.
         window_s, stride_s = self.settings.window_s, self.settings.stride_s
         num_windows = top * (1 + 2 * (window_s // stride_s))
         neighbours = self.index.search(queries_mD, num_windows)

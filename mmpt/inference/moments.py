@@ -50,7 +50,8 @@ class WindowTable:
         seconds_after_first = np.maximum(self.seconds_V - window_s, 0)
         counts_V = 1 + -(-seconds_after_first // stride_s)
         self.first_window = np.concatenate([[0], np.cumsum(counts_V, dtype=np.int64)])
-        """Number of the first window of each video, and the number of all windows, [V + 1]."""
+        """int64 [V + 1], the number of the first window of each video, then the number of all
+        windows."""
 
     def __len__(self) -> int:
         return int(self.first_window[-1])

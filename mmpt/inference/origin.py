@@ -37,8 +37,8 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
     """Returns the origin of a model that is loaded from a checkpoint.
 
     Args:
-        config: the YAML that the model is built by. If it is for an evaluation, the settings of the
-            training are read from the `config.yaml` next to the checkpoint.
+        config: the YAML that the model is built from. If it is for an evaluation, the settings of
+            the training are read from the `config.yaml` next to the checkpoint.
     """
     training = config
     yaml = checkpoint.parent / "config.yaml"

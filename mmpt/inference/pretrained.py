@@ -2,7 +2,7 @@
 
 A model is loaded from a YAML, a run's folder, a checkpoint, a saved folder or the Hugging Face
 Hub. A saved folder holds `model.safetensors`, the tokenizer's files, a model card and a
-`config.json`. The latter is BERT's with an additional section `mmpt`, so the folder can also be
+`config.json`. This is BERT's config with an additional section `mmpt`, so the folder can also be
 used as `bert_name`. The section holds a fingerprint of the weights.
 """
 
@@ -41,7 +41,8 @@ MODEL_KEYS = {
     *("model_cls", "mm_encoder_cls", "video_encoder_cls", "text_encoder_cls"),
     *("input_dim", "num_hidden_video_layers", "packed", "compile"),
 }
-"""Shared keys of `model:` that a saved model needs. Other keys, of older folders, are not read."""
+"""Shared keys of `model:` that a saved model needs. Folders of older versions may have other keys,
+which are ignored."""
 
 AGAIN = "copy or download the whole folder again."
 
@@ -233,7 +234,8 @@ def _download(repo_id: str, revision: str | None) -> Path:
     Raises:
         HubError: the repository cannot be read, or does not hold a saved folder.
     """
-    # The config comes first. Other repositories are refused before their weights are downloaded.
+    # Download the config first, so that other repositories are refused before their weights are
+    # downloaded.
     folder = hub.download(repo_id, revision, [CONFIG_NAME])
     config = folder / CONFIG_NAME
     values = read_json(config) if config.is_file() else None

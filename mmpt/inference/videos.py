@@ -121,14 +121,17 @@ def to_unit_range(frames: Tensor, dtype: torch.dtype, name: str) -> Tensor:
 
 
 def _frame_blocks(frames: Array) -> Iterator[Tensor]:
-    """Yields an array of frames in blocks of some seconds."""
+    """Yields an array of frames in blocks of up to `CLIPS_AT_ONCE` seconds."""
     for start in range(0, len(frames), CLIPS_AT_ONCE):
         block = frames[start : start + CLIPS_AT_ONCE]
         yield inputs.contiguous(block)
 
 
 def _decode(path: Path) -> Iterator[Tensor]:
-    """Decodes a video file in blocks of some seconds, at 30 frames of 224 x 224 per second."""
+    """Yields the frames of a video file in blocks of up to `CLIPS_AT_ONCE` seconds.
+
+    A second has 30 frames of 224 x 224 pixels.
+    """
     # Deferred: it needs PyAV, which is not installed where only features are used.
     from mmpt.media.video_reader import VideoError, VideoFile
 

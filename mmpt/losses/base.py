@@ -169,9 +169,9 @@ def upcast(tensor: Tensor) -> Tensor:
 
 
 def symmetric_cross_entropy(logits_NN: Tensor) -> Tensor:
-    """Returns the cross-entropy over rows plus that over columns. The targets are the diagonal.
+    """Returns the cross-entropy over rows plus the cross-entropy over columns.
 
-    Each of the two is a mean. Their sum is not halved.
+    The targets are the diagonal. Each cross-entropy is a mean, and their sum is not halved.
     """
     targets = torch.arange(len(logits_NN), device=logits_NN.device)
     row_loss = cross_entropy(logits_NN, targets)

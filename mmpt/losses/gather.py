@@ -1,9 +1,9 @@
-"""Joins the batches of all processes, with gradient, so that each contrasts its clips with all.
+"""Joins the batches of all processes, so that a clip is contrasted with the clips of all of them.
 
-Every process computes the loss of the joined batch, so all have the same value. The gradient of a
-process's own rows is multiplied by the number of processes that contribute rows. Data-parallel
-training then averages over these processes. The result is the gradient of the loss of the joined
-batch.
+Every process computes the loss of the joined batch, so the value is the same in all of them. Each
+process computes the gradient of its own rows only, multiplied by the number of processes that
+contribute rows. Data-parallel training then averages over these processes, which gives the gradient
+of the loss of the joined batch.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def join_batches(
         batch: the keyword arguments of a loss.
         names: the float or bool tensors to join, with one row per clip. Names that `batch` does not
             have are ignored.
-        rows_together: number of neighbouring rows that form a sequence, which must not have rows of
+        rows_together: number of neighbouring rows that form a sequence. A sequence must not span
             two processes.
         is_dummy_step: True if this process must not contribute rows.
     Raises:
@@ -67,7 +67,7 @@ def join_batches(
 
 
 class _Join(torch.autograd.Function):
-    """Concatenates the rows of all processes. Backward returns the gradient of the own rows."""
+    """Concatenates the rows of all processes. Backward returns the gradient of the local rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], rank: int) -> Tensor:

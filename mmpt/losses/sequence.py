@@ -50,14 +50,15 @@ class SequenceConfig(LossConfig):
     sinkhorn_iterations: Count | None = None
     """Iterations of the transport. Default: no transport, which is VideoCLIP's loss."""
     alpha_lse: Positive | None = None
-    """alpha of the log-sum-exp score. Default, with `fusion_weight`: no fine-grained similarity."""
+    """alpha of the log-sum-exp score. Default: no fine-grained similarity. Then `fusion_weight`
+    must be null, too."""
     fusion_weight: NotNegative | None = None
     """w: weight of the mean-pooled similarity, which is added to the fine-grained one."""
     masked_outer_sum: Released = "released"
     """Outer sums of the log-sum-exp score: `released` has masked positions, `paper` does not."""
     log_mean_exp: bool = False
-    """Take the logarithm of the mean of the exponentials, not of their sum, which grows with the
-    number of tokens. `masked_outer_sum` then has no effect."""
+    """Take the logarithm of the mean of the exponentials instead of their sum. The sum grows with
+    the number of tokens. `masked_outer_sum` then has no effect."""
     similarity_norm: Released = "released"
     """Min-max normalisation of similarities in a batch: `released` does it, `paper` does not."""
     transport_mass: Released = "released"
@@ -150,7 +151,7 @@ def block_transport(config: SequenceConfig, fused_BB: Tensor) -> Tensor:
 
     With `prompt_ratio` each block gets a prompt bucket of value rho; without, the transport is
     plain. With `transport_mass: released` each plan is rescaled to a total mass of L. With `paper`
-    it keeps its own mass, one per row less the mass in the bucket.
+    it keeps its own mass: one per row, minus the mass in the bucket.
 
     Source: Norton, Eq. 4 and the alignable prompt bucket.
     """
@@ -260,7 +261,7 @@ class SequenceContrastLoss(Loss):
     def compute(self, **batch: Any) -> LossOutput:
         """Returns the term `video_paragraph` and the metrics `accuracy` and `temperature`.
 
-        The accuracy is that of finding the right sequence.
+        The accuracy is the share of sequences that score highest with their own counterpart.
 
         Args:
             batch: the tensors named in `STATES`.

@@ -108,7 +108,7 @@ def normalise_tokens(
 def normalise_backward(unit: Tensor, norms: Tensor, grad_unit: Tensor) -> Tensor:
     """Returns the gradient of tokens, given the gradient g of their unit vectors u.
 
-    It is (g - (g . u) u) / norm. `grad_unit` is overwritten with it.
+    It is (g - (g . u) u) / norm. `grad_unit` is overwritten with the result.
     """
     along_unit = vecdot(grad_unit, unit).unsqueeze(1)
     return grad_unit.addcmul_(unit, along_unit, value=-1).div_(norms)
@@ -201,7 +201,7 @@ class _TokenSimilarity(torch.autograd.Function):
         video_counts = counts[num_captions:]
 
         # Tiles are twice as wide as high. The captions are normalised again for each block of
-        # clips, and wide tiles have fewer of these.
+        # clips, and wide tiles mean fewer such blocks.
         dtype = upcast_dtype(text)
         num_cosines = tile_bytes // dtype.itemsize
         height = max(1, math.isqrt(num_cosines // 2))
@@ -215,7 +215,7 @@ class _TokenSimilarity(torch.autograd.Function):
         t2v_AB = text.new_zeros(num_captions, len(video), dtype=dtype)
         v2t_AB = torch.zeros_like(t2v_AB)
         with torch.autocast(text.device.type, enabled=False):
-            # It would multiply in half precision.
+            # Autocast would multiply in half precision.
             for video_block in video_blocks:
                 unit_xD, _ = normalise_tokens(video, video_block)
                 for text_block in text_blocks:
@@ -288,9 +288,9 @@ def token_similarity(
     tokens of exp(cosine / alpha)), a smooth maximum of the cosines. W2 (video to text) has the
     roles of caption and clip exchanged.
 
-    Both are differentiable once with respect to both states. Memory is needed for the gradients
-    and a few tiles. Forward waits for a GPU once, for the number of real tokens of every caption
-    and clip. Backward never waits.
+    W1 and W2 can be differentiated once, with respect to the states of captions and clips. Memory
+    is needed for these gradients and a few tiles. Forward waits for a GPU once, for the number of
+    real tokens of every caption and clip. Backward never waits.
 
     Args:
         text_ATD: float [A, T, D], token states of captions. Half precision is computed in float32.
@@ -304,7 +304,7 @@ def token_similarity(
             tokens), and the similarity depends on padding. False: they do not, as in the paper.
         log_mean_exp: True: the mean of the exponentials replaces their sum, so that the similarity
             does not grow with the length of the other side. Padded positions then add 0, and
-            `masked_outer_sum` has no effect. Neither in the released code nor in the paper.
+            `masked_outer_sum` has no effect. The released code and the paper do not have this form.
         tile_bytes: approximate size of a tile. It does not change the result. None: a default for
             the device.
     Returns:

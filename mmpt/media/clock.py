@@ -8,10 +8,10 @@ five cases:
 - Overlap: the timestamp is earlier by at most 10 s and at most half of the segment so far. A
   stream that was resumed repeats frames in this way. The timestamp is correct, and the frame rate
   filter drops frames until the clock is back where it was.
-- Outlier: the timestamp is wrong. The next timestamp is where the clock was before, or it does not
-  follow this one: it is equal, earlier or, if this timestamp would be a jump, much later. The frame
-  is shown when it is expected. Runs of equal timestamps are outliers, and so are most timestamps
-  in a run of random ones.
+- Outlier: the timestamp is wrong. Either the next timestamp continues the clock as it was before
+  this one, or it does not follow this one: it is equal, earlier or, if this one would be a jump,
+  much later. The frame is shown when it is expected. Runs of equal timestamps are outliers, and so
+  are most timestamps in a run of random ones.
 - Jump: everything else. Files were concatenated, or a recorder was restarted. A new segment begins:
   the frame is shown when it is expected, and all later timestamps are shifted by the same amount.
   (A 33-bit clock that restarts below the file's first time seems to jump 26.5 hours ahead, because
@@ -58,7 +58,7 @@ class Clock:
         self._max_overlap = int(MAX_OVERLAP_S / time_base)
         self._max_gap = int(max_gap_s / time_base)
         self._offset = -start  # added to the timestamps of this segment
-        self._old_offset = self._offset  # that of the last segment of over a second
+        self._old_offset = self._offset  # offset of the last segment of over a second
         # End of that segment, plus the durations of the frames since then.
         self._old_clock = 0
         self._segment_start = -math.inf  # no frame yet

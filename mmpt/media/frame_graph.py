@@ -11,8 +11,8 @@ changing a value (tests/media/test_video_reader.py):
 - libswscale scales to RGB with a slow routine. For the usual YUV 4:2:0, the graph therefore scales
   to YUV 4:2:2, which has exactly the chroma resolution that the slow routine works with. Only the
   cropped frame is converted to RGB. This takes 0.4 instead of 0.7 ms.
-- The frame rate filter comes first if it drops frames, and last if it repeats them. No frame is
-  scaled for nothing.
+- The frame rate filter comes first if it drops frames, and last if it repeats them, so that no
+  frame is scaled unnecessarily.
 - Each graph uses one thread, because extraction runs as many graphs as there are cores.
 
 Like FFmpeg's command, the graph rotates frames as the file's display matrix says. The original
@@ -37,7 +37,7 @@ _JPEG_RANGE = 2  # FFmpeg's number of the full colour range
 
 
 class Sampling(NamedTuple):
-    """The frames of which an encoder makes a feature row. The default is that of S3D."""
+    """The frames from which an encoder computes a feature row. The defaults are S3D's."""
 
     frame_rate: Fraction | float = Fraction(FPS)
     """Frames per second of video."""
@@ -226,7 +226,7 @@ class FrameGraph:
             image_filters, self._surplus = _image_filters(layout, hflip, sampling.size)
         rate = f"fps={sampling.frame_rate}:start_time={start_s:.9f}"
         if sampling.size is None:
-            rate += ":eof_action=pass"  # the last row may be about a part of its time
+            rate += ":eof_action=pass"  # the last row may cover only a part of its time
         rate_filter = ("fps", rate)
         filters = [*image_filters, rate_filter, ("buffersink", "")]
         if drops_frames:

@@ -1,7 +1,7 @@
 """S3D-G, the network that embeds one second of video as 512 numbers, and its released weights.
 
-The weights were trained on HowTo100M. They also contain a text tower, which MMPT does not use. Its
-tensors are loaded only if its dictionary of words is given.
+The weights were trained on HowTo100M. They also contain a text tower, which MMPT does not use. This
+tower is loaded only if its dictionary of words is given.
 
 Source: Miech et al. 2020 (arXiv 1912.06430).
 Legend: N clips, C channels (RGB), T frames, H, W pixels, K width of the embedding.

@@ -152,7 +152,7 @@ def shard_of(
 
 
 def _check_feature_paths(jobs: Sequence[VideoJob]) -> None:
-    """Raises DataError if two videos have the same feature file, as a CSV file may name it."""
+    """Raises DataError if two videos have the same feature file. A CSV file may cause this."""
     owners: dict[Path, str] = {}
     for job in jobs:
         other = owners.setdefault(job.feature, job.video_id)

@@ -1,7 +1,7 @@
-"""BERT, of which the towers are made: its config and weights, and the video tower around it.
+"""Reads the config and the weights of BERT, and defines the video tower that is built around it.
 
-`dataset.bert_name` names BERT, a folder or a model on the Hugging Face hub. The video tower runs
-transformers' `BertModel`, unchanged, on [CLS], one token per second of video, and [SEP]. It passes
+`dataset.bert_name` is a folder, or the name of a model on the Hugging Face hub. The video tower
+runs transformers' `BertModel`, unchanged, on [CLS], one token per feature row, and [SEP]. It passes
 input embeddings, positions and a mask to `BertModel`.
 
 Legend: N clips, F feature rows, I their width, D hidden size, R real rows of all clips.
@@ -42,7 +42,7 @@ def read_bert_config(bert_name: str) -> BertConfig:
     """Returns the config of `bert_name`.
 
     Raises:
-        ConfigError: it is the config of another kind of model, or its sizes are inconsistent.
+        ConfigError: the config belongs to another kind of model, or its sizes are inconsistent.
         DataError: config.json is missing or damaged.
         CheckpointError: `bert_name` is not a folder, and the hub does not provide it.
     """
@@ -107,7 +107,7 @@ def find_size_problems(
 def read_bert_weights(
     bert_name: str, config: BertConfig, *, random_init: bool
 ) -> BertModel | None:
-    """Returns BERT with its published weights.
+    """Returns BERT with its published weights, or None; see `random_init`.
 
     Args:
         config: BERT's config, as `read_bert_config` returns it.
@@ -136,7 +136,7 @@ def read_bert_weights(
             bert_name, config=config, output_loading_info=True
         )
     except (RuntimeError, ValueError) as err:
-        # transformers' errors for weights of another shape.
+        # transformers raises these for weights of another shape.
         raise CheckpointError(
             f"`{KEY}`: the weights of {bert_name} do not fit its config.json: {err}"
         ) from err
@@ -236,7 +236,7 @@ class MMBertForEncoder(nn.Module):
             ids_N2: int64, the ids of [CLS] and [SEP].
             vfeats_NFI: float, the features.
             mask: bool [N, F + 2], True where a position may be attended to.
-            packed: compute only these positions. The states of the others are zero.
+            packed: compute only the positions where `mask` is True. All other states are zero.
         Raises:
             DataError: the features have another width than `input_dim`.
         """

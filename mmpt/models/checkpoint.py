@@ -1,8 +1,8 @@
 """Loads weights from checkpoints, strictly.
 
 No code from the file is run, weights must be finite, and keys must match the model's. The few
-differences that are allowed (`why_harmless`) are logged. Any other one is an error that lists the
-keys.
+differences that are allowed (`why_harmless`) are logged. Any other difference raises an error that
+lists the keys.
 
 A checkpoint of fairseq is a dict whose entry `model` holds the weights, with the prefix
 `mmmodel.`. A bare state dict is accepted too.
@@ -119,7 +119,8 @@ def check_optimizer_state(
     num_saved = sum(len(group["params"]) for group in state["param_groups"])
     num_now = 1 if flat else len(trained)
     if num_saved == num_now == 1:
-        # The largest of its tensors has an entry for each value; others are scalars.
+        # The largest tensors of the state (Adam's moments) have an entry for each value of the
+        # parameter. The others, such as the step count, are scalars.
         unit = "numbers"
         num_saved = 0
         for entry in state["state"].values():
@@ -137,7 +138,7 @@ def check_optimizer_state(
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -> None:
-    """Loads weights into a model for inference. They get the model's dtype and device.
+    """Loads weights into a model for inference, and converts them to its dtype and device.
 
     Args:
         model: changed in place.
@@ -194,8 +195,8 @@ def adapt_state(
     Returns:
         A state dict with exactly the keys, shapes and dtypes of the model's.
     Raises:
-        CheckpointError: there is NaN or infinity, or keys or shapes differ in a way that is not
-            harmless. All such keys are listed. Or the first layer would be random and frozen.
+        CheckpointError: weights are not finite; keys or shapes differ in a way that is not harmless
+            (the message lists all of them); or the first layer would be random and frozen.
     """
     own = model.state_dict()
     found, renamed = _current_tensors(checkpoint, source)
@@ -260,8 +261,7 @@ def _stored_weights(checkpoint: Mapping[str, Any], source: str) -> Mapping[str, 
     All functions that load or check the weights of towers call this one.
 
     Raises:
-        CheckpointError: there are no weights, there is something else among them, or they hold NaN
-            or infinity.
+        CheckpointError: there are no weights, an entry is not a tensor, or weights are not finite.
     """
     state: Any = checkpoint
     for entry in ("state_dict", "model"):

@@ -1,7 +1,7 @@
-"""The checkpoints in the folder of a run, of which one is always whole.
+"""Keeps at least one whole checkpoint in the folder of a run at all times.
 
 A run continues from `checkpoint_last.pt`. The checkpoint before it is kept as
-`checkpoint_previous.pt`, so that a run can continue even if a disk or a copy has damaged the last
+`checkpoint_previous.pt`, so that the run can continue even if a disk or a copy has damaged the last
 one.
 """
 
@@ -27,7 +27,10 @@ def keep_previous(last: Path) -> None:
 
 
 def keep_as(path: Path, name: str) -> None:
-    """Gives a file another name, too. Its folder is never without a file of its own name."""
+    """Stores a file under a second name in its folder. The original name stays valid throughout.
+
+    An existing file of the second name is replaced atomically.
+    """
     part = path.with_name(f"{name}.tmp")
     part.unlink(missing_ok=True)
     try:
@@ -71,7 +74,9 @@ def repair_last(last: Path) -> None:
 
 
 def newest_whole(folder: Path, ignored: Path) -> Path | None:
-    """Returns the checkpoint of a run with the most updates that a training can continue from.
+    """Returns the checkpoint with the most updates among those that a training can continue from.
+
+    Returns None if there is none.
 
     Args:
         ignored: a file that is not considered.

@@ -60,9 +60,9 @@ def masked_mean(hidden_NPD: Tensor, mask_NP: Tensor) -> Tensor:
 def tower_flops(bert: BertModel, lengths: Tensor) -> Tensor:
     """Returns the floating-point operations of a training step, a scalar float64.
 
-    Counted are the matrix products of the transformer layers on real tokens, with two operations
-    per multiply-add. Embeddings, norms and the loss are not counted, nor is what is computed again
-    to save memory. The figure is therefore comparable between implementations.
+    Counts the matrix products of the transformer layers on real tokens, with two operations per
+    multiply-add. Embeddings, norms, the loss and recomputed activations are not counted. The figure
+    is therefore comparable between implementations.
 
     Args:
         lengths: integers of any shape, the number of real tokens of each sequence.
@@ -106,7 +106,7 @@ class MMFusionSeparate(nn.Module):
     """
 
     video_encoder_cls: ClassVar[type[MMBertForEncoder]] = MMBertForEncoder
-    """Class of the video tower. If a YAML sets `model.video_encoder_cls`, it must be its name."""
+    """Class of the video tower. `model.video_encoder_cls` of a YAML, if set, must be its name."""
     outputs: ClassVar[tuple[str, ...]] = tuple(ModelOutput.__annotations__)
     """Names of the values that `forward` returns. A loss lists those that it reads as `inputs`."""
 
@@ -122,8 +122,8 @@ class MMFusionSeparate(nn.Module):
     ):
         super().__init__()
         self.packed = packed
-        # A pass without gradient repeats itself with smaller chunks when memory is short. Training
-        # must repeat the whole step, so the training loop calls `chunk_in_training.retry`.
+        # If memory is short, a pass without gradient is retried here with smaller chunks. Training
+        # must repeat the whole step instead, so the training loop calls `chunk_in_training.retry`.
         self.chunk_in_training = ChunkSize(
             "model.checkpoint_activations", checkpoint_activations
         )

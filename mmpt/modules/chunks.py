@@ -69,7 +69,7 @@ class ChunkSize:
         """Returns `run()`. When the device is out of memory, runs it again with half the size.
 
         Args:
-            run: must ask `size` for the size in every attempt.
+            run: must call `size` in every attempt.
             before_retry: undoes the changes that a failed attempt may have made.
         Raises:
             DeviceMemoryError: the size is fixed, or a single row needs too much memory.
@@ -109,7 +109,7 @@ class ChunkSize:
             remedy: what to do, as a sentence.
             detail: what was tried, appended to the setting.
         """
-        # The first two sentences of torch; the others explain how to tune its allocator.
+        # Keep the first two sentences of torch's message. The rest is about tuning its allocator.
         sentences = str(error).split(". ")
         reason = ". ".join(sentences[:2])
         setting = f"{self.key}: {str(self.setting).lower()}"

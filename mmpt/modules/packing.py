@@ -9,7 +9,7 @@ The attention function is registered with transformers under the name `PACKED`. 
 config names it accepts packed tokens [1, S, D] together with `groups`. For ordinary padded batches
 it uses scaled-dot-product attention.
 
-torch has two functions for such batches. Neither is suitable: jagged tensors take longer to
+torch has two functions for such batches, but neither is suitable: jagged tensors take longer to
 dispatch on the host than twenty groups, and `varlen_attn` has no dropout.
 
 Legend: N sequences, P positions, S stored tokens (real tokens and the padding of groups), H heads,
@@ -171,7 +171,7 @@ def run_packed(
 
     Args:
         bert: a model with `PACKED` attention.
-        mask_NP: bool, True for real tokens. These attend to each other.
+        mask_NP: bool, True for real tokens. The real tokens of a sequence attend to each other.
         position_ids_NP: int64.
         inputs_NP: `input_ids`, int64 [N, P], or `inputs_embeds`, float [N, P, D].
     """

@@ -1,7 +1,7 @@
 """Decisions about a folder of the user's own videos: captions, split and settings.
 
-All functions are pure. Validation needs at least one whole batch of videos, too, so a small
-collection gets small batches: an eighth of the videos, at most as many as in the recipe.
+All functions are pure. Training and validation need at least one whole batch of videos each, so a
+small collection gets small batches: an eighth of the videos, at most as many as in the recipe.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -30,9 +30,10 @@ MEDIA_SUFFIXES = (VIDEO_SUFFIXES | AUDIO_SUFFIXES) - {".ts"}
 MAX_BATCH = {"norton": 64, "videoclip": 32}  # videos per batch in the recipes
 # num_cands divided by num_video_per_batch in the recipes.
 CANDIDATES_PER_VIDEO = {"norton": 3, "videoclip": 2}
-MIN_BATCHES = 8  # a batch has at most this fraction of all videos
+MIN_BATCHES = 8  # a batch has about an eighth of all videos
 MAX_CENTROIDS, EXAMPLES_PER_CENTROID = 512, 48
-# Updates, and at most this fraction of all updates.
+# The learning rate is warmed up for at most MAX_WARMUP updates, and for at most one in
+# WARMUP_FRACTION of all updates.
 MAX_WARMUP, WARMUP_FRACTION = 1000, 10
 MAX_LOG_INTERVAL = 1000
 
@@ -128,12 +129,13 @@ def split_ids(
 ) -> tuple[list[str], list[str]]:
     """Returns the training ids and the validation ids, each in the given order.
 
-    Videos are chosen by a hash of their ids, so adding videos moves few others to the other side.
+    Validation videos are chosen by a hash of their ids, so adding videos moves few others between
+    the splits.
 
     Args:
         ids: video ids.
         val_share: wanted share of validation videos.
-        batch: V, videos per batch. Both sides have at least as many.
+        batch: V, videos per batch. Each split gets at least V videos.
     Raises:
         DataError: there are fewer than two videos.
     """
@@ -142,7 +144,7 @@ def split_ids(
             "at least 2 videos with captions are needed, one to train on and one to validate on, "
             f"but there are {len(ids)}."
         )
-    # Each side gets at least one batch.
+    # Each split gets at least one batch.
     num_wanted = round(val_share * len(ids))
     max_val = len(ids) - batch
     num_val = min(max(num_wanted, batch), max_val)

@@ -235,8 +235,8 @@ class FixedLenAligner(Aligner):
         low, high = rows_between(low_s, high_s, self.config.feature_fps)
         end = min(high, video_len)
         start = min(low, end)
-        # Text that ends before it starts, or before the video starts, makes an empty clip. A
-        # negative end would count from the end of the features.
+        # Text that ends before it starts, or before the video starts, makes an empty clip. Negative
+        # rows are clamped, because NumPy would count them from the end of the features.
         return max(start, 0), max(end, 0)
 
 
@@ -263,7 +263,7 @@ class VariedLenAligner(FixedLenAligner):
         self.sampled_max_len = self.need_int("sampled_max_len", self.sampled_min_len)
 
     def draw_text_len(self, rng: random.Random) -> int:
-        """Draws a length up to sampled_max_len, as released, though T - 3 word pieces fit."""
+        """Draws the target length. As in the release, it may exceed the T - 3 pieces that fit."""
         return rng.randint(self.sampled_min_len, self.sampled_max_len)
 
 

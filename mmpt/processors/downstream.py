@@ -38,7 +38,7 @@ class VideoProcessor(VideoReader):
         """Returns float [rows, width] for an id, or for a key whose first element is one.
 
         Raises:
-            DataError: no such file, or something else in it.
+            DataError: the file is missing, or does not contain floats of this shape.
         """
         path = self.path(key)
         remedy = "Extract this video's features, or take it off the list."

@@ -54,7 +54,7 @@ class ShardedHow2MetaProcessor(base.MetaProcessor):
         """Reads the list.
 
         Args:
-            videos: the table of a processor that has read the list already.
+            videos: the table of the list, if it was read before. None: the list is read.
         """
         super().__init__(config, split)
         if videos is None:
@@ -131,7 +131,7 @@ class ShardedTextProcessor(base.TextReader):
 
 
 def _problem(times_n2: np.ndarray, ids_nW: np.ndarray) -> str:
-    """Returns what the captions of a video must have and what they have, or an empty string."""
+    """Returns the part of a message after "must have", or an empty string for good captions."""
     num_times = len(times_n2)
     num_captions = len(ids_nW)
     if num_times != num_captions:

@@ -3,7 +3,7 @@
 The number and the order of the draws are as in the released code, so the same state of the
 generator gives the same items. Two properties of that code are kept on purpose. `text_span` draws
 twice per step, although the second number only matters if `keep_prob` is below 1. A window of
-`video_window` may end at its centre, and then does not contain it.
+`video_window` may end just before its centre, and then does not contain it.
 """
 
 import math
@@ -91,7 +91,7 @@ def video_window(video_len: int, max_len: int, centre: int, rng: random.Random) 
     Args:
         video_len: rows of the video, at least 1.
         max_len: rows wanted.
-        centre: 0 <= centre < video_len. The window may end at it.
+        centre: 0 <= centre < video_len. The window may end just before it.
     Returns:
         A window of length min(max_len, video_len).
     """

@@ -1,7 +1,7 @@
 """Cuts whole videos into sliding windows, for benchmarks that read every second of a video.
 
-Windows are cut from feature rows, and benchmarks score seconds. With one row a second, they are the
-same. Otherwise the values of the rows of a second are averaged.
+Windows are cut in feature rows, but benchmarks score seconds. With one row a second, both are
+the same. Otherwise, the values of all rows that touch a second are averaged.
 
 Legend: W windows, F video slots (rows), E feature width, R rows and L seconds of a video, K values
 per row.
@@ -41,9 +41,9 @@ def average_windows(
     """Returns the mean over the windows that cover each row, as float32 [R, K].
 
     Args:
-        windows: float [rows, K] each, or all of them [W, F, K]. The first `end - start`
-            rows are read.
-        spans: as `window_spans` makes them: together they cover every row.
+        windows: the values of each window, float [rows, K], or of all windows, [W, F, K]. Rows
+            after the first `end - start` ones are padding, and are ignored.
+        spans: start and end of each window, as from `window_spans`. Together they cover every row.
     """
     _, num_rows = spans[-1]
     num_values = windows[0].shape[1]
@@ -82,9 +82,7 @@ def average_seconds(values_RK: np.ndarray, fps: float) -> np.ndarray:
     means = []
     for second in range(num_seconds(num_rows, fps)):
         first, end = rows_between(second, second + 1, fps)
-        first = min(
-            first, num_rows - 1
-        )  # rounding may lead to the row after the last one
+        first = min(first, num_rows - 1)  # rounding may give the row after the last
         means.append(values_RK[first:end].mean(axis=0, dtype=values_RK.dtype))
     return np.stack(means)
 
@@ -93,7 +91,7 @@ def check_not_empty(video_feature: np.ndarray, name: str) -> None:
     """Raises DataError if the video has no rows. `name` is the video, for the message."""
     if not len(video_feature):
         raise DataError(
-            f"{name}: a video must have a second at least, but its features have no rows. "
+            f"{name}: a video must be at least a second long, but its features have no rows. "
             "Extract it again."
         )
 
@@ -101,7 +99,8 @@ def check_not_empty(video_feature: np.ndarray, name: str) -> None:
 class WindowAligner(Aligner):
     """An aligner that cuts a video into windows.
 
-    They last `dataset.sliding_window_size` seconds and start every `dataset.sliding_window`.
+    A window lasts `dataset.sliding_window_size` seconds. A new one starts every
+    `dataset.sliding_window` seconds.
     """
 
     class Config(DatasetConfig):
@@ -143,7 +142,7 @@ class WindowAligner(Aligner):
         """Returns vfeats float [W, F, E], vmasks bool [W, F] and the rows of the windows.
 
         Args:
-            spans: the windows, if they are not all of `window_spans`.
+            spans: the windows. None: all windows of the video, from `window_spans`.
         Raises:
             DataError: features that are not finite [rows, width] floats, or no rows.
         """
@@ -166,8 +165,8 @@ class WindowAligner(Aligner):
 
         Args:
             texts: word-piece ids of S texts.
-            name: what messages call the video.
-            spans: the windows, if they are not all of `window_spans`.
+            name: the video, for messages.
+            spans: the windows. None: all windows of the video, from `window_spans`.
         Returns:
             caps and cmasks [S, T], vfeats [W, F, E], vmasks [W, F] and video_id; W spans.
         """

@@ -19,7 +19,7 @@ Figure = tuple[str, str]
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """Returns at most `most` items at even distances, including the first and the last one."""
+    """Returns at most `most` evenly spaced items, including the first and the last one."""
     num_items = min(most, len(items))
     positions = np.linspace(0, len(items) - 1, num_items).astype(int)
     return [items[position] for position in np.unique(positions)]

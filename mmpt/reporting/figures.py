@@ -1,8 +1,8 @@
 """Draws figures as SVG: line charts, heat maps of sentences by seconds, and bars over time.
 
-Global state of matplotlib (pyplot) is not used, and the same data gives the same SVG. Texts are
-kept as texts, so that the browser shows them in the font of the page. Named colours become
-variables of CSS, so that a page can have a light and a dark theme.
+Global state of matplotlib (pyplot) is not used, and the same data gives the same SVG. Text stays
+text instead of becoming paths, so that the browser shows it in the font of the page. The colours of
+the theme become CSS variables, so that a page can have a light and a dark theme.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Retrieval in pictures: queries with their hits, the worst failures, whole videos mistaken."""
+"""The report's sections about retrieval: examples, failures, mistaken whole videos, alignments."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -138,7 +138,7 @@ def _figures(
 
 @pictures.register
 def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
-    """Returns the paragraphs with the worst ranks, and alignments of some videos."""
+    """Returns the sections about paragraphs with the worst ranks and alignments of some videos."""
     captions = [list(texts) for _, texts in run.test_items()]
     first_captions = [texts[0] for texts in captions]
     sections = _whole_video_sections(outputs, run, outputs.video_ids, first_captions)
@@ -155,7 +155,7 @@ def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
 def _whole_video_sections(
     outputs: Outputs, run: Run, videos: Sequence[str], first_captions: Sequence[str]
 ) -> list[Section]:
-    """Returns the paragraphs with the worst ranks, one section per metric of whole videos.
+    """Returns a section about the paragraphs with the worst ranks for each metric of whole videos.
 
     Test sets of more than `MOST_SAVED` captions or clips are left out.
 
@@ -190,9 +190,10 @@ def _whole_video_sections(
 
 
 def _mistaken(scores: Sequence[np.ndarray]) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Returns the paragraphs with the worst ranks of their own videos, without perfect ones.
+    """Returns the paragraphs whose own videos rank worst, the worst first.
 
-    They are sorted by their rank of the first way, then of the second, and so on.
+    They are sorted by the rank in the first way of scoring, then in the second, and so on.
+    Paragraphs whose own video ranks first in all ways are left out.
 
     Args:
         scores: for each way, the scores of all paragraphs and videos [n, n].

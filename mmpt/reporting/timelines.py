@@ -1,4 +1,4 @@
-"""Shared by the reports about steps: colours, and stretches of equal values along a video."""
+"""Helpers of the reports about steps: colours, and stretches of equal values along a video."""
 
 from itertools import pairwise
 

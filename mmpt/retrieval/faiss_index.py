@@ -141,8 +141,8 @@ def fewest_probes(
     Returns:
         The number of probes, and the recall of the sample with it.
     """
-    # Measure on a sample how many probes its true neighbours need, and choose as many as the
-    # recall asks for. Then choose more if a query sees fewer than k vectors with them.
+    # On a sample, measure how many probes find each true neighbour. Choose as many as the recall
+    # needs, or more if a query would see fewer than k vectors with them.
     num_queries = len(queries_mD)
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(num_queries)
@@ -196,8 +196,8 @@ def _fewest_for_recall(
 
 def _fewest_for_size(index: Any, queries_mD: np.ndarray, k: int, at_least: int) -> int:
     """Returns the fewest probes, `at_least` or more, with which each query sees k vectors."""
-    # It is not known how many lists that takes, so twice as many are looked up each time. All
-    # lists together hold N >= k vectors.
+    # It is not known in advance how many lists that takes. So each round looks up twice as many of
+    # the nearest lists, until they are enough. All lists together hold N >= k vectors.
     sizes_L = get_invlist_sizes(index.invlists)
     num_ordered = at_least
     while True:

@@ -82,7 +82,7 @@ class Plan:
         }
         # A killed process may have left a temporary file.
         remove_leftovers(path.parent, re.escape(path.name))
-        # first: a plan that exists is not repeated
+        # The hardness comes first. Once the plan exists, a later run uses it, and would not log.
         self._log_hardness(path.parent / HARDNESS_LOG)
         with atomic_write(path) as file:
             file.write(_compact(value) + "\n")
@@ -113,8 +113,8 @@ class Plan:
         """Reads the plan of `epoch`.
 
         Args:
-            fingerprint: the expected one.
-            list_fingerprint: that of the present training list.
+            fingerprint: the expected fingerprint of the plan.
+            list_fingerprint: `ids_fingerprint` of the present training list.
 
         Raises:
             DataError: the file is missing, was made from something else, or was changed.
@@ -212,7 +212,7 @@ def plan_batches(
         neighbours_mk: int64, positions, nearest first, -1 where fewer were found.
         centres: m positions.
         videos_per_batch: V.
-        rng: draws a number for every batch that is sampled.
+        rng: draws the sample of every batch that has more than V candidates.
     """
     batches = []
     for centre, neighbours in zip(centres, neighbours_mk.tolist(), strict=True):

@@ -219,8 +219,8 @@ class VectorRetriever:
             k: number of neighbours.
 
         Returns:
-            Positions in `ids`. The distance is infinite, or the dot product minus infinity, where
-            fewer neighbours were found.
+            Positions in `ids`, and scores. Where fewer neighbours were found, the position is -1,
+            and the distance is infinite, or the dot product minus infinity.
         """
         # torch needs them writable.
         queries_mD = np.require(queries_mD, np.float32, ["C", "W"])
@@ -295,9 +295,10 @@ RETRIEVERS.register(VectorRetriever)
 
 
 def _nearest(positions_mk: np.ndarray, costs_mk: np.ndarray, k: int) -> Neighbours:
-    """Sorts the candidates of every query by cost, which is lowest for the nearest; returns k.
+    """Returns the k candidates of every query that have the lowest costs, lowest first.
 
-    Places without a candidate, whose position is -1, come last, with an infinite cost.
+    Equal costs are ordered by position. Places without a candidate, whose position is -1, come
+    last, with an infinite cost. The scores of the result are costs.
     """
     is_empty_mk = positions_mk < 0
     costs_mk[is_empty_mk] = np.inf

@@ -25,13 +25,13 @@ logger = get_logger(__name__)
 LARGEST_FLAT = 100_000
 """Largest number of vectors for which the default type of index compares all of them."""
 DIMENSIONS_PER_CODE = 4
-"""Number of dimensions that four bits of a code stand for, in the default type of large indexes."""
+"""Number of dimensions that four bits of a code encode, in the default type of large indexes."""
 MIN_TRAINING = 1 << 16
-"""Number of vectors that an index is trained with, if there are so many."""
+"""Smallest number of training vectors. If there are fewer vectors, all of them are used."""
 TRAINING_PER_LIST = 50
 """Number of training vectors for each list of an inverted file."""
 SHARE_PROBED = 8
-"""One list in so many is searched for a query."""
+"""A query searches one list out of this many."""
 MIN_CANDIDATES = 1000
 CANDIDATES_PER_ROOT = 4
 """Number of candidates whose exact scores are computed, for each square root of the number of
@@ -43,9 +43,10 @@ BLOCK_ROWS = 1 << 15
 def default_type(num_vectors: int, hidden_size: int) -> str:
     """Returns the type of index, as for `faiss.index_factory`, for this number of vectors.
 
-    All vectors are compared: themselves if there are few, else their codes. An inverted file with
-    many lists would compare only the vectors near the query. It misses many neighbours if the
-    vectors do not form clusters, or if queries differ from vectors, as texts differ from videos.
+    A query is compared with all vectors if they are few, else with the codes of all vectors. An
+    inverted file with many lists would compare only the vectors near the query. It misses many
+    neighbours if the vectors do not form clusters, or if queries differ from vectors, as texts
+    differ from videos.
 
     Args:
         hidden_size: D.
@@ -142,7 +143,7 @@ class SavedIndex:
             is_mapped: map the file into memory instead of reading it. A mapped index cannot be
                 extended.
         Raises:
-            DataError: the file is missing or damaged, or of other vectors.
+            DataError: the file is missing or damaged, or is an index of other vectors.
         """
         flags = faiss.IO_FLAG_MMAP_IFC if is_mapped else 0
         remedy = "Build the index again."
@@ -166,13 +167,13 @@ class SavedIndex:
     def search(
         self, queries_mD: np.ndarray, k: int, num_candidates: int | None = None
     ) -> Neighbours:
-        """Returns the k nearest vectors of every query. Equal ones are ordered by position.
+        """Returns the k nearest vectors of every query. Equal scores are ordered by position.
 
         Args:
             queries_mD: float32.
             k: if there are fewer vectors, all of them are returned.
-            num_candidates: number of vectors that the index is asked for, at least k. None: by the
-                number of vectors.
+            num_candidates: number of vectors that the index is asked for, at least k. None: it
+                grows with the square root of the number of vectors.
         """
         if num_candidates is None:
             for_size = round(CANDIDATES_PER_ROOT * len(self) ** 0.5)

@@ -20,7 +20,7 @@ from mmpt.utils.distributed import World
 from mmpt.utils.io import writing
 
 LARGEST = float(np.finfo(np.float16).max)
-"""Largest value that a vector may have."""
+"""Largest absolute value in a vector: the largest float16."""
 KEY_DIGITS = 16
 """Number of digits of a pool's key in the names of its files."""
 
@@ -60,7 +60,7 @@ class VideoVectorPool:
             the processes depend on.
         rank: rank of this process.
         per_piece: number of videos in each call of `add`, except that the last call may have
-            fewer. If a killed process has written only a part of them, they are dropped.
+            fewer. If a killed process has written only a part of a piece, this part is dropped.
 
     Raises:
         DataError: the file cannot be written.
@@ -147,7 +147,8 @@ class VideoVectorPool:
 class DistributedVideoVectorPool(VideoVectorPool):
     """The same as `VideoVectorPool`, for YAMLs that name this class.
 
-    In the released code, only this class collects the vectors of all processes. Here both do.
+    In the released code, only this class collects the vectors of all processes. Here, both classes
+    do.
     """
 
 

@@ -1,7 +1,7 @@
 """`features.json`: a note about the features in a folder, of feature files or of shards.
 
-`mmpt extract` and `mmpt pack` write it. Whoever reads the features compares it with the settings.
-Folders without it are read, too. Their width is checked when a file is opened.
+`mmpt extract` and `mmpt pack` write it. Code that reads the features compares it with the settings.
+Folders without it are read, too. The width of their features is checked when a file is opened.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ def read_feature_info(folder: str | Path) -> FeatureInfo | None:
 
 
 def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
-    """Writes `<folder>/features.json`. A value that was unknown is filled in.
+    """Writes `<folder>/features.json`. In an existing file, unknown values are filled in.
 
     Raises:
         DataError: the folder has features of another kind.

@@ -21,8 +21,8 @@ logger = get_logger(__name__)
 class ShardVideos(Mapping[str, np.ndarray]):
     """The features, float [rows, width], of the videos of a folder of shards, by video id.
 
-    Both splits are read, as far as they exist. Videos without a feature row are left out. Features
-    of any width are read. Whoever uses them compares the width.
+    Both splits are read, if they exist. Videos without a feature row are left out. Features may
+    have any width, which the caller must check.
 
     Args:
         vfeat_dir: the folder.

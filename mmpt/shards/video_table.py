@@ -280,9 +280,10 @@ def check_shard(
 ) -> ShardCounts:
     """Opens the tensors of one shard and checks that they fit each other.
 
-    No features are read. Word-piece ids are checked for the first captions only. This finds
-    captions that were tokenised for another BERT, while reading all ids of HowTo100M would delay a
-    start by minutes. A single damaged id after them is found when it is drawn, or by `mmpt check`.
+    No features are read. Word-piece ids are checked for the first captions only. This is enough to
+    find captions that were tokenised for another BERT. Reading all ids of HowTo100M would delay a
+    start by minutes. A damaged id of a later caption is found when that caption is drawn, or by
+    `mmpt check`.
 
     Args:
         vfeat_dir: folder of the feature shards.
@@ -324,7 +325,7 @@ def check_shard(
 def _count_captions(
     feature_rows: np.ndarray, times: ShardedTensor, fps: float
 ) -> ShardCounts:
-    """Counts captions, and those that are reversed or outside of their video: clips are clamped.
+    """Counts the captions, and those that are reversed or reach outside their video.
 
     Args:
         feature_rows: number of feature rows of every video.

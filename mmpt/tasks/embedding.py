@@ -2,8 +2,8 @@
 
 A piece is as many consecutive videos as `clips_per_forward` allows. Only positions decide where
 pieces begin. So `infer_scale`, the number of processes or loader workers, and interruptions do not
-change which clips share a matrix product: with the same device and number of threads, the vectors
-are equal to the bit.
+change which clips share a matrix product. With the same device and number of threads, the vectors
+are bitwise identical.
 
 Another device, number of threads or `clips_per_forward` changes the rounding of matrix products by
 about 1e-6. The same happens if a device runs out of memory and computes a piece in parts. Most of
@@ -36,7 +36,7 @@ def deal_pieces(
     """Returns the positions of the pieces that this process embeds.
 
     Piece p begins at position p * `per_piece`. The processes take turns: each gets `per_chunk`
-    videos at a time. It gets fewer if another process would otherwise get none.
+    videos at a time, but at most its fair share of the pieces, rounded up.
     """
     num_pieces = math.ceil(num_videos / per_piece)
     fair_share = math.ceil(num_pieces / world.size)

@@ -34,14 +34,14 @@ def report_failure(
     error: BaseException,
     trace: TracebackType | None,
 ) -> None:
-    """Prints a user's mistake without a traceback, and exits with code 2. An exception hook.
+    """An exception hook that prints a user's mistake without a traceback and exits with code 2.
 
-    After a request to stop, failures follow from it, and the process ends as requested. Other
-    exceptions are printed as usual.
+    After a request to stop, other failures are taken for its consequences, and the process ends as
+    requested. Any other exception is printed as usual.
 
     Args:
         args: fairseq's options.
-        stop: the request to stop. None before signals are received.
+        stop: the request to stop. None if signals are not handled yet.
     """
     is_cause = partial(_is_from_user, save_dir=args.save_dir)
     cause = next(filter(is_cause, causes_of(error)), None)
@@ -85,11 +85,11 @@ def _is_from_user(error: BaseException, save_dir: str) -> bool:
 
 
 def _finish_checkpoints(args: Namespace, full_disk: OSError) -> None:
-    """Leaves no incomplete checkpoint after the disk was full.
+    """Removes incomplete checkpoints after the disk was full.
 
-    A checkpoint that was being written is removed. fairseq writes a checkpoint once and copies it
-    to its other names; if a copy is incomplete, the original takes its place. If there is no
-    `checkpoint_last.pt` yet, the original becomes it, so that a rerun continues from there.
+    fairseq writes a checkpoint once and copies it to its other names. If the disk was full during a
+    copy, the original is renamed to the name of the copy, which needs no space. If there is no
+    `checkpoint_last.pt` yet, it gets this name instead, so that a rerun continues from it.
 
     Only the process that writes checkpoints may do this. The launcher keeps other trainings out of
     the folder.
@@ -102,7 +102,7 @@ def _finish_checkpoints(args: Namespace, full_disk: OSError) -> None:
     if copy is not None:
         copy = str(copy).removesuffix(".tmp")
     if copy is not None and Path(copy).parent == save_dir and Path(source).exists():
-        os.replace(source, copy)  # needs no space
+        os.replace(source, copy)
         if not last.exists() and not args.no_last_checkpoints:
             os.replace(copy, last)
 

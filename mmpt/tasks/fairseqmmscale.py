@@ -14,7 +14,7 @@ from fairseq.optim.fp16_optimizer import (
 )
 
 COUNTS = "loss_scale_counts"
-"""Entry of a checkpoint's optimizer state."""
+"""Key of the counts in a checkpoint's optimizer state. It also marks methods that were replaced."""
 NAMES = (
     "_iter",
     "_last_overflow_iter",
@@ -30,7 +30,7 @@ def counts_of(scaler: DynamicLossScaler) -> dict[str, int]:
 
 
 def restore_counts(scaler: DynamicLossScaler, counts: dict[str, int]) -> None:
-    """Restores the result of `counts_of`."""
+    """Gives a scaler the counts that `counts_of` has returned."""
     for name in NAMES:
         setattr(scaler, name, counts[name])
 
@@ -38,7 +38,7 @@ def restore_counts(scaler: DynamicLossScaler, counts: dict[str, int]) -> None:
 def save_loss_scale() -> None:
     """Makes fairseq's optimizers for float16 save and restore the counts."""
     for mixin in (_FP16OptimizerMixin, _MemoryEfficientFP16OptimizerMixin):
-        if not hasattr(mixin.state_dict, COUNTS):
+        if not hasattr(mixin.state_dict, COUNTS):  # not replaced yet
             _wrap(mixin)
 
 

@@ -66,8 +66,8 @@ NOT_FLAT = (
     "memory_efficient_bf16",
     "fp16_no_flatten_grads",
 )
-"""Options with which fairseq trains each parameter by itself, as in float32. With `fp16` alone it
-joins all parameters to one."""
+"""Options with which fairseq's optimizer keeps the parameters separate, as in float32. With `fp16`
+alone, it flattens all of them into one tensor."""
 GATHERED = (
     "With `loss.gather_negatives` the processes wait for each other in a step, so that none can "
     "repeat it alone: set `model.checkpoint_activations` to a number of clips (for example 64), or "
@@ -76,7 +76,8 @@ GATHERED = (
 STATE = "FairseqMMTask"
 """Entry of a checkpoint's `extra_state` with the state of the task. fairseq uses the class name."""
 
-# Rank 0 sends a checkpoint to the others, with fairseq's settings as OmegaConf objects.
+# Rank 0 sends a checkpoint to the others, with fairseq's settings as OmegaConf objects. torch loads
+# objects of other packages only if their classes are listed here.
 SETTINGS: list[Any] = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata]
 PLAIN: list[Any] = [defaultdict, dict, list, int, Any, _TensorPlaceholder]
 torch.serialization.add_safe_globals([*SETTINGS, *PLAIN])
@@ -126,7 +127,7 @@ class FairseqMMTask(LegacyFairseqTask):
 
     @classmethod
     def setup_task(cls, args: argparse.Namespace, **kwargs: Any) -> FairseqMMTask:
-        """Returns the task, and installs what reports failures and receives signals."""
+        """Returns the task, and installs the exception hook and the handlers of signals."""
         sys.excepthook = partial(report_failure, args, None)
         atexit.register(leave_process_group)
         atexit.register(end_children)
@@ -207,7 +208,7 @@ class FairseqMMTask(LegacyFairseqTask):
         return self.batches
 
     def _plan_epoch(self, dataset: MMDataset, epoch: int, wanted: str | None) -> str:
-        """Plans an epoch. What an interrupted refresh has done is in files, so it saves nothing."""
+        """Plans an epoch. A signal ends the process at once, as a refresh has its work in files."""
         assert isinstance(self.inner, RetriTask)
         assert self.model is not None
         self.stop.end_at_once()
@@ -245,7 +246,8 @@ class FairseqMMTask(LegacyFairseqTask):
             ignore_grad,
         )
         result = self._run_step(step, model, criterion)
-        gathers = self.loss.config.gather_negatives  # the loss has agreed already
+        # With gathered negatives, the criterion has called `agree` already.
+        gathers = self.loss.config.gather_negatives
         if not gathers and self.nonfinite.agree():
             optimizer.zero_grad()
         return result
@@ -266,12 +268,12 @@ class FairseqMMTask(LegacyFairseqTask):
         return step_in_memory(step, chunk, parameters, parameters[0].device)
 
     def optimizer_step(self, optimizer: Any, model: nn.Module, update_num: int) -> None:
-        """Updates the weights, unless the loss of a process is not finite and may be skipped."""
+        """Updates the weights, unless the update is skipped because a loss is not finite."""
         if not self.nonfinite.take_skipped():
             super().optimizer_step(optimizer, model, update_num)
 
     def _is_in_any(self, value: bool) -> bool:
-        """Returns in all processes whether one of them has called this with True."""
+        """Returns True in all processes if at least one of them passes True."""
         if self.world.size == 1:
             return value
         assert self.model is not None
@@ -320,7 +322,7 @@ class FairseqMMTask(LegacyFairseqTask):
         atexit.register(self.end_logs)
 
     def end_logs(self) -> None:
-        """Passes on what is left of the metrics at the end of this process."""
+        """Closes the logs, which pass on the metrics that they still hold."""
         logs, self.metrics_logs = self.metrics_logs, []
         for log in logs:
             log.close()
@@ -392,9 +394,8 @@ class FairseqMMTask(LegacyFairseqTask):
         done, now = max(shares), time.monotonic()
         if self.start is None:
             self.start = done, now
-        earlier, begin = self.start
-        return (
-            (now - begin) / 60 * (1 - done) / (done - earlier)
-            if done > earlier
-            else 0.0
-        )
+        done_at_start, begin = self.start
+        if done <= done_at_start:
+            return 0.0
+        minutes = (now - begin) / 60
+        return minutes * (1 - done) / (done - done_at_start)

@@ -128,16 +128,16 @@ class RetriTask(Task):
         if plan_epoch == self._planned_epoch:
             return self._identity
 
-        # An identity has the hash of epoch, settings and list, and then the fingerprint of the
-        # plan, which also covers the weights. Weights move during the epoch, so that only the
-        # first hash can be compared when an interrupted epoch continues.
+        # An identity consists of a hash of epoch, settings and list, and of the fingerprint of the
+        # plan, which also covers the weights. The weights change during the epoch. So when an
+        # interrupted epoch continues, only the first hash can be computed again and compared.
         settings_hash = self._fingerprint(plan_epoch)[:SETTINGS_DIGITS]
         prefix = f"plan-{plan_epoch}-{settings_hash}-"
         plan = None
         if world.is_main:
-            plan = self._read_plan(
-                model, plan_epoch, (wanted or "").partition(prefix)[2]
-            )
+            # The fingerprint is empty if settings or list have changed.
+            _, _, wanted_plan = (wanted or "").partition(prefix)
+            plan = self._read_plan(model, plan_epoch, wanted_plan)
         plan = world.broadcast_object(plan)
         if plan is None:
             plan = self.refresh(model, plan_epoch, world)
@@ -152,9 +152,9 @@ class RetriTask(Task):
         """Returns the plan of an interrupted run, or None if there is none to continue with.
 
         Args:
-            wanted: fingerprint of the plan that a checkpoint was training on. If it is empty, the
-                epoch begins. Its plan exists if the run was killed before the first checkpoint of
-                the epoch. It must then have been made from the present weights.
+            wanted: fingerprint of the plan that a checkpoint was training on. Empty at the
+                beginning of an epoch. There may be a plan even then, if a run was killed before the
+                first checkpoint of the epoch. It is used if it was made from the present weights.
         """
         path = retrieval.Plan.path(self.plan_dir, epoch)
         if not wanted and not path.exists():
@@ -232,7 +232,7 @@ class RetriTask(Task):
 
     @cached_property
     def embedding_dataset(self) -> MMDataset:
-        """The training list, one video per item. The video window of a clip is that of its text."""
+        """The training videos, one per item. The two windows of a clip cover the same time."""
         config, split = self.config.dataset, Split.TRAIN
         assert isinstance(config, self.Config), "checked by the config"
         return MMDataset(
@@ -356,7 +356,13 @@ class RetriTask(Task):
         index_keys: Sequence[str] = INDEX_KEYS,
         **more: object,
     ) -> str:
-        """Returns the identity of a plan: a hash of epoch, list, settings and weights."""
+        """Returns a hash of epoch, list, settings and weights, which identifies plans or vectors.
+
+        Args:
+            weights: fingerprint of the weights. Empty: the hash does not depend on them.
+            index_keys: keys of the retrieval that the hash covers.
+            more: other values that it covers.
+        """
         config = self.config
         settings = {key: getattr(config.dataset, key) for key in VECTOR_KEYS}
         settings |= {key: getattr(config.retrieval, key) for key in index_keys}

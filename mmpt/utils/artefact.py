@@ -1,8 +1,8 @@
-"""Output files with a note of the inputs that they were made from, so that a rerun can skip them,
-and the fingerprints of such inputs.
+"""Output files with a note about their inputs, so that a rerun can skip files that are up to date.
 
-The note is a JSON file. It is removed before its files are written, and written after them. Files
-whose note has the expected fingerprint are therefore complete, even if a run was killed.
+The note is a JSON file with a fingerprint of the inputs. It is removed before its files are
+written, and written after them. Files whose note has the expected fingerprint are therefore
+complete, even if a run was killed.
 """
 
 import hashlib
@@ -19,8 +19,10 @@ from mmpt.utils.io import read_json, write_json
 
 
 def fingerprint(*inputs: Any) -> str:
-    """Returns the SHA-256, in hex, of JSON-serialisable values: everything that an output depends
-    on.
+    """Returns the SHA-256, in hex, of JSON-serialisable values.
+
+    Args:
+        inputs: everything that an output depends on.
     """
     text = json.dumps(inputs)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -59,7 +61,8 @@ class Artefact:
     def finished(self, inputs_hash: str) -> dict[str, Any] | None:
         """Returns the note if the files are complete and up to date, else None.
 
-        They are if the note has the fingerprint `inputs_hash` and the sizes that the files have.
+        For this, the note must have the fingerprint `inputs_hash` and the current sizes of the
+        files.
         """
         try:
             note = read_json(self.note)

@@ -1,8 +1,8 @@
 """Reads checkpoint files without running code from them, and checks that their values are finite.
 
 Files are read with torch's `weights_only=True`. It accepts tensors, plain values and instances of
-the classes in a list of torch, which applies to the whole process. Two kinds of classes are added
-to this list, both of which only hold values:
+allowed classes. torch's list of these applies to the whole process. Two kinds of classes that only
+hold values are added to it:
 
 - Importing this module adds `argparse.Namespace`, in which fairseq stores its settings. It must be
   in the list, because fairseq's own `torch.load` reads the same files.

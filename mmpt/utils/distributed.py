@@ -81,8 +81,8 @@ class World:
             block_bytes: bytes of rows that a process sends at a time. Default: `BLOCK_BYTES`.
 
         Returns:
-            [N, D], of the dtype of the rows. In addition to it, rank 0 needs memory for one block
-            per process.
+            [N, D], of the dtype of the rows. In addition to this matrix, rank 0 needs memory for
+            one block per process.
         """
         # The processes may have different numbers of rows. Each sends its rows in blocks; one that
         # has sent all of its rows sends empty blocks until the largest number is done.

@@ -27,8 +27,8 @@ PAGES: tuple[tuple[type[Exception], str, str], ...] = (
     (ConfigError, "`retri|`num_cands`", "docs/concepts/retrieval-refresh.md#keys"),
     (ConfigError, "", WRITE_YAML),
 )  # fmt: skip
-"""Class of the error, a pattern of its message, and the page with its section. The first match
-counts. Files are named from the root of the repository."""
+"""Class of the error, a pattern in its message, and the page with its section. The first match
+counts. Paths are relative to the root of the repository."""
 
 
 def page_of(error: Exception, message: str) -> str | None:

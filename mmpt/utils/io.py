@@ -314,9 +314,10 @@ def load_plain_pickle(path: str | Path, *, arrays: bool = False) -> Any:
     Raises:
         DataError: the file is missing or truncated, or holds other values than plain ones.
     """
+    unpickler = _ArrayUnpickler if arrays else _PlainUnpickler
     with reading(path), open(path, "rb") as file:
         try:
-            return (_ArrayUnpickler if arrays else _PlainUnpickler)(file).load()
+            return unpickler(file).load()
         except Exception as err:  # with damaged files pickle raises almost any error
             problem = str(err) or "it is damaged"
             raise DataError(

@@ -34,8 +34,8 @@ class MetricsLog:
     Args:
         folder: the run's `save_dir`.
         num_updates: number of completed updates when the run starts or continues.
-        is_valid_due: True if the run first does what follows this number of updates, such as a
-            validation. Its lines are then removed, too.
+        is_valid_due: True if the run begins with the validation after this number of updates. An
+            old line of this validation is then removed, too.
     """
 
     def __init__(

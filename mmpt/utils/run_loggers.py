@@ -1,8 +1,9 @@
-"""Services that get the metrics of a training, which a YAML's `loggers` names.
+"""Sends the metrics of a training to the services that `loggers` of a YAML names.
 
-Each gets the values of `metrics.jsonl`, by update. It also gets the name of the run, its settings
-and the commit of the code. A run that continues after an interruption continues the run of the
-service. Each service reads its own variables, such as WANDB_MODE or TRACKIO_DIR.
+Each service gets the values of `metrics.jsonl`, by update. It also gets the name of the run, its
+settings and the commit of the code. If a training continues after an interruption, its run in the
+service continues, too. Each service reads its own environment variables, such as WANDB_MODE or
+TRACKIO_DIR.
 """
 
 import json
@@ -65,7 +66,7 @@ class RunFacts:
 
 
 class RunLogger:
-    """A service. A failure of it does not end the training: it gets no more metrics.
+    """A service. If it fails, it gets no more metrics, and the training continues.
 
     Args:
         run: the training.
@@ -96,7 +97,7 @@ class RunLogger:
             return
         try:
             self._write(split, epoch, update, finite)
-        except Exception as err:  # of whatever kind: it is not ours
+        except Exception as err:  # code of others may raise any error
             self._is_open = False
             logger.warning("%s gets no more metrics, as it failed: %s", self.name, err)
 
@@ -161,7 +162,7 @@ class WeightsAndBiases(RunLogger):
             resume="allow" if known else None,
             dir=run.save_dir,
             config=run.settings,
-            # The screen is ours.
+            # wandb must not write to the screen of the training.
             settings=wandb.Settings(console="off", silent=True),
         )
         run.write_id(self.name, self._run.id)
@@ -291,7 +292,7 @@ def open_loggers(names: Sequence[str], run: RunFacts) -> list[RunLogger]:
     for name in names:
         try:
             loggers.append(SERVICES[name](run))
-        except Exception as err:  # of whatever kind: it is not ours
+        except Exception as err:  # code of others may raise any error
             raise LaunchError(
                 f"`loggers`: {name} cannot start: {err}. Fix that, or leave it out."
             ) from err

@@ -50,7 +50,7 @@ class StopRequest:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         for number in self._numbers:
-            # So that Python writes the number to the pipe.
+            # With a handler in Python, the interpreter writes the signal's number to the pipe.
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=self._ignore_in_child)
@@ -91,7 +91,7 @@ class StopRequest:
         os._exit(self.exit_code)
 
     def _watch(self, reader: int) -> None:
-        """Receives the numbers of signals, of which some may be others than the expected ones."""
+        """Receives the numbers of signals. Signals that were not asked for are ignored."""
         while True:
             for number in os.read(reader, 64):
                 if number in self._numbers:

@@ -157,7 +157,7 @@ def test_errors_of_torch_are_explained():
     node_0 = parse("2", 0, HERE)
     assert "cannot listen there" in refused(node_0, "RendezvousConnectionError")
     late = refused(node_0, "RendezvousTimeoutError")
-    assert "fewer than 2 nodes came within 300 s" in late
+    assert "fewer than 2 nodes joined within 300 s" in late
     assert "has ended on the other nodes" in refused(node_0, "RendezvousClosedError")
 
 

@@ -48,7 +48,7 @@ class SegmentationOutputs(Outputs):
 
     predictions: np.ndarray  # int64 [R]
     targets: np.ndarray  # int64 [R]
-    # float64 [R]: 1 if right, 1/k if right among k equal ones, else 0
+    # float64 [R]: 1 if right, 1/k if right but one of k classes with the best score, else 0
     credits: np.ndarray
     step_credits: np.ndarray  # float64 [R]: the same, without class 0 as a choice
     num_classes: int

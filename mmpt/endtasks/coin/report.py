@@ -16,7 +16,7 @@ NO_STEP, OTHER_STEP = "#dfe4ea", "#a9b4c0"
 
 
 def segmentation_sections(outputs: SegmentationOutputs, run: Run) -> list[Section]:
-    """Returns the videos with the worst accuracy of seconds and one of the best."""
+    """Returns the section about the videos with the lowest accuracy, and the best video."""
     ends = np.cumsum(outputs.video_lengths)[:-1]
     truth = np.split(outputs.targets, ends)
     found = np.split(outputs.predictions, ends)
@@ -42,10 +42,10 @@ def segmentation_sections(outputs: SegmentationOutputs, run: Run) -> list[Sectio
 def _segments(
     title: str, truth_L: np.ndarray, found_L: np.ndarray, labels: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Returns the true steps above the predicted ones.
+    """Returns the variables of a timeline, with the true steps above the predicted ones.
 
-    The steps of the truth get colours first, then the predicted ones, the most frequent first.
-    Steps for which no colour is left share one.
+    True steps get colours first, then predicted steps, the most frequent first. Steps for which no
+    colour is left are grey.
     """
     predicted = Counter(found_L.tolist())
     often = [step for step, _ in predicted.most_common()]

@@ -133,7 +133,7 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
     # of being in each state after the seconds so far:
     #   background[k] = min(background[k], steps[k-1])
     #   steps[k] = cost[k] + min(background[k], steps[k-1])
-    # where steps[-1] is infinite. So both have the same two predecessors.
+    # where steps[-1] is infinite. So background[k] and steps[k] have the same two predecessors.
     background = np.full(num_steps + 1, np.inf)
     background[0] = 0
     steps = np.full(num_steps, np.inf)

@@ -16,7 +16,7 @@ from mmpt.reporting.timelines import NUM_VIDEOS, STEP_COLOURS, runs_of
 
 
 def localisation_sections(outputs: LocalisationOutputs, run: Run) -> list[Section]:
-    """Returns the videos with the fewest steps found: where each is done, and where it was put."""
+    """Returns the section about the videos with the lowest recall."""
     num_done = np.array([num_steps_done(video) for video in outputs.videos])
     num_found = np.array([num_hits(video) for video in outputs.videos])
     recall = num_found / np.maximum(num_done, 1)

@@ -25,7 +25,7 @@ NUM_PIECES = 6
 Moment = tuple[int, int]
 """First and last piece, inclusive."""
 NO_MOMENT: Moment = (-1, -1)
-"""Fills the list of a query that fewer people have judged than another."""
+"""Fills up the lists of queries that fewer people have judged."""
 
 
 _Piece = Annotated[int, Field(ge=0, lt=NUM_PIECES)]
@@ -95,8 +95,11 @@ class DiDeMoMetaProcessor(base.MetaProcessor):
 def feature_names(
     names: Sequence[str], reader: downstream.VideoProcessor
 ) -> dict[str, str]:
-    """Returns the id of each video's features: its name, that with another ending, or without."""
-    # Names with one stem are one video with different endings.
+    """Returns the id of each video's features.
+
+    It is the video's name, the same name with another ending, or the name without an ending.
+    """
+    # Names with the same stem mean one video with different endings.
     stems = {name: name.rpartition(".")[0] or name for name in names}
     names_of: dict[str, list[str]] = defaultdict(list)
     for name, stem in stems.items():
@@ -124,8 +127,8 @@ class DiDeMoAligner(downstream.DSAligner):
         text_feature: Any,
         rng: random.Random,
     ) -> Any:
-        """Returns as `DSAligner`, with the video's id alone and times int64 [A, 2]: first and last
-        piece, -1 for none.
+        """Returns the tensors of `DSAligner`, the id of the video, and times int64 [A, 2]: first
+        and last piece, -1 for none.
 
         Raises:
             DataError: features that are not finite [rows, width] floats, or no rows.

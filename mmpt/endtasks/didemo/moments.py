@@ -6,8 +6,8 @@ corrected form averages over real seconds. It ranks moments last whose last piec
 because a shorter moment has the same real seconds.
 
 Moments with equal scores are ordered at random from a fixed seed, so that a model whose scores are
-all equal is at chance. It would be better than chance in the order of moments, because people mark
-early and short ones more often.
+all equal is at chance. In the order of `MOMENTS`, such a model would be better than chance, because
+people mark early and short moments more often.
 
 Legend: N queries, S seconds (30), P pieces (6), M moments (21), A people who judged.
 """
@@ -24,9 +24,9 @@ PIECE_S = 5
 NUM_SECONDS = NUM_PIECES * PIECE_S
 MOMENTS: list[Moment] = [(piece, piece) for piece in range(NUM_PIECES)]
 MOMENTS += combinations(range(NUM_PIECES), 2)
-"""(first, last) piece, inclusive; a moment's number is its place here."""
+"""First and last piece of each moment, inclusive. The number of a moment is its position here."""
 MOST_AGREEING = 3
-"""Number of judgements of a query that count. These are the nearest; others may be outliers."""
+"""Number of judgements of a query that count: the nearest ones. The others may be outliers."""
 
 
 _FIRST_M, _LAST_M = np.array(MOMENTS).T
@@ -138,9 +138,7 @@ def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
 
 
 def moment_metrics(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> dict[str, float]:
-    """Returns rank1, rank5 and miou, fractions, of rankings and judgements as `agreement` takes
-    them.
-    """
+    """Returns rank1, rank5 and miou, as fractions. `agreement` describes the arguments."""
     found = agreement(ranking_NM, times_NA2)
     return {
         "rank1": float((found.ranks <= 1).mean()),

@@ -13,7 +13,7 @@ NUM_MOMENTS = 10
 
 
 def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
-    """Returns the descriptions whose first moment overlaps least with the chosen moments."""
+    """Returns the section about the queries whose first moment overlaps least with chosen ones."""
     ranking_NM = outputs.ranking("released")
     found = agreement(ranking_NM, outputs.times)
     worst = np.lexsort((-found.ranks, found.ious))[:NUM_MOMENTS]
@@ -42,7 +42,7 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
 
 
 def _row(name: str, moment: Moment, colour: str) -> tuple[str, list[Bar]]:
-    """Returns a row with a bar from the start of a moment's first piece to its last one's end."""
+    """Returns a row with a bar from the start of a moment's first piece to the end of its last."""
     first, last = moment
     start_s = PIECE_S * first
     end_s = PIECE_S * (last + 1)

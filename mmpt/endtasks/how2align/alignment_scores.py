@@ -29,8 +29,8 @@ def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement
     """Places sentences as published: a similarity of exactly 0 counts as never covered, and the
     first maximum wins.
 
-    A sentence that no window was compared with is thereby put at second 0, and is right if it is
-    seen there.
+    A sentence that was not compared with any window is therefore placed at second 0, and is right
+    if it is shown there.
 
     Args:
         similarity_nL: float [n, L], 0 where nothing was compared.
@@ -73,8 +73,8 @@ def chance_hits(
     Args:
         covered_nL: bool [n, L], where sentence and second are compared.
         spans_n2: float [n, 2], true start and end in seconds.
-        released: a sentence that is never covered is put at second 0, as published; otherwise it
-            misses.
+        released: True: a sentence that is never covered is placed at second 0, as published.
+            False: it is a miss.
     """
     places_nL = covered_nL.copy()
     if released:
@@ -114,11 +114,11 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
 
 
 def chance_auc(covered_N: np.ndarray, positive_N: np.ndarray) -> float:
-    """Returns the expected ROC-AUC when a score is the largest of as many independent draws as
-    seconds are covered.
+    """Returns the expected ROC-AUC if the score of a sentence is the largest of independent draws,
+    one for each second that it was compared with.
 
-    The larger of a and b draws comes from the a with probability a / (a + b); two sentences without
-    any tie.
+    If one sentence has a draws and another has b, the first one scores higher with probability
+    a / (a + b). Two sentences without draws tie.
 
     Args:
         covered_N: int [P + M], seconds compared with each sentence.

@@ -45,7 +45,7 @@ class Sentence(NamedTuple):
 Narration = tuple[list[list[int]], Sequence[Sentence]]
 """The word pieces of each sentence of a video, and the sentences."""
 Step = tuple[int, int, int]
-"""A window's begin (a second or a feature row), and the range of sentences (end exclusive) to
+"""The start of a window (a second or a feature row), and the range of sentences (end exclusive) to
 compare it with."""
 
 
@@ -129,10 +129,10 @@ def comparisons(
     """Returns the windows of a video and the sentences that each is compared with, as released.
 
     A window begins every `stride` seconds as long as more than half a window is left. It is
-    compared with a range of sentences. To find the range, look at the sentences that are not
-    alignable and whose middle is at most `width` seconds before the window's begin and at most 2
-    `width` after it. The range goes from the first to the last of them. Windows for which there are
-    none are left out.
+    compared with a range of sentences. To find the range, take the sentences that are not alignable
+    and whose middle is at most `width` seconds before the start of the window and at most 2 `width`
+    after it. The range goes from the first to the last of these sentences. Windows without such
+    sentences are left out.
     """
     middles_n = np.array(
         [(sentence.start_s + sentence.end_s) / 2 for sentence in sentences]

@@ -115,7 +115,7 @@ class MSRVTTTextProcessor(downstream.TextProcessor):
         self.captions: dict[str, list[str]] = {}
         if split is Split.TRAIN:
             self.captions = read_captions(self.need_str("json_path"))
-        # `dup` brings a video up many times.
+        # Word pieces of the captions that were tokenised before. `dup` repeats each video.
         self.known: dict[str, list[list[int]]] = {}
 
     def __call__(self, key: str) -> Any:

@@ -66,7 +66,7 @@ class YoucookMetaProcessor(base.MetaProcessor):
             video = clip.video_id
             if video not in length_s and reader.has(video):
                 length_s[video] = len(reader(video)) / config.feature_fps
-        # Count the clips that reach beyond their video's features in one warning.
+        # One warning counts the clips that end after their video's features.
         self.items = []
         cut = []
         for clip in clips:
@@ -84,8 +84,9 @@ class YoucookVideoProcessor(downstream.VideoProcessor):
     """A reader of the features of a clip from its video's `<vfeat_dir>/<id>.npy`."""
 
     def __call__(self, key: ClipKey) -> np.ndarray:
-        """Returns float [rows, width]; fewer than the clip's, or none, where the features end
-        before it.
+        """Returns float [rows, width].
+
+        If the features end within the clip, there are fewer rows; if they end before it, none.
         """
         video_id, start_s, end_s = key
         start, end = rows_between(start_s, end_s, self.config.feature_fps)
@@ -101,13 +102,13 @@ class YoucookFullVideoBGMetaProcessor(base.MetaProcessor):
     def __init__(self, config: YoucookConfig, split: Split):
         super().__init__(config, split)
         clips = read_clips(self.list_path(), config, split)
-        # `sorted` keeps the order of the file among equal starts.
         by_video: dict[str, list[YoucookClip]] = {}
         for clip in clips:
             listed = by_video.setdefault(clip.video_id, [])
             listed.append(clip)
         self.items = []
         for video, listed in by_video.items():
+            # `sorted` is stable: equal starts stay in the order of the file.
             in_time = sorted(listed, key=lambda clip: clip.start_s)
             self.items.append((video, [clip.text for clip in in_time]))
 

@@ -95,6 +95,8 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
         raise DataError(
             f"{name}: times must be seconds, but one is too large."
         ) from None
+
+    # Count the flaws. `known_N` covers all captions, the other arrays those with known times.
     known_N = np.isfinite(times_2N).all(axis=0)
     start_N, end_N = times_2N[:, known_N]
     is_earlier = start_N[1:] < start_N[:-1]
@@ -108,6 +110,8 @@ def clean_times(captions: CaptionList, name: str) -> tuple[CaptionList, Counter[
     )
     if not flaws.total():
         return captions, flaws
+
+    # Clamp the times, and sort the captions.
     start_N = np.maximum(start_N, 0)
     end_N = np.maximum(end_N, start_N)
     order_N = np.argsort(start_N, kind="stable")

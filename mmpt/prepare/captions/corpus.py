@@ -54,7 +54,7 @@ def check_suffix(path: Path) -> None:
 
 
 def find_corpus(path: str | Path) -> Path:
-    """Returns the caption file `path`, or else the file next to it with another suffix.
+    """Returns the caption file `path` or, if it is missing, the same name with another suffix.
 
     Old YAMLs name the released pickle, but the existing file may have another form.
 
@@ -237,8 +237,8 @@ def convert_corpus(
 ) -> None:
     """Writes the videos of `source` to `output`, unless an earlier run has done so.
 
-    The note `X.made.json` next to `X.jsonl` holds the fingerprint of the source and the settings,
-    the settings, and the counts. A second run finds a finished corpus by its fingerprint.
+    The note `X.made.json` next to `X.jsonl` holds the settings, the counts, and a fingerprint of
+    the source and the settings. A second run finds a finished corpus by this fingerprint.
 
     Args:
         source: a `.json` object {id: captions}, a `.jsonl` file, or the released `.pkl`.

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from mmpt.prepare.captions.timing import TIME, Timing, to_seconds
 
 HOLD_S = 0.05
-"""Longest hold cue, in seconds. It is too short to read and shows old text only."""
+"""Longest duration of a hold cue, in seconds. A hold cue is too short to read, and shows old text
+only (see scrolling.py)."""
 WORD_S = 0.07
 """Shortest time in which a word can be said, in seconds. Fast speech has 5 words per second."""
+# A word time says when the word after it is spoken. YouTube writes `<00:00:01.000>`.
 WORD_TIME = re.compile(rf"<({TIME})>")
 # Only known tags are markup, because `x < 5 and y > 3` is text. `{\an8}` is markup of SubRip.
 NAMES = "[bcisu]|ruby|rt|p|em|strong|strike|small|big"
@@ -82,7 +84,8 @@ def _num_before_word_time(text: str, start: float) -> int | None:
             continue
         before = text[: match.start()]
         num_words = len(_words(before))
-        # The first word of a new line usually has no time. Then this is the second new word.
+        # The first word of a new line usually has no time. The word after this time is then the
+        # second new one.
         _, _, line = before.rpartition("\n")
         if _words(line):
             num_words -= 1

@@ -57,8 +57,8 @@ def compare_cues(cues: Sequence[Cue]) -> list[Step]:
     """Returns the steps of a file. Compares cues by lines, or by words if that explains more cues.
 
     Comparing words is necessary if the line breaks were removed, or if the lines of live captions
-    grow. It is chosen if the cues that it explains in addition are more than those that lines
-    explain and those that speak against it.
+    grow. Words are chosen if the number of cues that they explain in addition exceeds the number
+    that lines explain plus the number that speak against words.
     """
     by_lines = list(_compare(cues, by_lines=True))
     by_words = list(_compare(cues, by_lines=False))
@@ -90,7 +90,9 @@ def _speaks_against_words(step: Step) -> bool:
 
 
 def _compare(cues: Sequence[Cue], by_lines: bool) -> Iterator[Step]:
-    """Compares every cue with the window, the texts of the last cue that had new text.
+    """Yields the steps of a file. Compares every cue with the window.
+
+    The window consists of the texts of the last cue that had new text.
 
     Args:
         by_lines: compare whole lines, not words.

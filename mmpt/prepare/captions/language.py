@@ -111,8 +111,8 @@ def preference(
 
     The rank is the position in the list of wanted languages, then the kind (manual, automatic,
     translated), then the distance to the wanted tag. Other regions of a wanted language are also
-    wanted, but other scripts are not. An unknown language has the rank of the first wanted one, but
-    after its manual captions.
+    wanted, but other scripts are not. An unknown language ranks directly after the manual captions
+    of the first wanted language.
 
     Args:
         wanted: language tags, in order of preference.

@@ -142,9 +142,9 @@ class _CueReader:
     def _find_identifier(self, begin: int, end: int) -> int | None:
         """Returns the line that identifies the cue whose timing line is `end`, or None.
 
-        It is the last line with text from `begin` to `end`, if this is a number or, in WebVTT, any
-        text directly above the timing line. It may also be the text of the cue above. This is
-        decided by the empty lines around it and by whether the file is numbered.
+        The candidate is the last line with text from `begin` to `end`, if it is a number or, in
+        WebVTT, any text directly above the timing line. It may instead belong to the text of the
+        cue above. The empty lines around it, and whether the file is numbered, decide this.
         """
         last = self._last_text(begin, end)
         if last is None:
@@ -170,7 +170,7 @@ class _CueReader:
             # Only WebVTT has identifiers that are not numbers.
             is_identifier = self.is_vtt
         else:
-            # The line is rather the text of the cue above if that has no other text.
+            # If the cue above has no other text, the line is taken for its text.
             has_text = len(self._find_text(begin, last)) > 0
             is_identifier = self.is_vtt and has_text
         return last if is_identifier else None

@@ -22,7 +22,7 @@ NEARLY_TIMING = re.compile(
     rf"\s*\d+\s*:\s*\d.*{ARROW}.*|\s*{TIME}\D{{1,9}}{TIME}(?:\s.*)?"
 )
 NUMBER = re.compile(r"\s*\d{1,9}\s*")
-# Concatenated files have headers.
+# Lines that begin a comment. WEBVTT is the header of a file that was appended to another one.
 COMMENT = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)(?:\s.*)?")
 
 Repairs = dict[str, list[int]]

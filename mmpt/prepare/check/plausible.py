@@ -80,8 +80,8 @@ UNITS = (
     (20, 80, FRAMES),
     (5, np.inf, "of another unit (they must be seconds), or single times are wrong"),
 )
-"""Lowest and highest factor, and the probable unit of caption times that are too large by it. The
-first match counts.
+"""(lowest factor, highest factor, probable unit) of caption times that are too large by a factor in
+this range. The first match counts.
 """
 
 
@@ -174,10 +174,9 @@ class Finding(NamedTuple):
 def diagnose_times(statistics: SplitStatistics) -> str | None:
     """Returns the likely reason why caption times do not fit the videos; None if there is none.
 
-    The histogram of the time from first to last caption, divided by the length of the video, shows
-    how caption times and feature rows are related. Its values are near 1 for most videos of a sound
-    corpus. The share of videos with smaller or larger values, and the median factor of these
-    videos, decide on the reason.
+    It looks at the time from the first to the last caption of a video, divided by the length of the
+    video. In a sound corpus, this ratio is near 1 for most videos. The share of videos with smaller
+    or larger ratios, and their median ratio, decide on the reason.
     """
     spans = statistics.tallies[SPAN]
     short_share, log_short = spans.share_and_median(high=np.log10(SHORT))

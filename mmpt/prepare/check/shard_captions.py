@@ -48,7 +48,7 @@ def read_vocabulary(
     known_CW = (pieces.data >= 0) & ~unknown_CW
     counted_CW = known_CW & listed_C[:, None]
     ids = pieces.data[counted_CW]
-    # Look the kind of every piece up in a table.
+    # Look up the kind of every piece in a table.
     names = np.array(vocabulary, dtype=str)
     is_unk = names == "[UNK]"
     is_inside = np.char.startswith(names, "##")

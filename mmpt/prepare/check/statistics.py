@@ -42,7 +42,7 @@ class SplitStatistics:
     shards_read: int = 0
     videos: int = 0  # listed videos in the shards that were read
     without_captions: int = 0
-    # Videos that are shorter than from their first start to their last end.
+    # Videos that are shorter than the time from their first caption's start to the last one's end.
     outlasted: int = 0
     early: int = 0  # videos with captions in their first tenth only
     seconds: float = 0.0  # length of the videos
@@ -138,8 +138,8 @@ class SplitStatistics:
     def _captioned_s(self) -> float:
         """Seconds of video; 0 if there are no captions.
 
-        In this case, `videos: without captions` reports it, and the statistics of captions stay
-        empty.
+        Without captions, the statistics of captions stay empty, and only `videos: without captions`
+        reports the problem.
         """
         return self.seconds if self.captions else 0
 

@@ -150,7 +150,7 @@ class EncoderRun:
     def fail(self, job: VideoJob, reason: str) -> None:
         """Reports a video without features."""
         self.report.failed[job.video_id] = reason
-        # They are about features of an earlier run.
+        # The notes are about features that an earlier run wrote.
         self.report.notes.pop(job.video_id, None)
 
     def _store_rows(self, pending: PendingFeatures, videos: list[VideoRows]) -> None:
@@ -183,7 +183,7 @@ class EncoderRun:
         self.report.seconds += len(features) / self.encoder.sampling.fps
 
     def _replace_notes(self, job: VideoJob, notes: list[str]) -> None:
-        """Records the problems of a video. One that was replaced by an intact video loses them."""
+        """Records the problems of a video, in place of those that an earlier run recorded."""
         known = self.report.notes
         if notes != known.pop(job.video_id, []):
             add_notes(job.feature.parent, job.video_id, notes)

@@ -143,11 +143,12 @@ class HuggingFaceEncoder(nn.Module):
         """Returns the pixels that the processor makes, float [C, H, W] or [T, C, H, W]."""
         outputs = self.processor(list(frames_THWC), return_tensors="pt")
         (pixels, *_) = outputs.values()
-        if (
-            pixels.ndim == 5
-        ):  # the processor of a video model makes a batch of one video
+        # The processor of a video model makes a batch of one video, [1, T, C, H, W]. The processor
+        # of an image model makes a batch of frames, [T, C, H, W].
+        is_batch_of_videos = pixels.ndim == 5
+        if is_batch_of_videos or self.num_frames == 1:
             return pixels[0]
-        return pixels if self.num_frames > 1 else pixels[0]
+        return pixels
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Returns the vectors that the model compares with texts, or else its pooled states."""
@@ -245,7 +246,8 @@ def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
     """Returns the encoder that `--encoder` names, unless it is S3D.
 
     Args:
-        fps: rows per second. Default: 1. A class of your own decides for itself.
+        fps: rows per second. Default: 1. It cannot be given for a class of your own, whose method
+            `sampling` decides the rate.
     Raises:
         UserError: there is no such encoder, or it cannot be loaded.
     """

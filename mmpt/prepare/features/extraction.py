@@ -186,9 +186,9 @@ class Extraction:
             logger.warning("%s: %s", video.file.path, "; ".join(video.file.notes))
 
     def _log_progress(self, took_s: float) -> None:
-        """Logs counts, speed and the time left, which depends on the videos of this run only.
+        """Logs counts, speed and the time left, which is estimated from the videos of this run.
 
-        With several encoders, they are about the encoder with the fewest finished videos.
+        With several encoders, the encoder with the fewest finished videos is reported.
         """
         report = min((run.report for run in self.runs), key=lambda each: each.num_done)
         num_new = len(report.written) + len(report.failed)

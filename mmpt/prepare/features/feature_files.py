@@ -63,7 +63,7 @@ def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of the files that all processes share that fill `folder`.
+    """Holds the lock on the files that all processes that fill `folder` share.
 
     Raises:
         DataError: the folder cannot be written.
@@ -80,7 +80,7 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         folder: the folder of the feature files.
         settings: plain values by name.
     Raises:
-        DataError: its features were made with other settings, or it cannot be written.
+        DataError: the features in `folder` were made with other settings, or it cannot be written.
     """
     path = folder / SETTINGS_FILE
     with locked(folder):

@@ -133,7 +133,8 @@ def _places_in_tars(tars: Iterable[Path], ids: Collection[str]) -> dict[str, Pla
                         continue
                     name = member.name.removeprefix("./").removesuffix(".npy")
                     folder, slash, file = name.rpartition("/")
-                    short = f"{folder}{slash}{file.partition('.')[0]}"
+                    before_dot, _, _ = file.partition(".")
+                    short = f"{folder}{slash}{before_dot}"
                     video_id = name if name in wanted else short
                     if video_id in wanted:
                         where = member.offset_data, member.size

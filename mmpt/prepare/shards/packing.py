@@ -5,7 +5,7 @@ split s is `<target>/.packing/<s>_<k>.json`.
 
 The meta file names the content of all shards. It is removed before the first shard is written, and
 written again when all shards are complete, so that an interrupted run never leaves a meta file with
-wrong shards. Only one run at a time packs into a folder. Others wait for it.
+wrong shards. Only one run at a time packs into a folder. Other runs wait for it.
 """
 
 import math
@@ -55,7 +55,7 @@ class Source:
     """Where features come from, and what they are."""
 
     path: Path
-    """A folder, also of LMDB, an HDF5 file or a tar; see `feature_sources`."""
+    """A folder of files or of LMDB, an HDF5 file or a tar; see `feature_sources`."""
     key: str | None = None
     """Name of the array, if files hold several."""
     encoder: str | None = None
@@ -64,7 +64,9 @@ class Source:
     """Rows per second, if there is no `features.json`. Default: 1."""
 
     def describe(self, places: Mapping[str, Place]) -> FeatureInfo:
-        """Returns what the features are, from `features.json` or else from the first files.
+        """Returns encoder, width and rate of the features, as `features.json` has them.
+
+        Without this file, the width is measured on the first feature files.
 
         Raises:
             DataError: `features.json` has another rate or encoder than was given.

@@ -24,7 +24,7 @@ LAST = {"accuracy", "temperature"}
 
 
 class Kind(NamedTuple):
-    """One of the curves that a chart shows of each training."""
+    """A kind of curve, such as the validation loss. A chart shows it for each training."""
 
     name: str
     curve: Callable[[Training], Mapping[int, float]]
@@ -114,8 +114,8 @@ def _chart(
 ) -> str:
     """Returns an SVG; an empty text if all values are equal.
 
-    The colours mean the kinds of curves of a single training, or several trainings. In the second
-    case, the second kind is dashed.
+    For a single training, each kind of curve has a colour. For several trainings, each training has
+    a colour, and the curves of the second kind are dashed.
     """
     is_single = len(trainings) == 1
     lines = []

@@ -87,7 +87,8 @@ class Training:
         seconds: dict[int, float] = {}
         previous = 0
         for line in self.lines_of("train"):
-            num_updates, previous = line.update - previous, line.update
+            num_updates = line.update - previous
+            previous = line.update
             rate = line.metrics.get("clips_per_s", 0)
             if rate > 0 and "bsz" in line.metrics:
                 taken_s = line.metrics["bsz"] * num_updates / rate

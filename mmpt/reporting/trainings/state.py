@@ -27,7 +27,7 @@ class Progress:
     num_epochs: int
     """Number of completed epochs."""
     is_due: bool = False
-    """Whether the validation of the last update has not been done."""
+    """Whether the validation after the last update is still to be done."""
     has_stopped: bool = False
     """Whether early stopping or `stop_time_hours` has ended the training."""
 

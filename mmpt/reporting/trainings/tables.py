@@ -25,15 +25,15 @@ TITLES = {
     "cosine_in_batch": "cosine in a batch",
     "coverage_percent": "coverage, %",
 }
-"""Titles of figures whose names do not say it, in tables for people."""
+"""Titles in tables for the figures whose names alone would not be clear."""
 
 
 def figures_of(training: Training) -> Figures:
     """Returns the figures of a training by name. Figures that are unknown are absent.
 
-    `final_*` are the means since the last but one line of the log. `minutes*` are without
-    interruptions, and `minutes_per_epoch` is the mean of the epochs that are complete. The others
-    are described in `pretraining.md`.
+    `final_*` are the values in the last line of the log, which are means since the line before.
+    `minutes*` do not include interruptions, and `minutes_per_epoch` is the mean over the complete
+    epochs. `pretraining.md` describes the other figures.
     """
     progress = training.state.progress
     figures: Figures = {
@@ -100,7 +100,8 @@ def summary_rows(trainings: Sequence[Training]) -> list[list[str]]:
         names |= dict.fromkeys(figures)
     rows = []
     for name in names:
-        rows.append([_title(name), *[_text(figures.get(name)) for figures in columns]])
+        values = [_text(figures.get(name)) for figures in columns]
+        rows.append([_title(name), *values])
     return rows
 
 

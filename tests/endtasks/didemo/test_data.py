@@ -60,7 +60,9 @@ def test_aligner(tmp_path: Path) -> None:
     assert batch["video_id"] == "a"
     assert batch["times"].tolist() == [[1, 1], [-1, -1]]
     assert batch["vmasks"].all()
-    with pytest.raises(DataError, match="video a: a video must have a second at least"):
+    with pytest.raises(
+        DataError, match="video a: a video must be at least a second long"
+    ):
         aligner(key, np.ones((0, 512), np.float16), [110], random.Random(0))
 
 

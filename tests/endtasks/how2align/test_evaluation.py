@@ -118,7 +118,7 @@ def test_a_video_too_short_for_a_window_is_never_compared(tiny: Tiny) -> None:
     assert 0 <= found["AUC"] <= 1
     assert outputs.arrays()["similarity"].shape == (5 * 48,)
     with pytest.raises(
-        DataError, match="video none: a video must have a second at least"
+        DataError, match="video none: a video must be at least a second long"
     ):
         item(tiny.config, "none", 0)
 
