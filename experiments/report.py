@@ -9,15 +9,21 @@ A table and a figure belong between two lines of the page, `<!-- results: EXPERI
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.__main__ import EXPERIMENTS
-from experiments.arms import ROOT, Experiment
+from experiments.arms import ROOT, Arm, Experiment, Run
 from experiments.corpora import CORPORA, Corpus, demo_videos, narration_statistics
 from experiments.figures import draw_gains, draw_levels, draw_offsets
 from experiments.results import RESULTS, Row, read_results
-from experiments.tables import DTW_CONSTANTS, means_table, rows_of, tables
+from experiments.tables import (
+    DTW_CONSTANTS,
+    BySeed,
+    means_table,
+    rows_of,
+    tables,
+)
 
 PAGE = ROOT / "docs" / "ablations.md"
 MARKED = re.compile(
@@ -36,8 +42,10 @@ def results_text(
     Args:
         images: folder of the figures.
     """
-    arms = experiment.arms(corpus)
-    by_arm = {arm.name: rows_of(arm, corpus, results) for arm in arms}
+    by_arm = {
+        arm.name: rows_of(arm, corpus, results) for arm in experiment.arms(corpus)
+    }
+    arms = arms_to_show(experiment, corpus, by_arm)
     if not any(by_arm.values()):
         return NO_RESULTS
     path = images / f"{experiment.name}-{corpus.name}.svg"
@@ -59,6 +67,28 @@ def results_text(
         parts.append(f"![{experiment.question}]({images.name}/{path.name})")
     parts.append(table)
     return "\n\n".join(parts) + "\n"
+
+
+def arms_to_show(
+    experiment: Experiment, corpus: Corpus, by_arm: Mapping[str, BySeed]
+) -> list[Arm]:
+    """Returns the arms without groups of later ones that only repeat the runs of other arms.
+
+    Such as the default of a kind of noise, while no other level of it has been run.
+    """
+
+    def key(arm: Arm) -> str:
+        return Run.of(arm, corpus, 0).arm_key
+
+    arms = experiment.arms(corpus)
+    first_keys = {key(arm) for arm in experiment.first_arms(corpus)}
+    hidden: set[str] = set()
+    for prefix in experiment.later:
+        group = [arm for arm in arms if arm.name.startswith(prefix)]
+        own = [arm for arm in group if key(arm) not in first_keys]
+        if not any(by_arm[arm.name] for arm in own):
+            hidden |= {arm.name for arm in group}
+    return [arm for arm in arms if arm.name not in hidden]
 
 
 def corpora_text(num_videos: int = STATISTICS_VIDEOS) -> str:

@@ -121,3 +121,16 @@ def test_the_page_of_the_docs_has_all_experiments() -> None:
     # These need a file that is not shipped.
     assert marks - wanted == {("control", "youcook2"), ("dtw_offset", "youcook2")}
     assert wanted <= marks
+
+
+def test_later_arms_that_only_repeat_other_runs_are_not_shown(
+    page: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results.jsonl"
+    for names, is_shown in ((("control",), False), (("control", "noise"), True)):
+        write_results(results, names)
+        assert main(["--page", str(page), "--results", str(results)]) == 0
+        text = page.read_text()
+        assert "| misaligned 0.5, plain loss |" in text  # the default of the corpus
+        assert ("| tasks 20, plain loss |" in text) == is_shown
+        assert ("| tasks 5, Norton |" in text) == is_shown
