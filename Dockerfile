@@ -3,8 +3,8 @@
 #     docker build --tag mmpt .                                  PyTorch's CPU build
 #     docker build --tag mmpt:cuda --build-arg TORCH_INDEX= .    PyTorch's CUDA build
 #
-# PyTorch's packages bring the CUDA libraries, so both are built on the same image. The machine needs
-# NVIDIA's driver and container toolkit.
+# PyTorch's packages bring the CUDA libraries, so both have the same base image. For the CUDA build, the
+# machine needs NVIDIA's driver and container toolkit.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -27,7 +27,7 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/mmpt /opt/mmpt
 ENV PATH=/opt/mmpt/bin:$PATH HOME=/home/mmpt
-# `docker run --user` may give any user, who writes caches to HOME and results to /work.
+# Any user of `docker run --user` can write caches to HOME and results to /work.
 RUN useradd --create-home --uid 1000 mmpt \
     && chmod 1777 /home/mmpt \
     && install --directory --mode 1777 /work

@@ -1,5 +1,5 @@
-# The commands of the project; `make` without a target lists them. Each command first makes .venv, or makes it again if
-# the requirements have changed.
+# The commands of the project; `make` without a target lists them. A command that needs .venv first makes it, or makes
+# it again if the requirements have changed.
 #
 # Variables:
 # PYTHON       The interpreter to make .venv with. Default: the first one of python3.11, python3.12, python3.13 and
@@ -15,7 +15,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-# Use the base interpreter and not one of an activated environment, which may be the .venv that is made again.
+# Use the base interpreter, not that of an activated environment, which may be the .venv that is made again.
 ifndef PYTHON
 PYTHON := $(or $(shell for python in python3.11 python3.12 python3.13 python3; do $$python -c \
 	"import sys; sys.version_info < (3, 11) or print(sys._base_executable)" 2>/dev/null; done | head -n 1),python3)
@@ -24,7 +24,7 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
-# Three processes for two cores, because tests of whole jobs wait at times.
+# Three processes for every two cores, because tests of whole jobs sometimes wait.
 WORKERS := $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader full_size full_video extract pretokenize shard

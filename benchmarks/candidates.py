@@ -6,8 +6,8 @@
 A refresh looks for the nearest neighbours of randomly chosen videos, the centres. The vectors here
 are clusters in a 48-dimensional subspace with noise, in float16 as in the pool. Both sides
 search the same index and the same number of its lists, which is the number that `nprobe: auto`
-chooses. The plain side searches a sample of the centres, another one in each round, and its time is
-scaled to all centres. Recall is measured against an exact search by faiss.
+chooses. The plain side searches a sample of the centres, which differs from round to round, and its
+time is scaled to all centres. Recall is measured against an exact search by faiss.
 """
 
 import logging

@@ -53,7 +53,7 @@ def make_video(
 ) -> None:
     """Writes a video of a textured wall, filmed by a moving camera."""
     rng = np.random.default_rng(0)
-    # A smooth pattern with noise, larger than the picture by the way of the camera.
+    # A smooth pattern with noise. It is larger than the picture, so that the camera can move.
     coarse_size = (1, 3, height // 8 + 20, width // 8 + 20)
     levels = rng.integers(0, 256, coarse_size)
     coarse = torch.from_numpy(levels.astype(np.float32))
@@ -128,9 +128,9 @@ def count_ours(path: Path) -> int:
 def plain_features(
     path: Path, network: S3D, device: torch.device, batch_size: int
 ) -> np.ndarray:
-    """Returns the features of a video, whose frames are all read before the network runs."""
+    """Returns the features of a video. All frames are read before the network runs."""
     frames = torch.stack(list(plain_frames(path)))
-    num_missing = -len(frames) % FPS  # to whole seconds
+    num_missing = -len(frames) % FPS  # frames to pad to whole seconds
     frames = functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, num_missing))
     clips = frames.view(-1, FPS, 3, SIZE, SIZE).transpose(1, 2)
     rows = []
@@ -209,9 +209,9 @@ def compare_whole(args: Namespace, device: torch.device, folder: Path) -> list[F
 
 
 def smallest_cosine(paths: Sequence[Path], features: Sequence[np.ndarray]) -> float:
-    """Returns the smallest cosine of a row of our feature files and of the plain features.
+    """Returns the smallest cosine between a second's features in our files and the plain ones.
 
-    Rows have length 1, so that their dot products are cosines.
+    The features have length 1, so their dot products are cosines.
     """
     smallest = []
     for path, plain in zip(paths, features, strict=True):

@@ -43,8 +43,8 @@ YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
 STEP_S = 0.1
 NUM_STEPS = 40
 MIN_ITEMS = READ_AHEAD + 8
-"""Least number of batches to measure the rate on. With fewer, the workers may end before the second
-sample of their memory.
+"""Smallest number of batches on which the rate is measured. With fewer, the workers may end before
+their memory is sampled a second time.
 """
 HIDDEN_SIZE = 768
 CPU = torch.device("cpu")
@@ -99,8 +99,8 @@ def check_length(num_batches: int, num_items: int | None) -> None:
     if left < MIN_ITEMS:
         raise UserError(
             f"--videos and --items must leave at least {MIN_ITEMS} batches of 64 videos to "
-            f"measure, but leave {max(left, 0)}; 2,944 videos do, or {MIN_ITEMS + 1 + NUM_STEPS} "
-            "items of more."
+            f"measure, but leave {max(left, 0)}; use at least 2,944 videos, and at least "
+            f"{MIN_ITEMS + 1 + NUM_STEPS} items if there are more videos."
         )
 
 
@@ -142,7 +142,7 @@ def build_datasets(config: RunConfig) -> list[MMDataset]:
 
 
 def plan_figures(train: MMDataset, folder: Path) -> list[Figure]:
-    """Measures a plan of random batches, which is as large as a plan of retrieved ones."""
+    """Measures a plan of random batches, which is as large as a plan of retrieved batches."""
     meta = _planned(train)
     watch = Stopwatch()
     ids = meta.videos.name_list()

@@ -21,9 +21,9 @@ from mmpt.shards.writer import MAX_CAPTION_IDS, SHARD_SIZE
 MEAN_SECONDS = 400
 CAPTIONS = 68
 VALID_SHARE = 50
-"""There is a validation video for this many training videos, as in HowTo100M."""
+"""Number of training videos for each validation video, as in HowTo100M."""
 PATTERN_ROWS = 1 << 17
-"""Number of different captions. Each shard repeats them, from a random one on."""
+"""Number of different captions. Each shard repeats them, beginning with a random one."""
 NUM_WORDS = 30522
 CLUSTER_SIZE = 200
 SUBSPACE = 48  # number of dimensions
@@ -36,7 +36,7 @@ def claim_folder(folder: Path, num_videos: int) -> None:
     """Makes `folder`, or checks that it contains the data of an earlier run.
 
     Raises:
-        SystemExit: it contains something else, which the end of the run would remove.
+        SystemExit: it contains other files, which the run would remove at its end.
     """
     stamp = folder / "made.json"
     wanted = {"videos": num_videos, "captions": CAPTIONS}
@@ -44,8 +44,8 @@ def claim_folder(folder: Path, num_videos: int) -> None:
     is_ours = stamp.exists() and json.loads(stamp.read_text()) == wanted
     if any(folder.iterdir()) and not is_ours:
         raise SystemExit(
-            f"{folder} holds other things than data of {num_videos} videos; name another by "
-            "--folder."
+            f"{folder} must be empty or hold the data of {num_videos} videos, but holds other "
+            "things; choose another folder with --folder."
         )
     stamp.write_text(json.dumps(wanted))
 
@@ -155,7 +155,7 @@ def _write_shard(
     counts_starts = _starts(counts)
     times_C2 = _caption_times(seconds, counts, rng)
     num_captions = len(times_C2)
-    # Each shard repeats the same captions, from a random one on.
+    # Each shard repeats the same captions, beginning with a random one.
     first = int(rng.integers(len(pattern)))
     rolled = np.roll(pattern, -first, axis=0)
     num_repeats = math.ceil(num_captions / len(pattern))

@@ -15,7 +15,7 @@ from results import Figure
 NUM_SAMPLES = 40
 """Number of times that memory is measured in an epoch."""
 CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""Resolution of CPU times. Workers that read ahead may have worked for less between two samples."""
+"""Resolution of CPU times. Workers that have read ahead may use less time between two samples."""
 READ_AHEAD = 32
 """Batches that may be ready before they are needed."""
 
@@ -37,7 +37,7 @@ class Sample:
 def stream_figures(
     batches: Iterator[Any], num_workers: int, num_items: int
 ) -> list[Figure]:
-    """Reads `num_items` batches without steps, and measures rate and memory at even distances."""
+    """Reads `num_items` batches without steps, and samples rate and memory at regular intervals."""
     workers = [worker.pid for worker in multiprocessing.active_children() if worker.pid]
     num_sampled = num_items - READ_AHEAD  # after these, workers may have ended
     step = max(1, num_sampled // NUM_SAMPLES)

@@ -72,7 +72,12 @@ def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
 
 
 def otam_distance(d: np.ndarray, form: Form) -> float:
-    """Returns the lowest distance of an OTAM alignment, given the padded distances."""
+    """Returns the lowest distance of an OTAM alignment, given distances with border columns.
+
+    `total` is as in `loop_dtw`, but an alignment may stay in its column, to skip captions, only in
+    the columns 0, 1 and the last. The released form subtracts the best total before column 1
+    instead of adding it.
+    """
     num_rows, num_columns = d.shape
     last = num_columns - 1
     sign = -1 if form == "released" else 1
@@ -101,13 +106,17 @@ def loop_transport(block: np.ndarray, _: Lengths) -> float:
 
 
 def scale(block: np.ndarray, lengths: Lengths) -> np.float32:
-    """Returns the factor of the distances, which compares pairs of different lengths."""
+    """Returns the factor that makes distances of pairs with different lengths comparable."""
     most_captions, most_clips = lengths.most
     return np.float32(most_captions * most_clips / block.size)
 
 
 def pad(d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns distances padded to `size` as in the release."""
+    """Returns distances padded to `size` as in the release.
+
+    New cells are infinite, except that the new columns are 0 from the last real row on. Without new
+    columns, the slice `-0:` selects all columns, so the last real row is 0, too.
+    """
     rows, columns = size
     more_rows = rows - d.shape[0]
     more_cols = columns - d.shape[1]
@@ -223,9 +232,9 @@ def rank(text: np.ndarray, video: np.ndarray, lengths: Lengths) -> np.ndarray:
 
 
 def measure_memory(num_clips: int, hidden_size: int) -> list[Figure]:
-    """Returns the extra memory of ranking by caption average, next to that of the vectors.
+    """Measures the time of ranking by caption average, and its memory in addition to the vectors.
 
-    It is measured with `num_clips` clips and with a quarter of them.
+    Both are measured with a quarter of `num_clips` and with `num_clips` clips.
     """
     before = peak_memory()
     figures = []
@@ -257,7 +266,7 @@ def main() -> None:
     parser.number(
         "--memory",
         None,
-        "clips at which memory is measured, instead of speed",
+        "number of clips; measure memory instead of speed",
         least=32,
     )
     parser.number("--dim", 768, "length of a vector")

@@ -100,7 +100,7 @@ class Data:
     num_videos: int
     """Number of training videos."""
     num_val: int
-    """Number of validation videos in training. The corpus may have more, for the evaluations."""
+    """Number of validation videos in training. The corpus may have more for the evaluations."""
 
     @property
     def bert(self) -> Path:

@@ -1,6 +1,6 @@
 """Learning on the demo in the same number of updates: towers without padding (ours), and padded.
 
-    python benchmarks/learning.py    # about 20 minutes on 2 cores; run again, it continues
+    python benchmarks/learning.py    # about 20 minutes on 2 cores; run it again to continue
     python benchmarks/learning.py --ours model.checkpoint_activations=16    # another setting
 
 The first part compares loss curves. Both sides train VideoCLIP and Norton in float32 without
@@ -8,9 +8,9 @@ dropout, from the same weights and with the plan of the first epoch. (Later plan
 weights. A single different neighbour would give different batches.)
 
 The second part compares retrieval. For each seed, both sides train with dropout. The seed decides
-the corpus, the initial weights, the batches and the dropout. Both sides drop different values, so
-that the scores of a single seed differ by chance. The checkpoints are scored zero-shot on the
-held-out videos of the demo.
+the corpus, the initial weights, the batches and the dropout. The sides drop different values, so
+the scores of a single seed differ by chance. The checkpoints are scored zero-shot on the held-out
+videos of the demo.
 """
 
 import json

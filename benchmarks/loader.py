@@ -8,8 +8,9 @@ recipe) and draw the same random numbers. They must return equal tensors.
 
 First, the sides take turns item by item in this process. CPU time is measured. All pages are in the
 cache, so this is the time of one free core. Then each side runs in a worker process of torch's
-loader, the plain one with torch's own collation. This adds the time to hand a batch to the parent
-process. A third figure adds the time of the parent to receive a batch and copy its features once.
+loader, and the plain side uses torch's own collation. This adds the time to send a batch to the
+parent process. A third figure adds the time in which the parent receives a batch and copies its
+features once.
 """
 
 import math

@@ -152,15 +152,13 @@ def main() -> None:
     parser.number(
         "--clips", 256, "clips of the comparison with dense; 0 skips it", least=0
     )
-    parser.number(
-        "--large", 1024, "clips of the run of ours alone; 0 skips it", least=0
-    )
+    parser.number("--large", 1024, "clips of our side alone; 0 skips it", least=0)
     parser.number("--rounds", 5)
     parser.number("--threads", torch.get_num_threads())
     args = parser.parse_args()
     if not (args.clips or args.large):
         raise UserError(
-            "--clips 0 and --large 0 leave nothing to measure; give one of them clips."
+            "--clips 0 and --large 0 leave nothing to measure; set one of them above 0."
         )
     torch.set_num_threads(args.threads)
     figures = []

@@ -1,4 +1,4 @@
-"""Memory of a training step: activations computed again in the backward pass, or all of them kept.
+"""Memory of a training step: activations recomputed in the backward pass (ours), or all kept.
 
     python benchmarks/memory.py                              # demo size, below a minute on 2 cores
     python benchmarks/memory.py --model base --clips 128     # several minutes on 2 cores

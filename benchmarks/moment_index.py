@@ -3,11 +3,11 @@
     python benchmarks/moment_index.py                     # 100,000 clips, minutes
     python benchmarks/moment_index.py --clips 1000000     # 2 GB of disk and memory
 
-The vectors are random and of length 1, without any clusters. That is the hardest case: a type that
-compares a part of the vectors only, such as IVF, cannot find the others. Queries are random, too.
-The index is loaded from its file, with vectors and index mapped into memory, and searched for one
-query at a time. Both sides get the same queries and return the ten best clips. Recall is the share
-of the clips of the exact search that were found.
+The vectors are random and of length 1, without any clusters. That is the hardest case: a type of
+index that compares a query with only a part of the vectors, such as IVF, misses the others. Queries
+are random, too. The index is loaded from its file, with vectors and index mapped into memory, and
+searched for one query at a time. Both sides get the same queries and return the ten best clips.
+Recall is the share of the clips of the exact search that were found.
 """
 
 import statistics
@@ -93,7 +93,7 @@ def measure_type(
 def measure(args: Any) -> list[Figure]:
     """Returns the figures of all types."""
     rng = np.random.default_rng(args.seed)
-    # The default of few clips compares all of them; measure the one of many, too.
+    # The default type for few clips is exact. The default type for many clips is measured, too.
     types = args.types or ["Flat", default_type(1 << 20, args.dim)]
     figures = []
     with TemporaryDirectory(prefix="mmpt_") as folder:

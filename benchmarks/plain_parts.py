@@ -173,4 +173,5 @@ def dense_plan(kernel: Tensor, log_mu: Tensor, log_nu: Tensor) -> Tensor:
     plan = log_plan.exp()
     if plan.dim() == 2:
         return plan
+    # In blocks with a prompt bucket, a clip has mass 1 / 16.
     return plan * 16

@@ -128,7 +128,7 @@ def compare_speed(folder: Path, num_videos: int, rounds: int) -> list[Figure]:
     captions = folder / "captions.json"
     write_bert(bert, words)
     write_captions(captions, words, num_videos, 100, rng)
-    load_tokenizer(str(bert))  # the tokenizer is cached, so that no side loads it
+    load_tokenizer(str(bert))  # it is cached, so neither side loads it in a round
     num_processes = sorted({1, os.cpu_count() or 1})
 
     def ours(workers: int, _: int) -> None:
@@ -218,7 +218,7 @@ def main() -> None:
         help="measure memory instead",
     )
     parser.add_argument(
-        "--folder", help="of the generated files; default: the temporary folder"
+        "--folder", help="folder of the generated files (default: the temporary folder)"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:

@@ -138,8 +138,8 @@ def time_in_turns(
 ) -> list[list[float]]:
     """Returns the seconds that each side takes in each round.
 
-    In a round, all sides run one after the other. A change of the machine's speed then affects all
-    of them. An additional first round warms up and is not counted.
+    In a round, all sides run one after the other, so that a change of the machine's speed affects
+    all of them. An additional first round warms up and is not counted.
 
     Args:
         rounds: number of rounds that are counted.
@@ -277,7 +277,7 @@ def spread(values: Sequence[float], unit: str) -> str:
 def significant(value: float) -> str:
     """Returns a number with three significant digits, without an exponent.
 
-    Larger numbers are rounded to whole numbers and not further.
+    Numbers of four and more digits are only rounded to whole numbers.
     """
     digits = 0
     if value:

@@ -3,7 +3,7 @@
     python benchmarks/shard.py    # 0.8 GB in the temporary folder
 
 The input is one .npy file per video of 100 to 300 seconds. The plain side appends the bytes of all
-files to one file and calls fsync, like packing. Packing also parses the files, casts them to
+files to one file and calls fsync, as packing does. Packing also parses the files, casts them to
 float16, checks for NaN, and writes manifests and the meta file. The sides take turns. After the
 first round the input is in the page cache, so that the disk only affects the writing.
 """
@@ -55,10 +55,10 @@ def main() -> None:
     parser.number("--shard-size", 2048, "videos per shard")
     parser.number("--workers", cores, "shards that are packed at the same time")
     parser.add_argument(
-        "--dtype", choices=dtypes, default="float16", help="of the feature files"
+        "--dtype", choices=dtypes, default="float16", help="type of the features"
     )
     parser.add_argument(
-        "--folder", help="on the disk to measure (default: the temporary folder)"
+        "--folder", help="folder to work in (default: the temporary folder)"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:

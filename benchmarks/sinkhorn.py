@@ -5,8 +5,8 @@
 A step of 1024 clips has two kinds of transport problems. The targets of the clip-caption term are
 one plan of 1024 x 1024 dot products. The video-paragraph contrast has 128 x 128 plans of 8 x 8
 similarities, each with a prompt bucket. The plain side computes one plan at a time. It computes a
-sample of the small plans, another one in each round, and its time is scaled to all of them. Both
-sides run 50 iterations in float32.
+new sample of the small plans in each round, and its time is scaled to all of them. Both sides run
+50 iterations in float32.
 """
 
 import torch

@@ -8,9 +8,9 @@ A step is forward, loss and backward, and trains the LayerNorm parameters. The b
 generated corpus, and the aligner draws their lengths from the ranges of how2_pretrain.yaml. Dropout
 is off, so that both sides must give the same loss, which is checked.
 
-Both sides take turns in one process. Each size of the model gets a new process, because memory that
-the allocator keeps from large tensors makes the plain side of the small size faster. On a GPU, the
-plain side uses fp16 if ours uses bf16, and the peak memory of each step is recorded too.
+Both sides take turns in one process. Each size of the model gets a new process, because the plain
+side of the small size would be faster with memory that the allocator keeps from the large one. On a
+GPU, the plain side uses fp16 if ours uses bf16, and the peak memory of each step is recorded, too.
 """
 
 import statistics
@@ -49,7 +49,7 @@ INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
 def batches(folder: Path, num_videos: int, count: int) -> list[dict[str, torch.Tensor]]:
-    """Returns `count` batches of `num_videos` x 16 clips, with a single leading axis."""
+    """Returns `count` batches of `num_videos` x 16 clips. The clips of all videos are one axis."""
     config = generate(folder, num_videos * count)
     data = training_set(config.replace(num_video_per_batch=num_videos))
     found = []

@@ -1,6 +1,6 @@
 """Wall-clock time of a whole command, by phase: one epoch of training, or an evaluation.
 
-    python benchmarks/whole_job.py    # small size, both job types; half an hour on 2 cores
+    python benchmarks/whole_job.py    # small size, training only; half an hour on 2 cores
     python benchmarks/whole_job.py --jobtype local_single --refresh on --beside-busy
     python benchmarks/whole_job.py --size base --jobtype local_single --refresh on
     python benchmarks/whole_job.py --jobtype local_predict
@@ -120,7 +120,7 @@ def save_random_weights(job: Job) -> None:
 
 
 def network_s(path: Path) -> float:
-    """Returns the seconds of the network of an evaluation, with all batches in memory."""
+    """Returns the seconds that the network of an evaluation takes if all batches are in memory."""
     with contextlib.chdir(ROOT):
         config = load_config(path)
     task = Task.from_config(config)

@@ -21,12 +21,13 @@ VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "experiments/norton.yaml"
 
 COMMON: Overrides = {
-    # The demo trains with two processes of 8 videos. A single process that averages two batches
-    # makes the same updates, and two such processes next to each other use two cores better.
+    # The demo trains with two processes, each with batches of 8 videos. A single process that
+    # averages the gradients of two batches makes the same updates. Two such runs at the same time
+    # use two cores better than one run with two processes.
     "fairseq.optimization.update_freq": [2],
 }
 
-# What is trained. The updates and all other settings are equal.
+# The parameters that are trained, with a learning rate for them. All other settings are equal.
 LAYERNORM: Overrides = {"fairseq.optimization.lr": [1e-3]}
 ALL_WEIGHTS: Overrides = {
     "model.layernorm_only": False,
@@ -42,7 +43,7 @@ PLAIN_LOSS: Overrides = {
 NO_BUCKET: Overrides = {"loss.sequence_contrast.prompt_ratio": None}
 POOLED_LOSS: Overrides = {
     **NO_BUCKET,
-    # With such a weight of the pooled similarity, the fine-grained one is less than rounding.
+    # With this weight of the mean-pooled similarity, the fine-grained one is lost in rounding.
     "loss.fusion_weight": 1e6,
 }
 """Model C in Table 7 of the paper: the mean-pooled similarity alone."""
@@ -59,14 +60,15 @@ class Arm:
     overrides: Overrides = field(default_factory=dict)
     """Overrides of `yaml`."""
     yaml: str = NORTON
-    """The YAML that is trained. The videoclip one starts from random weights, and the norton one
-    from the checkpoint of the videoclip one on the same corpus."""
+    """The YAML of the training. `VIDEOCLIP` starts from random weights, and `NORTON` from the
+    checkpoint of the VideoCLIP run with the same corpus and seed."""
     corpus: Corpus | None = None
     """Default: the corpus of the experiment."""
     against: str = ""
     """Name of the arm that this one is compared with, seed by seed. Default: none."""
     panel: str = ""
-    """Arms with the same panel are a line of a figure."""
+    """Title of a panel in the figure over levels. The arms with the same title are its points.
+    Default: the arm is in no such figure."""
     level: float | None = None
     """Position on the x axis of the panel."""
     with_curves: bool = False
@@ -128,7 +130,8 @@ class Experiment:
     corpora: tuple[Corpus, ...]
     """The corpora on which the experiment runs by default."""
     later: tuple[str, ...] = ()
-    """Beginnings of the names of arms that run only with `--all`. A first pass can do without."""
+    """Prefixes of the names of arms that the first pass leaves out. These arms run with `--all`, or
+    if `--arms` names them."""
     num_seeds: int = 3
     x_title: str = ""
     """Meaning of `Arm.level`. Default: the experiment has no figure with levels."""

@@ -6,8 +6,9 @@ A batch of 8, 16, 32 or 64 videos has 128 to 1,024 clips, each of which is contr
 others. A batch is chosen from three times as many neighbours. All arms make 100 updates of one
 batch, so the larger batches see more videos. All weights are trained.
 
-Gathered negatives (`loss.gather_negatives`) have no arm. Two processes that share their negatives
-compute the same loss as one with the batches of both, which a test of the losses shows.
+Gathered negatives (`loss.gather_negatives`) have no arm, because they are equal to a larger batch:
+two processes that share their negatives compute the same loss as one process with both batches. A
+test of the losses shows this.
 """
 
 import sys

@@ -13,18 +13,21 @@ from experiments.corpora import CORPORA
 from experiments.results import RESULTS, Row, code_version, read_results
 from experiments.runner import FOLDER, Commands, Step, make_steps, run_steps
 from mmpt.config import load_config
+from mmpt.errors import LaunchError
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.utils.command import run_command
 from mmpt.utils.log import format_seconds
 
 SECONDS_PER_EPOCH = 14.0
-"""Training of an epoch of 400 videos with the plain loss in one process with one thread, while
-another one runs. Measured on the runs of seed 4 of control youcook2 in results.jsonl."""
+"""Seconds to train an epoch of 400 videos with the plain loss, in one process with one thread,
+while a second run uses the other core. Measured on the runs of seed 4 of control youcook2 in
+results.jsonl."""
 SEQUENCE_SHARE = 0.03
-"""Additional time of the contrast of videos and paragraphs, per video of a batch, as a share of the
-time with the plain loss. All clips of a batch are compared with all others."""
+"""Additional time of the video-paragraph contrast, as a share of the time with the plain loss, per
+video of a batch. The time grows with the batch because all its clips are compared with each other.
+"""
 FIXED_SECONDS = 25.0
-"""Imports, scoring and the curves of a run."""
+"""Seconds of a run for imports, scoring and curves."""
 STOPPED = "run the same command again to continue"
 
 
@@ -62,9 +65,9 @@ def runs_of(
     """Returns the runs of an experiment, seed by seed.
 
     Args:
-        seeds: default: the first ones, as many as the experiment asks for.
+        seeds: default: as many as the experiment asks for, from 0 on.
         corpora: names of corpora. Default: the experiment's.
-        all_arms: with the arms that a first pass leaves out.
+        all_arms: include the arms that the first pass leaves out.
     """
     chosen = [CORPORA[name] for name in corpora] if corpora else experiment.corpora
     runs = []
@@ -85,22 +88,24 @@ def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Names
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: see the plan")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: see --plan")
     parser.add_argument(
-        "--corpora", nargs="+", choices=sorted(CORPORA), help="default: see plan"
+        "--corpora", nargs="+", choices=sorted(CORPORA), help="default: see --plan"
     )
     parser.add_argument(
-        "--jobs", type=int, default=2, help="runs next to each other (2)"
+        "--jobs", type=int, default=2, help="number of runs at the same time (2)"
     )
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these arms")
     parser.add_argument(
-        "--all", action="store_true", help="also the arms that a first pass leaves out"
+        "--all",
+        action="store_true",
+        help="also the arms that the first pass leaves out",
     )
     parser.add_argument(
         "--plan", action="store_true", help="list the runs and their time"
     )
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help=f"of the runs ({FOLDER})"
+        "--folder", type=Path, default=FOLDER, help=f"folder of the runs ({FOLDER})"
     )
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="file to append to"
@@ -135,6 +140,12 @@ def main(
             for run in runs:
                 if not args.arms or run.arm.name in args.arms:
                     wanted.append((experiment.name, run))
+        found = {run.arm.name for _, run in wanted}
+        if unknown := sorted(set(args.arms or ()) - found):
+            raise LaunchError(
+                f"--arms must be names of arms, but {', '.join(map(repr, unknown))} is none. "
+                "--plan --all lists all runs."
+            )
         steps = make_steps(wanted, estimated_seconds, args.folder, args.results)
         print_plan(experiments, wanted, steps, args.jobs)
         print_changed(read_results(args.results), [run for _, run in wanted])
@@ -146,7 +157,7 @@ def main(
             print(f"error: {failure}", file=sys.stderr)
         return 1 if failures else 0
 
-    # It logs the keys without effect of every arm.
+    # For every arm, the loader would log the keys that have no effect.
     with only_warnings("mmpt.config.loader"):
         return run_command(work, stopped=STOPPED)
 

@@ -2,11 +2,11 @@
 
     python -m experiments.contrast [--seeds 0 1 2] [--jobs 2] [--plan]
 
-The mean-pooled similarity is used without the fine-grained one (model C in Table 7 of the paper of
-Norton, arXiv 2401.16702), which is the best form on this corpus. The arms change:
+All arms except the control use the mean-pooled similarity alone (model C in Table 7 of the paper of
+Norton, arXiv 2401.16702). It is the best similarity on this corpus. The arms change:
 
 - the weight of the contrast in the loss, which is 0.1 in the paper
-- the prompt bucket. Its value is a quantile of the similarities of true pairs, the one of 30 % in
+- the prompt bucket. Its value is a quantile of the similarities of true pairs, the 30 % quantile in
   the paper. On this corpus, 70 % of the captions fit no clip.
 - the weight of the transport in the targets of the clip-caption loss, beta, which is 0.3 in the
   paper. Without it (0), the targets are as in the plain loss.

@@ -7,7 +7,7 @@ trained parameters and the same way of choosing batches. The letters are from Ta
 paper of Norton (arXiv 2401.16702):
 
 - A: the plain loss, without the contrast of paragraphs and videos
-- B: A with targets from optimal transport (faulty negatives); all others have them, too
+- B: A with targets from optimal transport (for faulty negatives), which C to J have, too
 - C: B and the contrast of paragraphs and videos, with the mean-pooled similarity
 - D to G: C with a fine-grained similarity, by the maximum (D), or by log-sum-exp with alpha 0.1
   (E), 0.2 (F) or 1 (G)
@@ -17,9 +17,9 @@ Appendix A of the paper says that the fine-grained similarity is added to the me
 weight of the sum is only in the released code. The last arm is G with the fine-grained similarity
 alone, as in Eq. 5.
 
-The whole ladder trains all weights. The plain loss and Norton also train LayerNorms only. On other
-corpora than `howto100m` there are only the plain loss and Norton. With your own copy of the
-sentences of YouCook2 (youcook_corpus.py), `--corpora youcook2` runs it on them.
+All these arms train all weights. Two more arms train A and J with the LayerNorms only. On corpora
+other than `howto100m`, only A and J are run. `--corpora youcook2` needs your own copy of the
+sentences of YouCook2 (youcook_corpus.py).
 """
 
 import sys
@@ -89,7 +89,7 @@ EXPERIMENT = Experiment(
     name="control",
     question="Does the loss of Norton help more than further training with the plain loss?",
     make_arms=arms,
-    # In the paper, they differ from G and J by at most 0.3 points.
+    # In the paper, E, F, H and I differ from G or J by at most 0.3 points.
     later=("E", "F", "H", "I", "G, Eq. 5"),
     corpora=(HOWTO100M, HALF_ALIGNED),
     num_seeds=5,

@@ -4,14 +4,13 @@ The corpora are made by `mmpt make-demo-data` with the options below, or from th
 YouCook2. Two published samples of HowTo100M say how much of a narration fits the video:
 
 - About half of 400 random pairs of clip and narration do not fit (Miech et al. 2020,
-  arXiv 1912.06430). The default corpus of the demo is like this: 46 % of its captions are spoken
-  while the video shows their step.
+  arXiv 1912.06430). The corpus `half-aligned` is like this.
 - In 80 videos that were labelled by hand, about 30 % of the sentences can be aligned with the video
   at all, and about 15 % are aligned without any change of their times (Han et al. 2022,
-  arXiv 2204.02968). The corpus `howto100m` is like this.
+  arXiv 2204.02968). The corpus `howto100m`, which is the demo's default, is like this.
 
-Other numbers of HowTo100M are not published, such as the distribution of the offsets. They are
-guesses.
+Other numbers of HowTo100M are not published, such as the distribution of the offsets. The corpora
+use guesses for these.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ from mmpt.prepare.demo_corpus.world import make_world
 
 @dataclass(frozen=True)
 class Corpus:
-    """A kind of corpus. Its seed is that of a run."""
+    """A kind of corpus: the command and options that make it. The seed comes from the run."""
 
     name: str
     """Name in tables and paths."""
@@ -64,7 +63,7 @@ class Corpus:
 HOWTO100M = Corpus(
     "howto100m", {"irrelevant": 0.7, "omit": 0.6, "misalign": 0.5, "max_offset": 20.0}
 )
-"""The default corpus of the demo. The options are given so that its key says what it is."""
+"""The default corpus of the demo. The options are written out, so that `key` depends on them."""
 HALF_ALIGNED = Corpus(
     "half-aligned",
     {"irrelevant": 0.35, "omit": 0.15, "misalign": 0.4, "max_offset": 12.0},
@@ -74,7 +73,7 @@ CORPORA = {corpus.name: corpus for corpus in (HOWTO100M, HALF_ALIGNED, YOUCOOK)}
 
 
 def narration_statistics(videos: Sequence[Video]) -> dict[str, float]:
-    """Returns the statistics of narrations that are published of HowTo100M.
+    """Returns statistics of narrations, of which some are published for HowTo100M.
 
     Returns:
         alignable: share of the captions that are about a step of the video.

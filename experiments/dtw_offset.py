@@ -5,8 +5,9 @@
 
 A constant that is added to all scores changes neither the loss nor the ranks of clips, but it
 changes the recall of DTW and OTAM (offsets.py). The runs are also part of the control experiment.
-Each run records the recall for several constants, and with a constant that is calibrated on the
-scores alone. The second form prints the same for predictions of `mmpt predict --save-predictions`.
+Each run records the recall for several constants, and for a constant that is calibrated on the
+scores alone. The second command prints these recalls for predictions that `mmpt predict
+--save-predictions` wrote.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def print_curves(paths: Sequence[Path]) -> None:
     for path in paths:
         scores = read_predictions(path)
         found = calibrated(scores)
-        names = [*map(str, CONSTANTS), "calibrated", "its c"]
+        names = [*map(str, CONSTANTS), "calibrated", "calibrated c"]
         print(f"\n{path}\n\n| R@1 | {' | '.join(names)} |\n|---|{'---:|' * len(names)}")
         for way, values in offset_curve(scores).items():
             recalls = [*values, found[f"{way}-R1"]]

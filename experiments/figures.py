@@ -47,7 +47,11 @@ Results = Mapping[str, BySeed]
 
 
 def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
-    """Draws a panel of dots with standard errors per number. Returns False without any gain."""
+    """Draws the gains of all arms with standard errors, one panel per number.
+
+    Returns:
+        False if there are no gains.
+    """
     shown = [
         arm for arm in arms if arm.against and by_arm[arm.name] and by_arm[arm.against]
     ]
@@ -74,7 +78,11 @@ def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
 
 
 def draw_levels(arms: Sequence[Arm], by_arm: Results, x_title: str, path: Path) -> bool:
-    """Draws the gain over the level of a panel's arms, a panel each. Returns False without any."""
+    """Draws the gains over `Arm.level`, one panel for each title in `Arm.panel`.
+
+    Returns:
+        False if there are no results.
+    """
     names = list(
         dict.fromkeys(arm.panel for arm in arms if arm.panel and by_arm[arm.name])
     )
@@ -104,7 +112,7 @@ def _draw_levels(
     title: str,
     colour: str,
 ) -> None:
-    """Draws the line of one number."""
+    """Draws the gain in one number as a line over the levels."""
     levels, means, errors = [], [], []
     for arm in arms:
         found = gain(number, by_arm[arm.name], by_arm[arm.against])
@@ -118,10 +126,13 @@ def _draw_levels(
 
 
 def draw_offsets(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
-    """Draws R@1 over the constant in the distances. Returns False without results.
+    """Draws R@1 over the constant in the distances.
 
-    A column of panels is a way to align; the upper row is without background. A dot is the recall
-    with the calibrated constant.
+    Each way to align has a column of panels. The upper row is without background. A dot is the
+    recall with the calibrated constant.
+
+    Returns:
+        False if there are no results.
     """
     with_curves = {}
     for arm in arms:

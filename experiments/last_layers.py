@@ -1,4 +1,4 @@
-"""A model of which only the last layers of both towers are trained."""
+"""A model that trains only the last layers of both towers."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mmpt.models import MMFusionSeparate
 
 
 class LastLayersFusion(MMFusionSeparate):
-    """VideoCLIP's model. All parameters are frozen except for the last layer of each tower."""
+    """VideoCLIP's model with all parameters frozen except those in the last layer of each tower."""
 
     @classmethod
     def from_config(cls, *args: Any, **kwargs: Any) -> "LastLayersFusion":

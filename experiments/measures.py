@@ -12,9 +12,9 @@ from experiments.offsets import WAYS, calibrated, offset_curve, read_predictions
 from mmpt.config.yaml_files import read_yaml, write_yaml
 
 CHECKPOINT = "checkpoint_last.pt"
-"""The checkpoint that is scored, and from which other runs start. All runs of an experiment then
-have made the same number of updates. The best one by the loss on noisy videos may be an earlier
-one."""
+"""The checkpoint that is scored, and from which other runs start. It is not the one with the lowest
+loss, so that all runs of an experiment are compared after the same number of updates. The loss on
+noisy validation videos may be lowest in the middle of a run."""
 EVALUATIONS = {
     "clips": "projects/retri/norton/test_how2_demo_zs.yaml",
     "background": "projects/retri/norton/test_how2_demo_bg_zs.yaml",
@@ -72,7 +72,7 @@ def remove_large_files(folder: Path, *, keep_checkpoint: bool) -> None:
     """Removes the predictions and checkpoints of a run whose measures are recorded.
 
     Args:
-        keep_checkpoint: keep the checkpoint that other runs start from.
+        keep_checkpoint: keep `CHECKPOINT`, from which other runs start.
     """
     for path in [*folder.rglob("*.npz"), *folder.glob("checkpoint*.pt")]:
         if not (keep_checkpoint and path.name == CHECKPOINT):

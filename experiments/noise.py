@@ -11,9 +11,9 @@ The corpus is the demo's, and one kind of noise is changed at a time:
   more negatives are faulty.
 - reordered: share of the videos that show their steps in a random order
 
-On each corpus a VideoCLIP run is made, from which three runs continue: with the plain loss, with
-Norton as released, and with the mean-pooled form of Norton's contrast (C, as in control.py). All
-weights are trained. The result is the gain of the last two over the plain loss.
+On each corpus, three runs continue from one VideoCLIP run: with the plain loss, with Norton as
+released, and with the mean-pooled form of Norton's contrast (C, as in control.py). All weights are
+trained. The result is how much better each form of Norton is than the plain loss.
 """
 
 import sys

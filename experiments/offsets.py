@@ -7,13 +7,14 @@ depends on c, because the cost of a path is a sum over its cells, and because th
 is scaled with its size: with a small c all cells of similar videos have negative distances, and a
 path that visits more of them costs less.
 
-`calibrated` chooses c for a checkpoint and a way to align, without looking at which paragraph
-belongs to which video: the c for which the largest number of different videos come first for some
-paragraph. If all paragraphs are right, all videos do. With a wrong c, a few long or short videos
-come first for many paragraphs. On 16 sets of scores (VideoCLIP, Norton and the plain loss, demo
-corpus and YouCook2, with and without background, seed 0), the recall with this c is within 4 points
-of the best one. A quantile of all scores was tried before. It was as good on the demo corpus, but
-10 points worse on YouCook2.
+`calibrated` chooses c for a checkpoint and a way to align from the scores alone, without knowing
+which paragraph belongs to which video. For each c, it counts the different videos that are the best
+match of at least one paragraph, and it takes the c with the highest count. If every paragraph finds
+its own video, all videos are counted. With a wrong c, a few long or short videos are the best match
+of many paragraphs. On 16 sets of scores (VideoCLIP, Norton and the plain loss, demo corpus and
+YouCook2, with and without background, seed 0), the recall with this c is within 4 points of the
+best one. A quantile of all scores was tried before. It was as good on the demo corpus, but 10
+points worse on YouCook2.
 """
 
 from collections.abc import Callable, Iterable
@@ -84,9 +85,9 @@ def recall_at_1(scores_pn: np.ndarray) -> float:
 
 
 def calibrated(scores: Scores, ways: Iterable[str] = tuple(WAYS)) -> dict[str, float]:
-    """Returns the calibrated constant and its R@1, by the names WAY-constant and WAY-R1.
+    """Returns the calibrated constant of each way, and R@1 with it, as `WAY-constant` and `WAY-R1`.
 
-    If several constants are equally good, it is the median of these.
+    If several constants have the same count, their median is taken.
 
     Args:
         ways: names of `WAYS`.
@@ -95,7 +96,7 @@ def calibrated(scores: Scores, ways: Iterable[str] = tuple(WAYS)) -> dict[str, f
     constants = np.linspace(low, high, NUM_TRIED)
     found = {}
     for way in ways:
-        counts = []
+        counts = []  # videos that are the best match of some paragraph
         for constant in constants:
             first_p = pair_scores(scores, way, constant).argmax(axis=1)
             counts.append(len(np.unique(first_p)))

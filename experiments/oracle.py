@@ -1,10 +1,11 @@
 """Prints what random scores and an oracle reach, as a Markdown table in percent.
 
-    python -m experiments.oracle [--corpora demo howto100m]
+    python -m experiments.oracle [--corpora half-aligned howto100m]
 
-The oracle knows the look of every word of the corpus. The vector of a sentence is the sum of the
-looks of its words. The vector of a second is its features, without the noise outside the
-dimensions of the looks. A model can learn both. All corpora have seed 0.
+The oracle knows the look of every word: its vector in the latent space from which the features of
+the corpus are made. The vector of a sentence is the sum of the looks of its words. The vector of a
+second is its features projected onto the latent space, which removes the noise outside of it. A
+model can learn both. All corpora have seed 0.
 
 Legend: T sentences, W clips or windows, S seconds, L latent size.
 """
@@ -63,7 +64,7 @@ TITLES = (
 
 
 class Oracle:
-    """The vectors of sentences and seconds in the space of the looks, as unit vectors."""
+    """Computes unit vectors of sentences and seconds in the latent space of the corpus."""
 
     def __init__(self, world: World):
         self.world = world
@@ -105,6 +106,8 @@ def validation_videos(corpus: Corpus) -> tuple[World, list[Video]]:
 
 def references(corpus: Corpus) -> tuple[Reference, Reference]:
     """Returns the numbers of random scores and of the oracle."""
+    # The oracle's vectors are scored as the vectors of a model are in the demo's evaluations: all
+    # captions with all clips, with the windows of all videos, and with the seconds of their video.
     world, videos = validation_videos(corpus)
     oracle = Oracle(world)
     texts: list[str] = []

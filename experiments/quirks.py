@@ -2,13 +2,13 @@
 
     python -m experiments.quirks [--seeds 0 1 2] [--jobs 2] [--plan]
 
-The released code of Norton differs from its paper in four places. Each arm takes one of them, or
-all, from the paper. One arm also trains the temperature. All weights are trained.
+The released code of Norton differs from its paper in four places. Each arm replaces one of them, or
+all four, by the form of the paper. One more arm trains the temperature. All weights are trained.
 
-In both forms, the fine-grained similarity is a log-sum-exp over tokens, which grows with their
-number (token_lengths.py). Three more arms take the logarithm of the mean of the exponentials
-instead. With alpha 1 it is close to the mean of the cosines, with alpha 0.1 closer to their
-maximum. C is the mean-pooled similarity alone, as in control.py.
+In the release and in the paper, the fine-grained similarity is a log-sum-exp over tokens. It grows
+with the number of tokens (token_lengths.py). Three more arms take the logarithm of the mean of the
+exponentials instead. With alpha 1, it is close to the mean of the cosines. With alpha 0.1, it is
+closer to their maximum. C is the mean-pooled similarity alone, as in control.py.
 """
 
 import sys

@@ -2,8 +2,9 @@
 
     python -m experiments.report
 
-A table and a figure belong between two lines of the page, `<!-- results: EXPERIMENT CORPUS -->` and
-`<!-- end of results -->`. All text between them is replaced. The page needs no other tool.
+The results of an experiment replace the text between two lines of the page,
+`<!-- results: EXPERIMENT CORPUS -->` and `<!-- end of results -->`. A table of the corpora replaces
+the text between `<!-- corpora -->` and `<!-- end of corpora -->`.
 """
 
 import argparse
@@ -72,9 +73,11 @@ def results_text(
 def arms_to_show(
     experiment: Experiment, corpus: Corpus, by_arm: Mapping[str, BySeed]
 ) -> list[Arm]:
-    """Returns the arms without groups of later ones that only repeat the runs of other arms.
+    """Returns the arms of the tables: all except the groups of later arms that have not been run.
 
-    Such as the default of a kind of noise, while no other level of it has been run.
+    A group is the arms with one prefix of `later`. Some of them may repeat a run of the first pass,
+    such as the default level of a kind of noise. A group is shown when another of its runs has a
+    result.
     """
 
     def key(arm: Arm) -> str:

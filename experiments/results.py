@@ -1,4 +1,4 @@
-"""The results of all runs, in results.jsonl: one run per line, in the order of their ends."""
+"""The results of all runs, in results.jsonl: one run per line, in the order in which they ended."""
 
 import json
 import os

@@ -7,11 +7,12 @@ from the nearest neighbours of a centre. All arms make 300 updates. They differ 
 are chosen:
 
 - at random
-- by the plan of the first epoch in all epochs, which is how the release trains: its loader workers
-  keep their first plan. It searches one list of the index.
-- by the same plan, but with more lists searched
+- by the plan of the first epoch in all epochs, with one list of the index searched. The release
+  trains in this way, because its loader workers keep their first plan.
+- by the plan of the first epoch in all epochs, with as many lists searched as needed
 - by a new plan in each epoch, with one list searched
-- by a new plan in each epoch, with as many lists searched as needed (our default), or all vectors
+- by a new plan in each epoch, with as many lists searched as needed (our default), or with a search
+  of all vectors
 - by a new plan in each epoch, with more neighbours
 
 The paper of VideoCLIP reports a gain of 4.2 points of R@1 from retrieval.

@@ -45,8 +45,8 @@ DONE = "done.json"
 GRACE_S = 40.0
 """Seconds that a command has to end after an interrupt. `mmpt train` takes at most 30."""
 PRIOR_S = 150.0
-"""Seconds of a step that was as fast as estimated, which the estimate of the time left starts
-with."""
+"""The estimate of the time left starts as if a step of so many seconds had taken exactly its
+estimated time. The first steps then do not change the estimate much."""
 Command = list[str]
 
 
@@ -60,8 +60,8 @@ class Step:
     commands: Callable[[], Sequence[Command]]
     """Returns the arguments of Python for each command. Called when the step begins."""
     finish: Callable[[list[str], float], Any] = lambda commands, seconds: None
-    """Called with the commands as text and their seconds after the last one. It may be called
-    again."""
+    """Called after the last command, with the commands as text and the seconds of all of them. It
+    may be called more than once."""
     needs: list[str] = field(default_factory=list)
     """Keys of the steps that must be finished before this one begins."""
     estimate_s: float = 0.0
@@ -86,7 +86,7 @@ def run_folder(run: Run, base: Path = FOLDER) -> Path:
 
 
 def data_places(data: Path) -> dict[str, str]:
-    """Returns the overrides of a YAML for the corpus in the folder `data`."""
+    """Returns the overrides that make a YAML read the corpus in the folder `data`."""
     return {
         "dataset.bert_name": f"{data}/bert",
         "dataset.train_path": f"{data}/how2_s3d_train.lst",
@@ -119,7 +119,7 @@ def make_steps(
     base: Path = FOLDER,
     results: Path = RESULTS,
 ) -> list[Step]:
-    """Returns the steps of runs that have no result yet, with all that they need, in order.
+    """Returns the steps of the runs that have no result yet, each after the steps that it needs.
 
     Args:
         runs: experiment and run. Equal runs of several experiments are made once.
@@ -149,7 +149,7 @@ def make_steps(
 
 
 def _corpus_key(run: Run) -> str:
-    """Returns a name of the corpus of a run that contains its seed."""
+    """Returns the key of a run's corpus, including the seed."""
     return f"{run.corpus.key}-seed{run.seed}"
 
 
@@ -192,8 +192,8 @@ def _run_step(run: Run, experiment: str, base: Path, results: Path) -> Step:
 class Commands:
     """Runs commands, each in a process group of its own, and can stop all of them.
 
-    A terminal sends Ctrl-C to its own process group only, so that the commands are stopped once, by
-    `stop`.
+    Ctrl-C in a terminal does not reach these process groups. So the commands are stopped only once,
+    by `stop`.
     """
 
     def __init__(self, num_threads: int = 1):
@@ -245,7 +245,7 @@ class Commands:
 
 
 def do_step(step: Step, run_command: Commands) -> float:
-    """Runs the commands of a step and returns their seconds, which are 0 if it was finished.
+    """Runs the commands of a step and returns how many seconds they took, or 0 if it was finished.
 
     The result of a finished run is recorded again if the results file does not have it.
     """
@@ -341,7 +341,6 @@ class Progress:
         self._num_jobs = num_jobs
         self._num_done = 0
         self._left_s = sum(step.estimate_s for step in steps if not step.is_done)
-        # The estimates count as one step, so that the first steps do not change the pace much.
         self._estimated_s = self._taken_s = PRIOR_S
 
     def line(self, step: Step, seconds: float) -> str:

@@ -20,7 +20,7 @@ class Number(NamedTuple):
     metric: str
     key: str
     scale: float = 100.0
-    """The tables show multiples of 1 / `scale`. Default: percent."""
+    """Factor from the metric to the number in the tables. Default: percent."""
 
     def of(self, row: Row) -> float:
         """Returns the number of a run."""
@@ -63,8 +63,8 @@ DTW_CONSTANTS: tuple[Number, ...] = (
     DTW_BG_CALIBRATED._replace(title="calibrated c"),
     Number("this c", "CalibratedBG", "DTW-constant", scale=1.0),
 )
-"""Columns of the table of the constant in DTW's distances. The first of each three is the constant
-of the release."""
+"""Columns of the table about the constant in DTW's distances, without and with background: R@1 with
+the constant of the release, R@1 with the calibrated constant, and this constant."""
 
 
 class Estimate(NamedTuple):
@@ -89,10 +89,10 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def gain(number: Number, rows: BySeed, others: BySeed) -> Estimate | None:
-    """Returns the difference rows - others over the seeds of both; None if there is no such seed.
+    """Returns the mean difference rows - others over the common seeds; None if there are none.
 
-    The difference is taken seed by seed, because both runs of a seed have the corpus and the
-    VideoCLIP checkpoint in common.
+    The difference is taken seed by seed, because the two runs with the same seed share the corpus
+    and the VideoCLIP checkpoint.
     """
     seeds = sorted(rows.keys() & others.keys())
     if not seeds:
@@ -156,7 +156,7 @@ def means_table(
 def seeds_note(seeds: Collection[int], by_arm: Mapping[str, BySeed]) -> str:
     """Returns the seeds of a row in brackets, or an empty text if they are all seeds of the table.
 
-    Each seed has another corpus, so the means of arms with other seeds cannot be compared.
+    Each seed has its own corpus, so means over different seeds cannot be compared.
     """
     known = {seed for rows in by_arm.values() for seed in rows}
     if set(seeds) == known:

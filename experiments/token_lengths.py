@@ -7,7 +7,8 @@ similarities of all captions and clips are computed for batches of random valida
 For each form of the similarity, the table shows two numbers, which are means over the batches:
 
 - the share of its variance that the lengths explain. All pairs with the same number of caption
-  tokens and of clip tokens are a group, and the share is the variance of the groups' means.
+  tokens and the same number of clip tokens are a group. The share is the variance of the similarity
+  after each pair is replaced by the mean of its group, divided by the variance before.
 - the mean rank of a caption's own clip, as a share of the clips of the batch: 100 % is the best,
   and 50 % is chance.
 
@@ -56,7 +57,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def batches(run: Run) -> Iterator[ModelOutput]:
-    """Yields what the model of a run returns for batches of validation videos.
+    """Yields the outputs of a run's model for batches of validation videos.
 
     Raises:
         DataError: the run has no checkpoint.

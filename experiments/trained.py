@@ -4,8 +4,8 @@
 
 Norton trains the parameters of LayerNorms only. In BERT-base these are 59,904 numbers, in the
 demo's towers 1,920. The arms train LayerNorms, the last layer of each tower, or all weights, with
-several learning rates, and with twice the updates. Each trains with Norton's and with the plain
-loss.
+several learning rates, and with twice the updates. Each is run with Norton's loss and with the
+plain loss.
 """
 
 import sys

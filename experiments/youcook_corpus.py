@@ -1,13 +1,13 @@
-"""Makes a corpus of sentences that people wrote: YouCook2's, with features made of their words.
+"""Makes a corpus from the sentences of YouCook2, which people wrote, with features of their words.
 
     python -m experiments.youcook_corpus --out data/youcook-demo --seed 0
 
 It needs your own copy of the validation sentences (`--csv`, default data/youcook2_validation.csv),
 with the columns video_id, start, end and text, in seconds. The videos, their segments and their
-order are real. A segment looks like the sum of random directions of its words, rare words more than
-frequent ones. A narrator says parts of the sentences, with the noise of the demo's corpus: some are
-early or late, and some captions are about other things. All files are as `mmpt make-demo-data`
-writes them.
+order are real. The features of a segment are made from the sum of random vectors of its words. Rare
+words have longer vectors. A narrator says parts of the sentences, with the noise of the demo's
+corpus: some are early or late, and some captions are about other things. All files have the formats
+of `mmpt make-demo-data`.
 """
 
 import argparse
@@ -63,7 +63,8 @@ class SentenceStep(Step):
         """Returns the sentence, or the words of it that a narrator says.
 
         Args:
-            pattern: a pattern of a narrator decides which words are left out.
+            pattern: a pattern of `NARRATION` decides which words the narrator leaves out. Any other
+                pattern gives the whole sentence.
             kind: not used.
         """
         if pattern not in NARRATION:
@@ -119,8 +120,8 @@ def read_segments(path: Path) -> dict[str, list[Segment]]:
 def sentence_world(settings: CorpusSettings, sentences: Sequence[str]) -> SentenceWorld:
     """Returns a world whose steps are sentences.
 
-    A word has a random direction, whose length is the logarithm of how many times as many sentences
-    there are as sentences with the word.
+    The vector of a word has a random direction. Its length is an inverse document frequency:
+    log(1 + number of sentences / number of sentences with the word).
     """
     frequency = Counter(
         itertools.chain.from_iterable(set(words_of(text)) for text in sentences)
@@ -166,7 +167,7 @@ def read_corpus(
         num_val: validation videos. All others are training videos.
         seed: decides the order of videos, the looks and the narration.
     Raises:
-        DataError: the file has no column of a name, or too few videos.
+        DataError: a column is missing, or there are too few videos.
     """
     segments = read_segments(path)
     if len(segments) <= num_val:

@@ -21,9 +21,9 @@ def fetch(source: str) -> Path:
 
 
 def make_index(model: str, data: Path) -> Path:
-    """Returns the index in a folder of data, or a new one of the features or videos in it.
+    """Returns `data` if it has an index, else the folder of a new index of its features or videos.
 
-    An index that was interrupted is continued.
+    If an earlier start was interrupted while it made the index, this one continues it.
     """
     if (data / "index.json").is_file():
         return data

@@ -53,7 +53,16 @@ SENTENCES = {
 }
 """The same for the beginning of a sentence or docstring. Case matters here."""
 
-FOLDERS = ("benchmarks", "docs", "experiments", "mmpt", "projects", "scripts", "tests")
+FOLDERS = (
+    "benchmarks",
+    "docs",
+    "experiments",
+    "mmpt",
+    "projects",
+    "scripts",
+    "spaces",
+    "tests",
+)
 KINDS = {".html", ".md", ".py", ".pyi", ".sh", ".toml", ".yaml", ".yml"}
 
 

@@ -1,15 +1,15 @@
 r"""Runs all checks and measurements that need a GPU, in at most 12 minutes, without a network.
 
     python benchmarks/gpu_day --wheels wheels --out gpu_day    # on a machine with an H100 or H200
-    python benchmarks/gpu_day --rehearse --out /tmp/gpu_day    # everything in small on a CPU
+    python benchmarks/gpu_day --rehearse --out /tmp/gpu_day    # small versions on a CPU
 
 The folder of `--out` gets `report.json`, the only file that is needed later. `log.txt` has the
 output of all parts, and `trace.json.gz` is a profile for chrome://tracing or Perfetto.
 
-Each part runs in its own process with a time limit. A part that fails is reported with its error,
-and the next one follows. Values that it has measured before are kept. If the command is run again
-with the same `--out`, it continues with the parts that have not ended, then repeats those that have
-failed. The parts, most valuable first:
+Each part runs in its own process with a time limit. If a part fails, its error and the values that
+it measured before are reported, and the next part follows. If the command is run again with the
+same `--out`, it runs the parts that have not run yet, and then repeats the parts that failed. The
+parts, most valuable first:
 
     tests      tests/e2e/test_gpu.py and all tests marked `gpu`
     step       a training step of Norton's recipe in several precisions, and a plain one
@@ -17,7 +17,7 @@ failed. The parts, most valuable first:
     profile    kernels and gaps of that step
     search     exact search of 18,750 centres among 1.2 million vectors, and the plan
     embed      the embedding pass
-    training   a short training in fp16, next to one on the CPU; one that is killed and continues
+    training   short trainings: in fp16, on the CPU, and in fp16 with a kill and a second start
     extract    S3D and CLIP ViT-L/14 on random weights
     processes  two processes on one GPU, with NCCL if it allows that, else with gloo
 
@@ -41,7 +41,7 @@ folder for Python 3.12 (the machine needs the versions of its Python), 33 MiB in
     json-stream-rs-tokenizer 0.3, langcodes 0.2, hydra-core 0.1, antlr4-python3-runtime 0.1,
     httpx2 0.1, httpcore2, omegaconf, submitit and tensorboardX 0.1 each, the other four less
 
-A machine for deep learning usually has the others: transformers 5, tokenizers, safetensors,
+A machine for deep learning usually has the other packages: transformers 5, tokenizers, safetensors,
 huggingface-hub, typer, rich, lazy-loader, filelock, psutil, regex, sacrebleu, scikit-learn, Jinja2,
 matplotlib, pytest with pytest-timeout, and hypothesis. With `av==18.1.0` (34 MiB) in the folder,
 `extract` also decodes videos.
@@ -85,7 +85,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--wheels", type=Path, help="folder of packages to install")
-    parser.add_argument("--out", type=Path, default=Path("gpu_day"), help="folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu_day"), help="folder of the report"
+    )
     parser.add_argument(
         "--minutes", type=float, default=12, help="time for all parts (default: 12)"
     )
@@ -93,10 +95,10 @@ def main() -> int:
         "--parts",
         nargs="+",
         choices=[part.name for part in runner.PARTS],
-        help="only these",
+        help="run only these parts",
     )
     parser.add_argument(
-        "--rehearse", action="store_true", help="run everything in small on the CPU"
+        "--rehearse", action="store_true", help="run small versions on the CPU"
     )
     args = parser.parse_args()
     if not args.minutes > 0:

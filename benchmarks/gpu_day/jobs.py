@@ -167,7 +167,7 @@ def train_kill_and_continue(report: Report) -> None:
 
 
 def compare_losses(report: Report) -> None:
-    """Records how far the last losses are from the losses of the uninterrupted fp16 run."""
+    """Records the last losses relative to the last loss of the uninterrupted fp16 run."""
     losses = {}
     for name, value in report.values.items():
         if name.endswith("validation losses") and value:
@@ -208,7 +208,7 @@ def train_in_two_processes(report: Report) -> None:
     if not done:
         return
     if done == "gloo":
-        # That NCCL refuses is expected, and no failure of this part.
+        # NCCL may refuse two processes on one GPU. Then this part has not failed.
         refused = report.errors.pop("two processes with nccl", "")
         report.add("processes, NCCL refused", refused[-300:])
     report.add("processes, back end", done)
@@ -256,7 +256,7 @@ def run_two(
     finally:
         for rank in ranks:
             if rank.process is not None:
-                # Its processes end with it.
+                # The processes of a launcher end with it.
                 rank.process.kill()
                 rank.process.wait()
     report.add(f"processes, two with {backend}: s", time.monotonic() - begin)

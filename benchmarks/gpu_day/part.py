@@ -27,7 +27,7 @@ MESSAGE_LINES = 12
 
 
 class Report:
-    """The values of a part. They are saved at once, so that a part that is stopped keeps them.
+    """The values of a part. Each is saved immediately, so that a part that is stopped keeps them.
 
     Args:
         path: the file of the values.

@@ -39,14 +39,13 @@ def measure_search(report: Report) -> None:
         with report.attempt("search on the device"):
             measure_products(report, num_videos, num_queries, device)
         for figure in refresh_figures(Path(folder), num_videos, device):
-            # The note is in brackets at the end of some names.
             report.add(f"{figure.what}: {figure.unit}", figure.ours[0])
 
 
 def measure_products(
     report: Report, num_videos: int, num_queries: int, device: torch.device
 ) -> None:
-    """Records the time of the search on the device, without the exact scores of its results."""
+    """Records the time of the search on the device: of a first call, and of a second one."""
     vectors = np.empty((num_videos, WIDTH), np.float16)
     block_rows = 1 << 16
     # One block of clustered vectors, repeated with its columns shifted.

@@ -1,6 +1,6 @@
 """Runs the parts in processes of their own, and keeps their results in one JSON file.
 
-It needs the standard library only, so that a broken package fails a part and not the run.
+This module imports only the standard library, so that a broken package ends a part and not the run.
 """
 
 import contextlib

@@ -41,6 +41,8 @@ def compare(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, value in values.items():
         if name.startswith("step, ours") and name.endswith(": ms"):
             steps_ms[name.removesuffix(": ms")] = value
+    # Steps with dropout are for the whole recipe. Steps in chunks recompute activations. The other
+    # steps keep all activations, without dropout.
     with_dropout = {name for name in steps_ms if "dropout" in name}
     chunked = {name for name in steps_ms if "chunks" in name}
     kept = set(steps_ms) - chunked - with_dropout
@@ -64,7 +66,7 @@ def compare(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _least(values: Mapping[str, Any], names: set[str]) -> float | None:
-    """Returns the least of the peaks of some steps."""
+    """Returns the lowest peak memory of some steps in GB; None if it was not measured."""
     peaks = [values.get(f"{name}: peak GB") for name in names]
     return min((peak for peak in peaks if peak), default=None)
 

@@ -27,9 +27,9 @@ from step import batches, dense_float, real_share, towers
 
 Batch = dict[str, Tensor]
 LEARNING_RATE = 1e-3
-"""A hundred times that of the recipe, so that ten losses differ."""
+"""A hundred times the learning rate of the recipe, so that the first ten losses differ."""
 LOSS_SCALE = 128.0
-"""For float16; fairseq's first one."""
+"""Factor of the loss in float16, the one with which fairseq starts."""
 NUM_LOSSES = 10
 GROUP_COSTS = (1e7, 1e8, 1e9, 1e11)
 """Values of `packing.GPU_GROUP_FLOPS` that are compared with the default."""
@@ -202,7 +202,7 @@ def measure(report: Report, variants: list[tuple[Variant, int]], scale: Scale) -
     for variant, num_timed in variants:
         with report.attempt(variant.name):
             measure_variant(report, variant, scale, drawn, num_timed)
-        # torch compiles a function only so many times, in all models together.
+        # torch limits how often it compiles a function, and counts all models together.
         torch.compiler.reset()
         if scale.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -64,6 +64,6 @@ def test_no_id_occurs_twice():
 @pytest.mark.parametrize("name", ["mine", "made.json"])
 def test_a_folder_with_other_files_is_not_changed(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({"videos": 11, "captions": 68}))
-    with pytest.raises(SystemExit, match="holds other things"):
+    with pytest.raises(SystemExit, match="but holds other things"):
         full_size.main(["--videos", "10", "--folder", str(tmp_path)])
     assert list(tmp_path.iterdir()) == [tmp_path / name]

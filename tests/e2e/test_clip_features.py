@@ -73,7 +73,7 @@ def run(folder: Path, name: str, *more: str) -> str:
     return job.stdout + job.stderr
 
 
-def test_the_yaml_and_the_notes_describe_the_features(prepared: Path) -> None:
+def test_the_yaml_and_features_json_describe_the_features(prepared: Path) -> None:
     config = load_config(prepared / "train.yaml")
     assert (config.dataset.feature_dim, config.dataset.feature_fps) == (24, 2)
     assert config.dataset.num_video_slots == 32
@@ -86,7 +86,7 @@ def test_the_yaml_and_the_notes_describe_the_features(prepared: Path) -> None:
 
 
 def test_training_starts_from_a_checkpoint_for_s3d(prepared: Path) -> None:
-    """The first run trains from random weights with another width, as VideoCLIP's S3D would be."""
+    """The checkpoint is that of a first run, with a first layer for features of width 512."""
     restore = "fairseq.checkpoint.restore_file"
     run(prepared, "first", f"{restore}=null")
     start = prepared / "runs/first/checkpoint_last.pt"

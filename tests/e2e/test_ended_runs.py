@@ -1,4 +1,7 @@
-"""Runs that end early: a loss that is NaN stops them or is skipped, and an ended run stays so."""
+"""Runs that end early: by a NaN loss, which stops a run or is skipped, or by a limit.
+
+A run that has ended does not train again when it is started again.
+"""
 
 import json
 import os
@@ -56,7 +59,7 @@ def test_training_stops_and_names_the_videos(
     listed = (corpus / "how2_s3d_train.lst").read_text().split()
     assert len(set(content["videos"])) == 4
     assert set(content["videos"]) <= set(listed)
-    # It is a batch of the plan.
+    # These videos are a batch of the plan.
     plan = json.loads((folder / "stop/retri/plan_e1.json").read_text())
     assert sorted(content["videos"]) in [sorted(batch) for batch in plan["batches"]]
 
@@ -103,7 +106,7 @@ def test_the_number_of_skipped_updates_is_bounded(
         assert report(folder / name, update, 0)["update"] == update
 
 
-def test_a_run_out_of_time_saves_its_state_and_continues_with_more(
+def test_a_run_out_of_time_saves_its_state_and_continues_with_more_time(
     runs: tuple[Path, dict[str, Any]],
 ) -> None:
     folder, results = runs

@@ -1,7 +1,7 @@
 """Tests on a GPU: agreement with the CPU, synchronisation, half precision, compilation and NCCL.
 
-Tests that compare with a float64 reference also run on the CPU, so that their code is known to
-work.
+Tests that compare with a float64 reference also run on the CPU, so that errors in their code are
+found without a GPU.
 """
 
 import copy

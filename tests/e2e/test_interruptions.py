@@ -1,4 +1,4 @@
-"""Trainings that are interrupted at random moments end like trainings that ran through.
+"""Trainings that are interrupted at random moments end like trainings that are not interrupted.
 
 `make chaos` does the same for many moments.
 """
@@ -20,11 +20,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROWS = ["kill", "kill-2", "kill-saved", "term", "interrupt", "rank-asked", "rank-lost"]
 ROWS += ["rank-hung", "worker-killed", "disk-full", "read-only", "clock"]
 ROWS += ["damaged", "moved"]
-"""One trial of each is run."""
+"""One trial of each row is run."""
 SAVES = {"term", "interrupt", "rank-asked", "clock"}
 """Interruptions that give a run the time to save its state."""
 BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2}
-"""Exit codes of a process that a signal has ended by its default effect."""
+"""Exit codes of a process that ended by the default action of a signal."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def outcomes(
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_interrupted_run_ends_like_the_whole_one(
+def test_interrupted_runs_end_like_uninterrupted_ones(
     outcomes: list[dict[str, Any]],
 ) -> None:
     """Weights, optimizer, plans and metrics are equal to the bit."""
@@ -66,21 +66,21 @@ def test_a_run_that_is_asked_to_stop_loses_no_update(
     begun = []
     for one in asked:
         assert one["lost_updates"] == 0, one
-        # Before a process listens for signals, it ends by the signal itself.
+        # A signal ends a process that has not set its signal handlers yet.
         if not set(one["codes"]) & BY_SIGNAL:
             begun.append(one)
             assert set(one["codes"]) == {130 if one["row"] == "interrupt" else 75}, one
     assert len(begun) >= len(asked) / 2
 
 
-def test_a_run_that_is_saved_at_every_moment_loses_one_update(
+def test_a_run_that_is_saved_after_each_update_loses_at_most_one(
     outcomes: list[dict[str, Any]],
 ) -> None:
     (one,) = (one for one in outcomes if one["row"] == "kill-saved")
     assert one["lost_updates"] <= 1, one
 
 
-def test_the_others_end_when_a_process_is_lost_or_hangs(
+def test_the_other_processes_end_when_one_is_lost_or_hangs(
     outcomes: list[dict[str, Any]],
 ) -> None:
     for row in ("rank-lost", "rank-hung"):
@@ -89,7 +89,7 @@ def test_the_others_end_when_a_process_is_lost_or_hangs(
         assert set(one["codes"]) <= {-9, 1, 75}, one
 
 
-def test_a_folder_that_cannot_be_written_is_a_mistake_of_the_user(
+def test_a_folder_that_cannot_be_written_gives_exit_code_2_without_a_traceback(
     outcomes: list[dict[str, Any]],
 ) -> None:
     for row in ("disk-full", "read-only"):

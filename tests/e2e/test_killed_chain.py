@@ -1,4 +1,4 @@
-"""Test that killed and repeated commands write the same bytes, for all commands of preparation."""
+"""Commands of data preparation that are killed and run again write the same bytes."""
 
 import os
 import subprocess

@@ -1,5 +1,6 @@
-"""The same training, however its processes are started: by `mmpt train` or `torchrun`, on one
-machine or on two, and again after a failure.
+"""A training gives the same result, however its processes are started.
+
+They are started by `mmpt train` or `torchrun`, on one machine or two, and again after a failure.
 """
 
 import fcntl
@@ -100,13 +101,13 @@ def wait_for_checkpoint(save_dir: Path) -> None:
 
 
 def kill_a_rank(launcher: subprocess.Popen[str] | Forked, save_dir: Path) -> None:
-    """Kills the last process of a launcher when the first checkpoint has been written."""
+    """Waits for the first checkpoint, and kills the last process of a launcher."""
     wait_for_checkpoint(save_dir)
     psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGKILL)
 
 
 def ask_a_rank(launcher: subprocess.Popen[str] | Forked, save_dir: Path) -> None:
-    """Asks the last process of a launcher to stop when the first checkpoint has been written."""
+    """Waits for the first checkpoint, and asks the last process of a launcher to stop."""
     wait_for_checkpoint(save_dir)
     psutil.Process(launcher.pid).children()[-1].send_signal(signal.SIGTERM)
 
@@ -152,7 +153,7 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     finish(start_here(arguments))
     assert_identical(outcome(tmp_path), two_processes)
     assert len(list((tmp_path / "tensorboard" / "train").iterdir())) == 2
-    # One log of both starts, and nothing in it that went wrong.
+    # Both starts write to one log, and neither fails.
     whole = (tmp_path / "train.log").read_text()
     assert whole.count("| num. shared model params") == 2
     assert "Traceback" not in whole
@@ -187,7 +188,7 @@ def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) ->
     assert state["FairseqMMTask"]["is_due"]  # saved because of the signal
 
 
-def test_a_job_of_which_one_rank_is_asked_to_stop_is_not_restarted(
+def test_a_job_is_not_restarted_if_one_rank_is_asked_to_stop(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     arguments = [*job(corpus, tmp_path), "--jobtype", "local_2"]
@@ -223,7 +224,7 @@ def test_two_machines_train_as_one(
             place = ["--jobtype", "local_1", "--node-rank", str(rank)]
             options = [*job(corpus, tmp_path), *NODES, *place]
         else:
-            # These two are found out where the host's name resolves to its address.
+            # torchrun cannot find these out, because no host name resolves to the addresses.
             place = [
                 "--rdzv-conf",
                 f"is_host={rank == 0}",
@@ -250,7 +251,7 @@ def test_two_machines_continue_after_the_loss_of_a_rank(
     assert_identical(outcome(tmp_path), two_processes)
 
 
-def test_two_machines_of_which_one_rank_is_asked_to_stop_are_not_restarted(
+def test_two_machines_are_not_restarted_if_one_rank_is_asked_to_stop(
     corpus: Path, tmp_path: Path, hosts: list[list[str]]
 ) -> None:
     options = [*NODES, "--jobtype", "local_1", "--max-restarts", "3", "--node-rank"]
@@ -264,7 +265,7 @@ def test_two_machines_of_which_one_rank_is_asked_to_stop_are_not_restarted(
 def test_a_machine_joins_and_leaves(
     corpus: Path, tmp_path: Path, hosts: list[list[str]]
 ) -> None:
-    """No update is lost or repeated, as the processes save their state each time."""
+    """No update is lost or repeated, because the processes save their state before each change."""
     options = ["--nnodes", "1:2", *NODES[2:], "--jobtype", "local_1"]
     options += ["--max-restarts", "1", "--rdzv-timeout", "40", "--node-rank"]
     endless = ["fairseq.optimization.max_epoch=10000"]
@@ -303,7 +304,7 @@ def test_a_machine_joins_and_leaves(
     assert changes == [64, 128, 64]
 
 
-def test_machines_with_other_settings_are_refused(
+def test_machines_with_different_settings_are_refused(
     corpus: Path, tmp_path: Path, hosts: list[list[str]]
 ) -> None:
     command = [*LAUNCHER, *job(corpus, tmp_path), *NODES, "--jobtype", "local_1"]
@@ -322,7 +323,10 @@ def test_machines_with_other_settings_are_refused(
 def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """Equal except for rounding, as gradients are added in another order. No dropout here."""
+    """They differ only by rounding, because gradients are added in another order.
+
+    The BERT of the small corpus has no dropout.
+    """
     common = ["fairseq.optimization.max_epoch=1", "fairseq.common.seed=5"]
     train(
         VIDEOCLIP,
@@ -347,8 +351,8 @@ def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
     assert worst < 2e-4
 
 
-def test_processes_that_do_not_divide_the_batches(corpus: Path, tmp_path: Path) -> None:
-    """8 batches on 3 processes: in the last update, one process has none."""
+def test_three_processes_share_eight_batches(corpus: Path, tmp_path: Path) -> None:
+    """In the last update, one process has no batch."""
     options = ["fairseq.optimization.max_epoch=1"]
     train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_3", OMP_NUM_THREADS="1")
     updates = [row for row in read_metrics(tmp_path) if row["split"] == "train"]

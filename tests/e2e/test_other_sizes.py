@@ -1,4 +1,4 @@
-"""A training that continues with another number of processes: the same plan, no batch left out."""
+"""A training that continues with another number of processes leaves out no batch of its plan."""
 
 import json
 from pathlib import Path
@@ -35,13 +35,16 @@ def updates(save_dir: Path) -> list[tuple[int, int]]:
 def test_the_same_updates_are_made_if_their_size_is_kept(
     name: str, runs: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Equal except for rounding, as gradients are added in another order. No dropout here."""
+    """They differ only by rounding, because gradients are added in another order.
+
+    The BERT of the small corpus has no dropout.
+    """
     folder, results = runs
     killed, continued = results["codes"][name]
     assert any(killed)
     assert not any(continued)
     assert results["worst"][name] < 2e-4
-    assert results["worst"]["smaller updates"] > 2e-4  # other updates are seen
+    assert results["worst"]["smaller updates"] > 2e-4  # other updates exceed the bound
     rows = [
         [row for row in read_metrics(folder / each) if row["split"] == "train"]
         for each in ("whole", name)
@@ -54,7 +57,7 @@ def test_the_same_updates_are_made_if_their_size_is_kept(
 def test_no_batch_is_left_out_if_updates_become_smaller(
     runs: tuple[Path, dict[str, Any]],
 ) -> None:
-    """Three updates of two batches before the kill, of which two are saved; 8 batches in all."""
+    """Before the kill, three updates of two batches are made and two are saved. The plan has 8."""
     folder, results = runs
     assert results["codes"]["smaller updates"][1] == [0]
     clips = [128, 128, 64, 64, 64, 64]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 def train(
     corpus: Path, save_dir: Path, *more: str, resume: bool = False
 ) -> list[float]:
-    """Trains in half precision without a GPU, which the launcher does not do.
+    """Trains in half precision on the CPU, where the launcher would use float32 instead.
 
     Returns:
         The loss of each epoch.

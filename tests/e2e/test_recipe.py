@@ -166,7 +166,7 @@ def test_all_commands_are_in_blocks() -> None:
 
 
 def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
-    """The words are the same, and the numbers differ."""
+    """The words are the same. The numbers may differ."""
     shown = [(command, line) for command in recipe.commands for line in command.shown]
     assert len(shown) >= 6
     for command, line in shown:
@@ -210,7 +210,7 @@ def test_unusable_videos_are_listed(recipe: Recipe) -> None:
 def test_the_page_makes_every_file_that_the_yamls_name(recipe: Recipe) -> None:
     """The commands make every path below data/ that a YAML in projects/ names."""
     found = set()
-    # Its features come from a model of the hub; see docs/guides/own-videos.md.
+    # The features of this YAML come from a model of the hub; see docs/guides/own-videos.md.
     others = {"how2_pretrain_clip.yaml"}
     paths = [p for p in (ROOT / "projects").rglob("*.yaml") if p.name not in others]
     for path in sorted(paths):

@@ -1,5 +1,6 @@
-"""Trainings on a real SLURM cluster of two nodes: finished, preempted, out of time, cancelled, and
-with a mistake.
+"""Trainings on a real SLURM cluster of two nodes.
+
+They finish, or they are preempted, run out of time, are cancelled, or end with a user's mistake.
 """
 
 import time
@@ -93,7 +94,7 @@ def test_a_preempted_job_is_requeued_and_continues(
     assert_identical(weights(tmp_path), expected)
 
 
-def test_a_job_without_time_is_requeued_and_can_be_cancelled(
+def test_a_job_out_of_time_is_requeued_and_can_be_cancelled(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     endless = [*SLOW, "fairseq.optimization.max_epoch=1000"]

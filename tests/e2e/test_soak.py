@@ -1,4 +1,4 @@
-"""A soak test of a few thousand clips passes, and it finds leaks and wrong items made on purpose.
+"""A soak test of a few thousand clips passes, and it finds deliberate leaks and wrong items.
 
 `make soak` does the same for a million clips.
 """
@@ -76,7 +76,7 @@ class GrowingDataset(MMDataset):
 class OpeningDataset(MMDataset):
     """A data set that opens files for every item and never closes them.
 
-    A loader worker opens 14 of them, because it makes few items.
+    A loader worker opens 14 files for an item, because it makes few items.
     """
 
     files: list[IO[str]]
@@ -134,7 +134,7 @@ def test_leaks_and_wrong_items_are_found(
 def test_a_value_above_its_bound_fails_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The finished parts are in a file, so that nothing runs."""
+    """No part runs, because a file says that all are finished."""
     line: dict[str, Any] = {"commit": commit(), "date": "2026-11-29", "minutes": 1.0}
     good = line | {"part": "0 workers", "amount": 256, "values": {"processes": 0}}
     bad = line | {"part": "refreshes", "amount": 3, "values": {"open files": 3}}
@@ -152,18 +152,18 @@ def test_a_value_above_its_bound_fails_the_command(
     assert (tmp_path / "parts.jsonl").read_text() == text
 
 
-def test_growth_is_that_of_the_second_half() -> None:
+def test_growth_is_measured_in_the_second_half() -> None:
     assert growth([0, 50, 90, 100, 100, 100, 100]) == pytest.approx(0)
     assert growth([0, 0, 0, 0, 1, 2, 3, 4]) == pytest.approx(3)
     assert growth([5.0]) == 0
 
 
-def test_rise_leaves_out_what_comes_and_goes() -> None:
+def test_rise_ignores_values_that_come_and_go() -> None:
     assert rise([9, 9, 9, 9, 5, 9, 9, 5]) == 0
     assert rise([1, 2, 3, 4, 5, 6, 7, 8]) == 2
 
 
-def test_shared_memory_that_is_left() -> None:
+def test_shared_memory_lists_a_leftover_file() -> None:
     before = shared_memory()
     path = Path(f"/dev/shm/torch_{os.getpid()}_soak_0")
     path.touch()

@@ -1,4 +1,4 @@
-"""Compares the files that a traced training enters with those that the documentation names."""
+"""Compares the files that a traced training enters with the files that the documentation names."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def entered(
     options += ["fairseq.dataset.data_buffer_size=0"]
     options += ["fairseq.checkpoint.restore_file=null"]
     options += ["fairseq.checkpoint.reset_optimizer=false"]
-    # Validation and checkpoints follow the step.
+    # The page ends with the step, before validation and checkpoints.
     options += ["fairseq.dataset.disable_validation=true"]
     options += ["fairseq.checkpoint.no_save=true"]
     overrides = [*corpus_overrides(corpus, folder / "run"), *QUICK, *RELEASED]
@@ -100,6 +100,6 @@ def test_the_page_names_the_files_of_a_step(entered: dict[str, set[str]]) -> Non
 
 def test_the_page_names_the_files_of_the_refresh(entered: dict[str, set[str]]) -> None:
     sections = named_files()
-    # A data set of its own.
+    # The refresh builds its own data set, with files of the start.
     built = set(sections[START])
     assert set(sections["The refresh"]) == entered["refresh"] - entered["step"] - built

@@ -262,7 +262,7 @@ def recorded_losses(save_dir: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-def test_broken_features_in_a_loader_worker_are_one_message_and_exit_code_2(
+def test_broken_features_in_a_loader_worker_give_a_message_and_exit_code_2(
     corpus: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "corpus"

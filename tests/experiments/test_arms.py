@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from experiments import command, noise
 from experiments.__main__ import EXPERIMENTS
 from experiments.arms import (
     NORTON,
@@ -110,3 +111,11 @@ def test_wrong_comparisons_are_found() -> None:
     experiment = Experiment("name", "Question?", lambda corpus: arms, (HALF_ALIGNED,))
     with pytest.raises(AssertionError, match="missing"):
         experiment.arms(HALF_ALIGNED)
+
+
+def test_a_misspelt_arm_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([noise.EXPERIMENT], "", ["--arms", "noise 1", "--plan"]) == 2
+    assert (
+        "--arms must be names of arms, but 'noise 1' is none."
+        in capsys.readouterr().err
+    )

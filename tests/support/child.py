@@ -1,6 +1,6 @@
-"""A module for `mmpt.cli.processes.run`: its `main` runs Python code.
+"""A stand-in for training: `main` runs Python code in each process that the launcher starts.
 
-`launch` runs the code in several processes, as a launcher.
+`launch` starts the processes, as the launcher of a training does.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def launch(arguments: Sequence[str]) -> int:
     """Returns the exit code of a job.
 
     Args:
-        arguments: `fork` or `execute`, the number of processes, the code, and the largest number
+        arguments: `fork` or `execute`, the number of processes, the code, and the highest number
             of restarts.
     """
     from mmpt.cli.processes import run

@@ -1,6 +1,4 @@
-"""A small CrossTask: files as released, videos whose steps show in the features, and the settings
-that name them.
-"""
+"""A small CrossTask data set, in files as released, with features that show the steps."""
 
 from pathlib import Path
 
@@ -26,10 +24,10 @@ def task_block(task: str) -> str:
 def write_crosstask(
     folder: Path, held_out: tuple[str, ...] = ("v101-03",)
 ) -> dict[str, str]:
-    """Write all files and features under `folder`; return the `dataset` settings that name them.
+    """Writes all files and features to `folder`, and returns the `dataset` settings that name them.
 
-    In every annotated video, seconds 4s+2 to 4s+5 belong to step s (from 1). Step s is strong in
-    features 8s to 8s+7.
+    Step s (from 1) of a video is in the seconds 4s+2, 4s+3 and 4s+4. Features 8s to 8s+7 are large
+    in these seconds.
     """
     listed = [(task, video) for task in STEPS for video in video_ids(task)]
     texts = {

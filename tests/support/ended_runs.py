@@ -46,7 +46,7 @@ def break_batches(updates: tuple[int, ...], broken_rank: int, rank: int) -> None
 
 
 def leave_out(updates: tuple[int, ...], rank: int) -> None:
-    """Leaves the optimizer's step of some updates out."""
+    """Skips the optimizer's step of some updates."""
     original = FairseqMMTask.optimizer_step
 
     def optimizer_step(
@@ -59,7 +59,7 @@ def leave_out(updates: tuple[int, ...], rank: int) -> None:
 
 
 def interrupt_after(update: int, in_child: InChild, rank: int) -> None:
-    """Ends the process after an update, as if it was killed. Does `in_child` first."""
+    """Calls `in_child`, and makes the process end after an update, as if it was killed."""
     in_child(rank)
     original = FairseqMMTask.optimizer_step
 
@@ -104,13 +104,14 @@ def main(corpus: Path, folder: Path) -> None:
     run("bounded", broken, SKIP, "loss.max_skipped=1")
     both = [SKIP, "loss.max_skipped=1", "fairseq.checkpoint.save_interval_updates=1"]
     run("continued", partial(interrupt_after, 3, broken), *both)
-    run("continued", broken, *both)  # the first update that was skipped counts
+    # The update that was skipped before the kill counts, too.
+    run("continued", broken, *both)
 
     run("whole", nothing)
     out_of_time = "fairseq.optimization.stop_time_hours=1e-9"
     for _ in range(2):  # the second start does nothing
         run("time", nothing, out_of_time)
-        codes[f"time {len(codes)}"] = codes["time"]
+        codes[f"time {len(codes)}"] = codes["time"]  # the next start overwrites "time"
     run("time", nothing)
     different["time"] = differences(folder / "whole", folder / "time")
 

@@ -34,7 +34,7 @@ class Pooling(nn.Module):
 
 
 class MeanColours:
-    """A fast encoder of another rate. Two rows a second have the mean colours of 2 whole frames."""
+    """A fast encoder. It has two rows per second, the mean colours of two frames of full size."""
 
     def sampling(self) -> Sampling:
         return Sampling(frame_rate=4, num_frames=2, size=None)
@@ -73,6 +73,13 @@ def write_videos(folder: Path) -> None:
 def process(
     raw: Path, out: Path, *more: str, delay: float = 0.0, limit_bytes: int = -1
 ) -> subprocess.Popen[str]:
+    """Starts to extract features of the videos in `raw` to `out`, in a separate process.
+
+    Args:
+        more: further arguments of the command.
+        delay: seconds by which each batch is slowed down.
+        limit_bytes: largest size of the files that the process may write. Default: no limit.
+    """
     code = DRIVER.format(root=ROOT, delay=delay, limit=limit_bytes)
     command = [
         sys.executable,

@@ -36,8 +36,9 @@ def server() -> ForkServerContext:
 
 
 class Forked:
-    """A command that runs in the project's root, with the methods of `subprocess.Popen` that the
-    tests use.
+    """A command in a fork of the server, in the project's root.
+
+    It has the methods of `subprocess.Popen` that the tests use.
 
     Args:
         entry: `module:function`. The function is called with the arguments.
@@ -64,7 +65,7 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, or None before the end; -s is the end by signal s."""
+        """The exit code, or None before the end. It is -N if signal N ended the process."""
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -73,7 +74,7 @@ class Forked:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kills the process and its children that have not left its session."""
+        """Kills the process and its children that have not left its process group."""
         if self.returncode is None:
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -121,7 +122,7 @@ def _call(
     os.environ.clear()
     os.environ.update(env)
     tempfile.tempdir = None  # the server may have read TMPDIR
-    if "OMP_NUM_THREADS" in env:  # read by OpenMP when the server started
+    if "OMP_NUM_THREADS" in env:  # OpenMP has read it when the server started
         torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     for number, log in enumerate(logs, start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)

@@ -1,4 +1,4 @@
-"""Weights and features by formula. Recorded outputs therefore need no recorded weights."""
+"""Weights and features from formulas, so that recorded outputs need no recorded weights."""
 
 import re
 

@@ -26,7 +26,7 @@ OWNER = "me"
 
 @dataclass
 class Repo:
-    """A repository: commits, by hash, with all of their files."""
+    """A repository. `commits` has all files of each commit, by the hash of the commit."""
 
     private: bool = False
     gated: bool = False
@@ -47,7 +47,7 @@ class Repo:
 
 
 class Hub(ThreadingHTTPServer):
-    """The repositories and the uploaded LFS objects, and the requests so far."""
+    """The server, with its repositories, its uploaded LFS objects, and the requests so far."""
 
     daemon_threads = True
 
@@ -69,7 +69,7 @@ class Hub(ThreadingHTTPServer):
         return repo
 
     def handle_error(self, *_: object) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignores errors, because clients that hang up are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = answer_request  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     @property
     def is_owner(self) -> bool:

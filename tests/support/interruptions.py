@@ -1,7 +1,7 @@
 """Trainings in forks of this process, which can be interrupted and compared.
 
-fairseq is imported only once, so that a tiny training takes about two seconds. Use a process of its
-own for it: a process in which OpenMP threads have run cannot be forked safely.
+fairseq is imported only once, so that a tiny training takes about two seconds. Run these trainings
+in a separate process: a process in which OpenMP threads have run cannot be forked safely.
 """
 
 import atexit
@@ -53,7 +53,7 @@ class Training:
 
     Args:
         yaml: the YAML of the training.
-        overrides: of its keys, without the `save_dir`.
+        overrides: overrides of the YAML, without `save_dir`.
         save_dir: folder of the run.
         size: number of processes.
         in_child: called in each process before the training, with the rank.
@@ -134,10 +134,10 @@ class Training:
         return _has_ended(self.pids[0])
 
     def wait(self, grace_s: float = 60.0) -> list[int]:
-        """Waits for all processes and returns their exit codes; -s is the end by signal s.
+        """Waits for all processes and returns their exit codes, -N for an end by signal N.
 
-        When one has failed, the others get SIGTERM, and SIGKILL `grace_s` seconds later. All are
-        killed after `LIMIT_S` seconds.
+        When one process fails, the others get SIGTERM, and SIGKILL `grace_s` seconds later. All
+        processes are killed after `LIMIT_S` seconds.
         """
         codes: dict[int, int] = {}
         limit = time.monotonic() + LIMIT_S
@@ -186,7 +186,7 @@ def train(command: list[str]) -> None:
     try:
         fairseq_cli.train.cli_main()
     except Exception:
-        sys.excepthook(*sys.exc_info())  # the task's, which reports mistakes and exits
+        sys.excepthook(*sys.exc_info())  # the task's hook reports mistakes and exits
         sys.exit(1)
     finally:
         atexit._run_exitfuncs()
@@ -210,7 +210,7 @@ def differences(whole: Path, other: Path) -> list[str]:
 
 
 def files(folder: Path) -> set[str]:
-    """Returns the files of a run that must not differ."""
+    """Returns the names of the files that must be equal in two runs of the same training."""
     names = {
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
     }
@@ -234,7 +234,7 @@ def steady_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def state_differences(a: Path, b: Path) -> list[str]:
-    """Returns the entries of two checkpoints that differ: weights, optimizer and position."""
+    """Returns the first differences of two checkpoints in weights, optimizer and position."""
     one, two = load_checkpoint(a), load_checkpoint(b)
     found = []
     for entry in ("model", "criterion", "last_optimizer_state"):

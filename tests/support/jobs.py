@@ -1,4 +1,4 @@
-"""Run the project's commands as a user would, on the small corpus of the tests."""
+"""Runs the project's commands as a user would, on the small corpus of the tests."""
 
 import subprocess
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ ONE_EPOCH = "fairseq.optimization.max_epoch=1"
 
 
 def corpus_overrides(corpus: Path, save_dir: Path) -> list[str]:
-    """Overrides that point a demo training YAML at `corpus`, in batches of 4 videos."""
+    """Returns overrides that make a training YAML of the demo read `corpus`, 4 videos per batch."""
     return [
         f"dataset.bert_name={corpus}/bert",
         f"dataset.vfeat_dir={corpus}/feat",
@@ -43,7 +43,11 @@ def corpus_overrides(corpus: Path, save_dir: Path) -> list[str]:
 def evaluation(
     yaml: str, corpus: Path, truth: str, checkpoint: str, folder: str
 ) -> RunConfig:
-    """Returns an evaluation of the demo on the corpus; `truth` is its key of `dataset`."""
+    """Returns the config of an evaluation of the demo on `corpus`.
+
+    Args:
+        truth: name and value of the key of `dataset` that names the annotations.
+    """
     overrides = [
         f"dataset.bert_name={corpus}/bert",
         f"dataset.vfeat_dir={corpus}/feat",
@@ -58,9 +62,7 @@ def evaluation(
 def launch(
     arguments: Sequence[object], *, timeout_s: float = 300, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `mmpt train`, which is `locallaunch.py`, from the project's root. It shows all of the
-    log.
-    """
+    """Runs `mmpt train` in the project's root. Its output includes the whole log."""
     return run_forked(
         "mmpt.cli.main:main",
         ["train", *arguments],
@@ -78,7 +80,7 @@ def train(
     exit_code: int = 0,
     **env: str,
 ) -> str:
-    """Run a training job on `corpus` that ends with `exit_code`; return its log.
+    """Runs a training job on `corpus`, checks its exit code, and returns its log.
 
     Norton trains with the complete loss of the release.
     """

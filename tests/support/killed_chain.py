@@ -44,7 +44,7 @@ Command = Callable[[], int]
 
 
 def make_inputs(folder: Path) -> None:
-    """Writes videos, their captions and 1,000 other captions, lists, and a BERT.
+    """Writes videos, their captions, the captions of 1,000 other videos, lists, and a BERT.
 
     One video is truncated, and one is not a video.
     """

@@ -33,7 +33,7 @@ def usage(process: psutil.Process, memory: str) -> Values:
 
 
 def growth(values: Sequence[float]) -> float:
-    """Returns by how much a line rises that is fitted to the second half of the values."""
+    """Returns the total rise of a line that is fitted to the second half of the values."""
     late = values[len(values) // 2 :]
     if len(late) < 2:
         return 0.0
@@ -42,9 +42,9 @@ def growth(values: Sequence[float]) -> float:
 
 
 def rise(values: Sequence[float]) -> float:
-    """Returns the lowest of the last quarter of values minus the lowest of the quarter before.
+    """Returns the minimum of the last quarter of values minus the minimum of the quarter before.
 
-    Batches in transit open files for a moment. The lowest value leaves most of them out.
+    Batches in transit open files for a moment. The minimum leaves most of these files out.
     """
     quarter = max(1, len(values) // 4)
     before = values[-2 * quarter : -quarter]
@@ -58,7 +58,7 @@ class Watch:
         self.process = psutil.Process()
         self.shared_before = set(shared_memory())
         self.num_threads = self.process.num_threads()
-        # Such as a fork server of other tests.
+        # Processes that are not loader workers, such as a fork server of other tests.
         self.pids_before = {child.pid for child in self.process.children()}
         self.main: list[Values] = []
         self.rest: list[Values] = []  # the main process after each epoch
@@ -101,7 +101,7 @@ class Watch:
         self.main.append(self.rest[-1])
 
     def checks(self) -> Values:
-        """Returns what has grown, and what is left at the end."""
+        """Returns how much each quantity has grown, and what is left at the end."""
         earlier = self.rest[(len(self.rest) - 1) // 2]
         found = {"main process, MB": growth(column(self.main, "MB"))}
         for name in ("open files", "memory maps", "threads"):

@@ -1,6 +1,4 @@
-"""A web server on this machine whose answers are written by the test: honest, or wrong in one
-way.
-"""
+"""A web server on this machine. A test chooses its answers, which are correct or faulty."""
 
 import re
 import socket
@@ -15,10 +13,10 @@ Answer = Callable[["Handler", bytes], None]
 
 
 class Site(ThreadingHTTPServer):
-    """Paths with their bytes and answers: the n-th GET of a path gets the n-th, later ones the
-    last.
+    """The server. Each path has its bytes and a list of answers.
 
-    HEAD gets the headers of the answer that the next GET will get.
+    The n-th GET of a path gets the n-th answer, and further ones get the last answer. HEAD gets the
+    headers of the answer that the next GET will get.
     """
 
     daemon_threads = True
@@ -38,11 +36,11 @@ class Site(ThreadingHTTPServer):
         return self.url + path
 
     def ranges(self, path: str) -> list[str | None]:
-        """The Range of each GET of `path` so far."""
+        """Returns the Range header of each GET of `path` so far."""
         return [wanted for asked, wanted in self.requests if asked == path]
 
     def handle_error(self, *_: object) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignores errors, because clients that hang up are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  # the name that http.server calls
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     def reply(self, code: int, body: bytes = b"", **headers: str | int) -> None:
         self.send_response(code)
@@ -90,7 +88,11 @@ def running_site() -> Iterator[Site]:
 def part_of(
     handler: Handler, data: bytes, sent: int | None = None, etag: str = ETAG
 ) -> None:
-    """The whole file or the wanted rest, of which only `sent` bytes really go out."""
+    """Answers with the whole file, or with the requested rest of it.
+
+    Args:
+        sent: number of bytes after which the answer ends too early. Default: it is complete.
+    """
     match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     start = (
         int(match[1]) if match and handler.headers.get("If-Range", etag) == etag else 0
@@ -124,7 +126,7 @@ def resets(num_bytes: int) -> Answer:
 
 
 def stalls(num_bytes: int) -> Answer:
-    """Sends the first bytes of the file or rest and then nothing, until `release`."""
+    """Sends the first bytes, then nothing until `Site.release`."""
 
     def answer(handler: Handler, data: bytes) -> None:
         part_of(handler, data, num_bytes)
@@ -140,12 +142,12 @@ def with_etag(etag: str) -> Answer:
 
 
 def whole(handler: Handler, data: bytes) -> None:
-    """Knows no ranges."""
+    """Sends the whole file, even if only a range of it was requested."""
     handler.reply(200, data, Content_Length=len(data), ETag=ETAG)
 
 
 def unmarked(handler: Handler, data: bytes) -> None:
-    """Neither size nor ETag nor date."""
+    """Sends the file without its size, an ETag or a date."""
     handler.reply(200, data)
 
 

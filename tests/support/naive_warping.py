@@ -6,13 +6,18 @@ import numpy as np
 def blocks_of(
     scores: np.ndarray, rows: list[int], cols: list[int]
 ) -> list[list[np.ndarray]]:
-    """The block of every paragraph and video."""
+    """Returns the scores of the captions and clips of each paragraph and video."""
     parts = np.split(scores, np.cumsum(rows)[:-1])
     return [np.split(part, np.cumsum(cols)[:-1], axis=1) for part in parts]
 
 
 def pad(d: np.ndarray, num_rows: int, num_cols: int, *, border: bool) -> np.ndarray:
-    """The released padding, with slices of one matrix. Blocks that are too large are cropped."""
+    """Returns distances padded as in the release, with its slices. Larger blocks are cropped.
+
+    Args:
+        num_rows, num_cols: the size, without the border.
+        border: add a column of zeros on either side first.
+    """
     more_rows, more_cols = num_rows - d.shape[0], num_cols - d.shape[1]
     if border:
         d = np.pad(d, ((0, 0), (1, 1)))
@@ -24,6 +29,7 @@ def pad(d: np.ndarray, num_rows: int, num_cols: int, *, border: bool) -> np.ndar
 
 
 def dtw(d: np.ndarray) -> float:
+    """Returns the cost of the cheapest path with steps down, to the right and diagonally."""
     total = np.full((d.shape[0] + 1, d.shape[1] + 1), np.inf)
     total[0, 0] = 0
     for r, c in np.ndindex(d.shape):
@@ -34,6 +40,12 @@ def dtw(d: np.ndarray) -> float:
 
 
 def otam(d: np.ndarray, sign: int) -> float:
+    """Returns the cost of the cheapest path with steps down only in columns 0, 1 and the last.
+
+    Args:
+        d: distances with their border columns.
+        sign: factor of the cost before column 1: 1, or -1 as in the release.
+    """
     total, last = np.zeros(d.shape), d.shape[1] - 1
     total[0, 1:] = np.cumsum(d[0, 1:])
     for r in range(1, d.shape[0]):
@@ -46,7 +58,13 @@ def otam(d: np.ndarray, sign: int) -> float:
 
 
 def score(d: np.ndarray, kind: str, form: str, num_rows: int, num_cols: int) -> float:
-    """The score of a block of distances; `num_rows` and `num_cols` are what the release pads to."""
+    """Returns the score of a block of distances.
+
+    Args:
+        kind: `dtw` or `otam`.
+        form: `released` or `corrected`.
+        num_rows, num_cols: the size to which the release pads.
+    """
     if kind == "dtw":
         return -dtw(
             pad(d, num_rows, num_cols, border=False) if form == "released" else d

@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces that are joined by a cable (a veth pair)."""
+"""Two hosts on one machine: network namespaces that a veth pair connects like a cable."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The loss of the Norton recipe as its YAML has it, changed where a test needs it smaller."""
+"""The loss of Norton's YAML, with the changes that a test needs."""
 
 from typing import Any
 
@@ -8,8 +8,11 @@ from tests.support.paths import ROOT
 
 
 def norton_loss(*, threshold: int = 8, **changes: Any) -> MMContraLoss.Config:
-    """Return the YAML's `loss`, with sequences of `threshold` clips and other values of its keys
-    where given.
+    """Returns the `loss` of the YAML.
+
+    Args:
+        threshold: clips per sequence.
+        changes: other values of keys of the loss.
     """
     loss = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml").loss
     assert isinstance(loss, MMContraLoss.Config)

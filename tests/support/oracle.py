@@ -1,8 +1,8 @@
-"""A model whose answers are known: a sentence's vector is a fixed function of its words, a second's
-vector its feature.
+"""A model whose answers are known.
 
-With features made from sentence vectors, a test knows what every score must be, through the real
-command and on real annotation files.
+The vector of a sentence is a fixed function of its words. The vector of a second is its feature. A
+test that makes features from sentence vectors knows every score that the real commands must give on
+annotation files.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ ORACLE_BG = "tests.support.oracle.OracleWholeVideo"
 
 
 class OracleTowers(nn.Module):
-    """Unit sentence vectors from a fixed table of words and slots; videos are the mean of their
-    features.
-    """
+    """Two towers: fixed unit vectors of sentences, and means of the features of videos."""
 
     def __init__(self, num_words: int):
         super().__init__()
@@ -39,7 +37,7 @@ class OracleTowers(nn.Module):
     def from_config(
         cls, dataset: DatasetConfig, model: ModelConfig, *, pretrained: bool
     ) -> OracleTowers:
-        """Build it for the vocabulary of `dataset.bert_name`."""
+        """Builds the model for the vocabulary of `dataset.bert_name`."""
         words = (
             (Path(str(dataset.bert_name)) / "vocab.txt")
             .read_text(encoding="utf-8")
@@ -50,8 +48,8 @@ class OracleTowers(nn.Module):
     def forward_text(
         self, caps: torch.Tensor, cmasks: torch.Tensor
     ) -> tuple[torch.Tensor]:
-        """Return unit vectors [N, 512] that depend on the order of the words."""
-        # [T, 512].
+        """Returns unit vectors [N, 512] that depend on the words and on their order."""
+        # Another factor for each slot, [T, 512].
         slots = torch.cos(
             torch.arange(caps.shape[1])[:, None] * torch.arange(FEATURE_DIM)
         )
@@ -66,8 +64,9 @@ class OracleTowers(nn.Module):
         cmasks: torch.Tensor,
         output_hidden_states: bool = False,
     ) -> tuple[torch.Tensor] | torch.Tensor:
-        """Return the mean feature of real seconds [N, 512], or the features between zeros [N, F +
-        2, 512].
+        """Returns the mean features of the real seconds, [N, 512].
+
+        With `output_hidden_states`: all features with a zero before and after, [N, F + 2, 512].
         """
         assert len(caps) == len(vfeats)
         if output_hidden_states:
@@ -83,7 +82,7 @@ class OracleTowers(nn.Module):
         vfeats: torch.Tensor,
         vmasks: torch.Tensor,
     ) -> ModelOutput:
-        """Return the pooled vectors of both."""
+        """Returns the pooled vectors of both towers."""
         return {
             "pooled_text": self.forward_text(caps, cmasks)[0],
             "pooled_video": self.forward_video(vfeats, vmasks, caps, cmasks)[0],
@@ -100,7 +99,7 @@ class OracleWholeVideo(OracleTowers):
         vfeats: torch.Tensor,
         vmasks: torch.Tensor,
     ) -> ModelOutput:
-        """Return pooled_text [S, 512] and pooled_video [W, 512] of a batch of one video."""
+        """Returns pooled_text [S, 512] and pooled_video [W, 512] of a batch of one video."""
         assert len(caps) == len(vfeats) == 1
         return {
             "pooled_text": self.forward_text(caps[0], cmasks[0])[0],
@@ -111,8 +110,10 @@ class OracleWholeVideo(OracleTowers):
 
 
 def make_oracle(folder: Path, texts: Sequence[str]) -> list[str]:
-    """Write a vocabulary of the words of `texts` and a checkpoint; return overrides that select
-    them.
+    """Writes a vocabulary of the words of `texts` and a checkpoint.
+
+    Returns:
+        Overrides that select them.
     """
     words = sorted({word for text in texts for word in split_words(text)})
     bert = folder / "bert"
@@ -141,14 +142,15 @@ def make_oracle(folder: Path, texts: Sequence[str]) -> list[str]:
 
 
 def split_words(text: str) -> list[str]:
-    """Split nearly as BERT does before it looks word pieces up; what differs becomes [UNK]."""
+    """Returns the words of a text, split nearly as BERT does. Any other words become [UNK]."""
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
 def sentence_vectors(bert: Path, texts: Sequence[str]) -> np.ndarray:
-    """Return the oracle's float64 vectors [n, 512] of `texts`."""
+    """Returns the oracle's vectors of `texts`, float64 [n, 512]."""
     tokenizer = load_tokenizer(str(bert))
     oracle = OracleTowers(len(tokenizer)).double()
+    # 61 word pieces fit into the 64 text slots of the YAMLs with [CLS] and twice [SEP].
     rows = [
         [
             *tokenizer(text, add_special_tokens=False)["input_ids"][:61],

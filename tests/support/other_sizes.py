@@ -2,9 +2,9 @@
 
     python -m tests.support.other_sizes CORPUS FOLDER
 
-Writes to FOLDER/results.json the exit codes, and for each training the largest difference of a
-weight to a training of two processes that was not interrupted. Updates average the gradients of two
-batches in each of them, so that they differ only by rounding.
+Writes to FOLDER/results.json the exit codes of each training, and how much a weight differs at most
+from an uninterrupted training with two processes. In the latter, in `2 to 1` and in `1 to 2`, all
+updates average the gradients of two batches. These trainings differ only by rounding.
 """
 
 import json

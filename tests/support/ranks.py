@@ -1,6 +1,4 @@
-"""Several processes of one group for a test, forked from a server that has imported the project
-once.
-"""
+"""Runs a test's function in several processes, which are forks of a server with all imports."""
 
 import tempfile
 from collections.abc import Callable
@@ -13,15 +11,15 @@ from tests.support.forked import server
 
 
 def run_ranks(work: Callable[..., None], *args: Any, size: int) -> None:
-    """Call `work(rank, *args)` in `size` processes at once; fail if one does."""
-    server()  # torch forks from the same one
+    """Calls `work(rank, *args)` in `size` processes at the same time; fails if one of them does."""
+    server()  # torch forks from the same server
     torch.multiprocessing.start_processes(
         work, args=args, nprocs=size, start_method="forkserver"
     )
 
 
 def run_group(work: Callable[..., None], *args: Any, size: int) -> None:
-    """Call `work(world, *args)` in `size` processes of one gloo group; fail if one does."""
+    """Calls `work(world, *args)` in `size` processes of a gloo group; fails if one of them does."""
     with tempfile.TemporaryDirectory() as folder:
         run_ranks(_in_group, size, f"file://{folder}/store", work, args, size=size)
 

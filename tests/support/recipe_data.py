@@ -1,8 +1,6 @@
-"""The tiny data of a user who follows DATASET.md: videos and captions, and a server with all that
-the page downloads.
+"""Tiny data of a user who follows DATASET.md: videos, captions, and a server with all downloads.
 
-S3D's and BERT's weights are drawn at random; the places and the kinds of all files are the real
-ones.
+The weights of S3D and BERT are random. The paths and formats of all files are the real ones.
 """
 
 import io
@@ -58,7 +56,7 @@ def make_videos(root: Path) -> None:
 
 
 def make_captions(folder: Path) -> None:
-    """One file a video, in every form that is read."""
+    """Writes a caption file for each video, in all formats that are read."""
     vtt = (
         "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\ncut the {}\n\n"
         "00:00:00.500 --> 00:00:01.000\nheat the pan\n"
@@ -86,7 +84,7 @@ def put_by_hand(root: Path) -> None:
 
 
 def save_bert(corpus: Path, folder: Path) -> Path:
-    """Write a BERT with weights, as the hub has it, with the corpus's vocabulary."""
+    """Writes a BERT with weights, as on the hub, with the vocabulary of the corpus."""
     tokenizer = AutoTokenizer.from_pretrained(str(corpus / "bert"))
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng():
@@ -132,7 +130,7 @@ def captions_of(ids: list[str]) -> bytes:
 
 
 def downloads(bert: Path) -> dict[str, bytes]:
-    """Returns the content of each address, by the end of its path."""
+    """Returns the content of all downloads, by the end of the path in their URL."""
     dataset = DatasetConfig(bert_name=str(bert), max_video_len=16, max_len=48)
     start = MMFusionSeparate.from_config(
         dataset, ModelConfig(num_hidden_video_layers=2), pretrained=True

@@ -15,8 +15,8 @@ CLIPS = 16  # of a video
 def make_task(
     corpus: Path, save_dir: Path, *more: str, videos_at_once: int = 3
 ) -> VideoRetriTask:
-    """Return a task for `corpus` (32 videos, batches of 4), with settings changed by `more`."""
-    # of a fourth video, not all fit
+    """Returns a task for `corpus` (32 videos, batches of 4), with further overrides `more`."""
+    # There is room for 5 more clips, but not for a whole video.
     few = f"clips_per_forward={CLIPS * videos_at_once + 5}"
     own = ["fairseq.dataset.num_workers=0", few, *more]
     return VideoRetriTask(
@@ -25,7 +25,7 @@ def make_task(
 
 
 def make_model(task: Task) -> torch.nn.Module:
-    """Return the task's model with weights from a formula."""
+    """Returns the task's model with weights from a formula."""
     model = task.build_model(pretrained=False)
     fill_by_formula(model, "hash")
     return model

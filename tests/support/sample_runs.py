@@ -254,7 +254,7 @@ def term(step: int) -> float:
 
 
 def write_training(save_dir: Path) -> None:
-    """Writes metrics in fairseq's names, and three plans with their hardness."""
+    """Writes metrics under fairseq's names, and three plans with their hardness."""
     log = MetricsLog(save_dir, num_updates=0)
     for split, steps in (("train", STEPS), ("valid", (50, 100))):
         for step in steps:

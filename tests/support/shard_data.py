@@ -1,4 +1,4 @@
-"""Small shards with every table in hand, for tests of processors and data sets."""
+"""Small shards of generated videos, for tests of processors and data sets."""
 
 import random
 from pathlib import Path
@@ -27,8 +27,9 @@ MANY = (
 
 
 def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions]:
-    """Return (id, features, captions) of made-up video `number`; feature [t, 0] is t and [t, 1] is
-    `number`.
+    """Returns id, features and captions of generated video `number`.
+
+    In second t, feature 0 is t, and feature 1 is `number`.
     """
     rng = random.Random(number)
     seconds = seconds or rng.randint(12, 40)
@@ -51,8 +52,9 @@ def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions
 def make_data(
     folder: Path, num_videos: int = 20, shard_size: int = 8, **changes: object
 ) -> OverlappedAligner.Config:
-    """Write train and val shards and lists, and return a config that reads them (V = 4, C = 3, F =
-    6, T = 18).
+    """Writes shards and lists of both splits, and returns a config that reads them.
+
+    A batch has 4 videos with 3 clips of 6 seconds and 18 text slots.
     """
     for split, first in ((Split.TRAIN, 0), (Split.VALID, 1000)):
         videos = [make_video(first + number) for number in range(num_videos)]

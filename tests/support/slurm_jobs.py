@@ -76,8 +76,9 @@ class Cluster:
         self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
     def end_soon(self, job: str, *, least_s: int = 20) -> None:
-        """Lowers the time limit of a running job, so that it has between `least_s` seconds and one
-        minute more. SLURM counts in whole minutes.
+        """Lowers the time limit of a running job to `least_s` seconds from now.
+
+        SLURM counts in whole minutes, so the job may have up to a minute more.
         """
         hours, minutes, seconds = map(int, self.show(job)["RunTime"].split(":"))
         run_s = 60 * (60 * hours + minutes) + seconds

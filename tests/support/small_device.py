@@ -1,4 +1,4 @@
-"""A model for whole jobs, whose device has memory for a few clips only."""
+"""A model that runs out of memory if it computes more than a few clips at once."""
 
 import os
 
@@ -8,7 +8,7 @@ from mmpt.models import MMFusionSeparate
 
 
 class SmallDevice(MMFusionSeparate):
-    """Raises in the process of rank 0 with more than `MMPT_TEST_FITS` clips at once."""
+    """VideoCLIP's model. In training, rank 0 has memory for `MMPT_TEST_FITS` clips at once."""
 
     def _encode_text(
         self, ids_NT: torch.Tensor, mask_NT: torch.Tensor, *, packed: bool

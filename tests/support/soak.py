@@ -170,7 +170,13 @@ def read_digests(path: Path, data: MMDataset, num_batches: int) -> np.ndarray:
 
 
 def run_part(name: str, amount: int, version: str, folder: Path) -> Values:
-    """Runs one part, which is called after its number of workers or "refreshes"."""
+    """Runs one part and returns its checks.
+
+    Args:
+        name: `refreshes`, or a number of loader workers, such as `2 workers`.
+        amount: number of refreshes or items.
+        version: the commit, which is in the name of the file of digests.
+    """
     if name == "refreshes":
         corpus = folder / "corpus"
         if not corpus.exists():

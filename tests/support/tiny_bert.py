@@ -1,6 +1,4 @@
-"""The folder of a tiny BERT without weights: the vocabulary and the sizes that the recorded numbers
-were made with.
-"""
+"""A tiny BERT without weights, with the vocabulary and the sizes of the recorded numbers."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +9,7 @@ from tests.support.paths import GOLDEN
 
 
 def tiny_bert(folder: Path) -> str:
-    """Write the folder and return its path."""
+    """Writes the folder of the BERT, and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
     shutil.copy(GOLDEN / "tinybert_config.json", folder / "config.json")
@@ -19,5 +17,5 @@ def tiny_bert(folder: Path) -> str:
 
 
 def tiny_bert_config() -> BertConfig:
-    """Return the sizes: width 64, 4 layers and 383 word pieces."""
+    """Returns the sizes: width 64, 4 layers and 383 word pieces."""
     return BertConfig.from_json_file(GOLDEN / "tinybert_config.json")

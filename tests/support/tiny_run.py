@@ -1,6 +1,4 @@
-"""A run's folder with the recorded tiny checkpoint, its BERT and a YAML, as tests of inference need
-it.
-"""
+"""The folder of a run for tests of inference: the recorded tiny checkpoint, its BERT and a YAML."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +12,7 @@ F, T = 16, 32
 
 
 def make_run(folder: Path) -> Path:
-    """Write `folder`/config.yaml and `folder`/checkpoint_best.pt; return the folder."""
+    """Writes `folder`/config.yaml and `folder`/checkpoint_best.pt, and returns the folder."""
     bert = tiny_bert(folder / "bert")
     config = {
         "dataset": {

@@ -1,6 +1,4 @@
-"""Small two-tower models and random clips, the same in every test that compares two ways to compute
-them.
-"""
+"""Small two-tower models and random clips, for tests that compare two ways to compute outputs."""
 
 from typing import Any
 
@@ -23,9 +21,13 @@ def towers(
     inference: int | str = "auto",
     **sizes: Any,
 ) -> MMFusionSeparate:
-    """Return towers of 2 and 3 layers of width 32 in training mode, for clips of `SECONDS`.
+    """Returns a model in training mode with a video tower of 2 layers and a text tower of 3.
 
-    Weights are drawn as for a fresh BERT, or all with the standard deviation `std`.
+    Args:
+        std: standard deviation of all weights. Default: weights are initialised as in BERT.
+        training: `model.checkpoint_activations`.
+        inference: `clips_per_forward`.
+        sizes: changes to the configuration of the BERT.
     """
     torch.manual_seed(0)
     small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -51,7 +53,7 @@ def towers(
 def draw(
     num: int, seed: int = 1, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """Return a batch of `num` clips of 1 to `SECONDS` seconds and 1 to 9 word pieces."""
+    """Returns a batch of `num` clips of 1 to `SECONDS` seconds and 1 to 9 word pieces."""
     generator = torch.Generator().manual_seed(seed)
     seconds = torch.randint(1, SECONDS + 1, (num, 1), generator=generator)
     slots = torch.randint(4, SLOTS + 1, (num, 1), generator=generator)
@@ -66,8 +68,9 @@ def draw(
 def outputs_and_gradients(
     model: MMFusionSeparate, clips: dict[str, Tensor]
 ) -> tuple[ModelOutput, dict[str, Tensor]]:
-    """Return what the model gives, with zeros for states that are not pooled, and the gradients by
-    name of a number that every output takes part in.
+    """Returns the outputs of a model, and the gradients of a scalar that depends on all of them.
+
+    States that the output mask leaves out are set to zero.
     """
     out = model(**clips)
     model.zero_grad()
@@ -85,7 +88,7 @@ def outputs_and_gradients(
 
 
 def assert_same(ours: Any, theirs: Any, atol: float) -> None:
-    """Compare what two calls of `outputs_and_gradients` return; gradients also relatively."""
+    """Asserts that two results of `outputs_and_gradients` are close."""
     assert ours[1].keys() == theirs[1].keys()
     torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=atol)
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-10, atol=1e-11)

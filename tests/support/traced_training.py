@@ -1,5 +1,4 @@
-"""Runs one training and writes the files of MMPT that its start, its first step and its refresh
-enter.
+"""Runs a training, and records the files of MMPT that are entered by its start, step and refresh.
 
     python -m tests.support.traced_training FOLDER YAML ...
 
@@ -29,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def note_in(files: set[str]) -> Callable[[FrameType, str, object], None]:
-    """Returns a profile function that adds the files of all functions that are called."""
+    """Returns a function for `sys.setprofile` that adds the file of each called function."""
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code

@@ -24,7 +24,10 @@ def build(vectors, cent=8, centroids=None, **settings):
 
 
 def brute_force(vectors, queries, k, db_type="flatl2"):
-    """Nearest k by squared L2 distance or dot product in float64, equal ones by position."""
+    """Returns positions and squared L2 distances (or dot products) of the k nearest vectors.
+
+    They are computed in float64. Equal ones are ordered by position.
+    """
     vectors, queries = vectors.astype(np.float64), queries.astype(np.float64)
     if db_type == "innerproduct":
         costs = -queries @ vectors.T
@@ -36,7 +39,7 @@ def brute_force(vectors, queries, k, db_type="flatl2"):
 
 
 def share_found(found, expected):
-    """Mean share of the expected neighbours that were found."""
+    """Returns the mean share of the expected neighbours that were found."""
     pairs = zip(found, expected, strict=True)
     return np.mean(
         [len(np.intersect1d(ours, theirs)) / len(theirs) for ours, theirs in pairs]

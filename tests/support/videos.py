@@ -1,5 +1,4 @@
-"""Draws and encodes the tests' own videos: what every pixel was at every time is a formula, so
-decoding can be checked.
+"""Draws and encodes videos. A formula gives each pixel at each time, so decoding can be checked.
 
 The picture at time t has one of eight colours (a new one every second), a white square that crosses
 it from left to right once a second, and a black corner at the top left that distinguishes
@@ -51,7 +50,7 @@ class Clip:
 
 
 def draw(time_s: float, width: int, height: int) -> np.ndarray:
-    """Return the picture at a time, uint8 [height, width, 3]."""
+    """Returns the picture at a time, uint8 [height, width, 3]."""
     picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = COLOURS[int(time_s) % len(COLOURS)]
     side = min(width, height) // 4
@@ -64,15 +63,16 @@ def draw(time_s: float, width: int, height: int) -> np.ndarray:
 
 
 def regular_times(seconds: float, fps: Fraction | int = 30) -> list[Fraction]:
-    """Return the times of the frames of a video with a constant frame rate."""
+    """Returns the times of the frames of a video with a constant frame rate."""
     return [Fraction(number) / fps for number in range(round(seconds * fps))]
 
 
 def write_video(
     path: Path, times: Sequence[Fraction], clip: Clip | None = None
 ) -> Path:
-    """Encode `draw(t)` for every t of `times`; a frame lasts to the next one, the last as long as
-    the one before.
+    """Encodes `draw(t)` for each t in `times`, and returns the path.
+
+    A frame is shown until the next one. The last frame is shown as long as the frame before it.
     """
     clip = clip or Clip()
     last = times[-1] - times[-2] if len(times) > 1 else Fraction(1, 30)
@@ -113,14 +113,14 @@ def write_video(
 
 
 def write_audio(path: Path, seconds: float = 2) -> Path:
-    """Write a file with sound and no picture."""
+    """Writes a file with sound and no picture."""
     with av.open(str(path), "w") as container:
         _add_sound(container, container.add_stream("aac", rate=48_000), seconds)
     return path
 
 
 def truncate(source: Path, target: Path, share: float) -> Path:
-    """Write the first part of a file, as a broken-off download leaves it."""
+    """Writes the first part of a file, like an interrupted download."""
     content = source.read_bytes()
     target.write_bytes(content[: int(len(content) * share)])
     return target

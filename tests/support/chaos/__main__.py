@@ -40,7 +40,7 @@ class Chaos:
 
     Args:
         laboratory: makes the trainings.
-        seed: the moments depend on it.
+        seed: decides the moments of the interruptions.
     """
 
     def __init__(self, laboratory: Laboratory, seed: int):
@@ -52,7 +52,8 @@ class Chaos:
     def run(self, row: Row, number: int) -> Outcome:
         """Runs a trial."""
         rng = random.Random(f"{self._seed} {row.name} {number}")
-        # Trainings take turns, and so do the four phases, in all combinations.
+        # In `choose_moment`, the four phases take turns. The shift by number // 4 combines each of
+        # up to four trainings with each phase.
         setting = row.settings[(number + number // 4) % len(row.settings)]
         if row.kind is not None:
             kind = row.kind

@@ -18,7 +18,7 @@ from tests.support.chaos.phases import PHASES, TRAINING
 from tests.support.interruptions import Training
 
 SMALL_FILE = 1 << 17
-"""Bytes that a file may have after the disk is full."""
+"""Largest size of a file in bytes after the disk is full."""
 HOUR_S = 3600.0
 TIMEOUT_S = 1.5
 """Time limit for a process that does not answer."""
@@ -79,7 +79,7 @@ def kill_worker(training: Training, rng: random.Random) -> list[int]:
 
 
 def fill_disk(training: Training, rng: random.Random) -> list[int]:
-    """Lets no file grow beyond a few kilobytes, as if the disk was full."""
+    """Lets no file grow beyond `SMALL_FILE`, as if the disk was full."""
     for pid in training.pids:
         try:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_FILE, SMALL_FILE))
@@ -174,7 +174,7 @@ SIGTERM = Kind("SIGTERM", partial(send, signal.SIGTERM))
 SIGINT = Kind("Ctrl-C", partial(send, signal.SIGINT))
 RANK_ASKED = Kind("a signal to one rank", ask_rank)
 RANK_LOST = Kind("one rank lost", lose_rank)
-# In a refresh, the others would wait for hours.
+# Only in the phase of training, because in a refresh the other ranks would wait for hours.
 RANK_HUNG = Kind(
     "one rank hangs",
     hang,

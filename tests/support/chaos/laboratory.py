@@ -16,7 +16,7 @@ from tests.support.small_corpus import change_bert, make_small_corpus
 FINE_TUNING = "projects/retri/norton/vtt_ft.yaml"
 RECIPES = {"VideoCLIP": VIDEOCLIP, "Norton": NORTON, "fine-tuning": FINE_TUNING}
 COMMON = [
-    "fairseq.common.log_interval=3",  # neither divides the updates of an epoch nor is 1
+    "fairseq.common.log_interval=3",  # not 1, and no divisor of the updates of an epoch
     "fairseq.optimization.warmup_updates=2",
     "fairseq.optimization.max_epoch=2",
     "fairseq.checkpoint.save_interval_updates=3",
@@ -46,7 +46,7 @@ class Whole:
 
     save_dir: Path
     lines: list[Line]
-    """Its phases."""
+    """The phases of the training."""
 
 
 def phases_file(save_dir: Path) -> Path:
@@ -97,6 +97,7 @@ class Laboratory:
         return overrides
 
     def _fine_tuning(self) -> list[str]:
+        """Returns the overrides of fine-tuning, and writes the data if they are missing."""
         files = self.folder / "files"
         if not files.exists():
             part = files.with_suffix(".part")
@@ -123,7 +124,7 @@ class Laboratory:
     def whole(self, setting: Setting) -> Whole:
         """Returns a training that was not interrupted.
 
-        It is run once for all numbers of workers, which do not change the result.
+        All numbers of workers share one training, because they do not change the result.
         """
         dropout = "" if setting.dropout else "-no-dropout"
         save_dir = self.folder / f"whole-{setting.recipe}-{setting.size}{dropout}"

@@ -60,14 +60,14 @@ class Recorder:
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """A block that is a phase."""
+        """Records a phase that begins with the block. The phase before it continues afterwards."""
         before = self._phase
         self.begin(phase)
         yield
         self.begin(before)
 
     def wrap(self, owner: Any, name: str, phase: str) -> None:
-        """Replaces a function of a module or of a class. Its calls are a phase."""
+        """Replaces a function of a module or class by one that records each call as a phase."""
         original = getattr(owner, name)
 
         @wraps(original)  # with its attributes, in which fairseq keeps the best loss
@@ -154,15 +154,15 @@ def choose_moment(
     """Returns a random moment of a training.
 
     Args:
-        lines: of the same training, which was not interrupted.
-        number: phases take turns with it, so that each of them is interrupted.
-        phases: the phases to choose from, also for the following one. Those that the training does
-            not have are left out.
+        lines: the phases of the same training when it was not interrupted.
+        number: number of the trial. It decides the phase, so that phases take turns.
+        phases: phases that may be interrupted. Those that the training does not have are left out.
         rng: chooses the moment in the phase.
     """
     names = {line.phase for line in lines}
     wanted = [phase for phase in PHASES if phase in phases and phase in names]
     phase = wanted[number % len(wanted)]
+    # The interruption may come late, so the phase after the moment must be one of `phases`, too.
     of_phase = [pair for pair in pairwise(lines) if pair[0].phase == phase]
     numbers = [at for at, (_, end) in enumerate(of_phase) if end.phase in phases]
     at = rng.choice(numbers)

@@ -30,7 +30,7 @@ class Row:
     settings: tuple[Setting, ...]
     """The trainings. They take turns."""
     num_trials: int
-    """Default of their number."""
+    """Default number of trials."""
 
 
 ROWS = (

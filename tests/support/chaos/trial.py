@@ -49,7 +49,7 @@ class Interrupted:
 
     training: Training
     file: Path
-    """Its phases."""
+    """File with the phases of the training."""
     phase: str
     """The phase that was interrupted."""
     codes: list[int]
@@ -104,7 +104,7 @@ def interrupt(
     setting: Setting,
     rng: random.Random,
 ) -> Interrupted:
-    """Starts and interrupts a training. If it ends before, another moment is tried."""
+    """Starts and interrupts a training. If it ends before, it is repeated with another moment."""
     lines = laboratory.whole(setting).lines
     codes = [0]
     while not any(codes):
@@ -123,7 +123,7 @@ def interrupt(
 
 
 def saved_updates(save_dir: Path) -> int:
-    """Returns the number of updates after which a run was saved."""
+    """Returns the number of updates in the last intact checkpoint of a run; 0 if there is none."""
     for name in ("checkpoint_last.pt", "checkpoint_previous.pt"):
         try:
             state = load_checkpoint(save_dir / name)
