@@ -72,7 +72,7 @@ EXPERIMENT = Experiment(
     name="noise",
     question="In which kind of noise does the loss of Norton help?",
     make_arms=arms,
-    later=("tasks", "reordered"),
+    later=("irrelevant 0.1", "vague", "tasks", "reordered"),
     corpora=(HOWTO100M,),
     x_title="share (number of tasks)",
 )
