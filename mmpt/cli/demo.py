@@ -94,8 +94,8 @@ def demo(
         print(f"\n$ mmpt {shlex.join(command)}", flush=True)
         environment = os.environ.copy()
         if "local_predict" in command:
-            # Hides log lines, because the table at the end has all results.
-            environment.setdefault("LOGLEVEL", "WARNING")
+            # Hides the log, because the table at the end has all results.
+            environment.setdefault("LOGLEVEL", "ERROR")
             print("This takes about a minute.", flush=True)
         code = subprocess.run(
             [sys.executable, "-m", "mmpt", *command], check=False, env=environment
