@@ -99,6 +99,8 @@ def test_every_command_of_the_documents_has_its_options(
     for line in commands("mmpt "):
         name = shlex.split(line)[1]
         assert main([name, "--help"]) == 0
+        if "local_predict" in line:  # passes options on
+            assert main(["predict", "--help"]) == 0
         shown = capsys.readouterr().out
         for flag in re.findall(r" (--[a-z_-]+)", line):
             assert flag in shown, line
