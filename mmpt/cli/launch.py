@@ -18,6 +18,7 @@ from mmpt.cli.main import CONTINUE, Command, Overrides
 from mmpt.cli.nodes import ONE_NODE, TIMEOUT_S, Nodes
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved
+from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.utils.killed import ASKS
 from mmpt.utils.log import get_logger
@@ -155,7 +156,7 @@ def _read_yamls(
     """
     groups: list[list[RunConfig]] = []
     for path in paths.split(","):
-        if not path.endswith((".yaml", ".yml")):
+        if not path.endswith(YAML_SUFFIXES):
             raise LaunchError(
                 f"{path or 'an empty name'}: only .yaml files can be launched."
             )

@@ -27,6 +27,7 @@ import mmpt
 from mmpt.cli.job import CONFIG_VARIABLE, continued, prepare
 from mmpt.cli.main import num_cores
 from mmpt.config import load_config
+from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import EXIT_CODE, LaunchError, UserError, message_of
 from mmpt.utils.log import ON_SCREEN, get_logger
 from mmpt.utils.run_loggers import COMMIT
@@ -146,7 +147,7 @@ def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
 
     `held` keeps the lock of `save_dir`, and the store through which the processes agree.
     """
-    is_yaml = bool(words) and words[0].endswith((".yaml", ".yml"))
+    is_yaml = bool(words) and words[0].endswith(YAML_SUFFIXES)
     if is_yaml:
         command, settings = prepare_rank(place, words, held)
     else:

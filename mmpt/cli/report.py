@@ -11,12 +11,11 @@ from typer import Argument, Option
 from mmpt.cli import scoring, trainings
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
+from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import DataError, LaunchError
 from mmpt.evaluators import METRICS, read_results
 from mmpt.evaluators.table import checkpoint_names
 from mmpt.reporting import write_report
-
-YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def report(

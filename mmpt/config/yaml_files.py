@@ -13,6 +13,8 @@ from mmpt.errors import ConfigError, first_line
 from mmpt.utils.io import atomic_write
 
 Values = dict[str, Any]
+YAML_SUFFIXES = (".yaml", ".yml")
+"""Endings of the names of YAML files."""
 YAML_ERRORS = (
     yaml.YAMLError,
     OmegaConfBaseException,

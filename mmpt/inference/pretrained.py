@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 
 from mmpt.config import DatasetConfig, ModelConfig, RunConfig, load_config
 from mmpt.config.sections import config_of
+from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import CheckpointError, ConfigError, HubError
 from mmpt.inference import hub
 from mmpt.inference.model_card import CARD_NAME, read_card, write_card
@@ -33,7 +34,6 @@ FILES = ("*.json", "*.txt", WEIGHTS_NAME, CARD_NAME)
 SECTION = "mmpt"
 FORMAT = 1
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
 DATASET_KEYS = {"feature_fps", "max_video_len", "max_len", "use_fast"}
 """Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""

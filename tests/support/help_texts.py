@@ -1,0 +1,15 @@
+"""The help of a command, as the documents use it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from mmpt.cli.main import main
+
+
+def help_of(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns the help of `mmpt <words>`, with that of `mmpt predict` if it gets the options."""
+    assert main([words[0], "--help"]) == 0
+    if "local_predict" in words:
+        assert main(["predict", "--help"]) == 0
+    return capsys.readouterr().out
