@@ -20,6 +20,8 @@ from experiments.figures import draw_gains, draw_levels, draw_offsets
 from experiments.results import RESULTS, Row, read_results
 from experiments.tables import (
     DTW_CONSTANTS,
+    MAIN,
+    OTHER,
     BySeed,
     means_table,
     rows_of,
@@ -50,7 +52,7 @@ def results_text(
     if not any(by_arm.values()):
         return NO_RESULTS
     path = images / f"{experiment.name}-{corpus.name}.svg"
-    table = tables(arms, by_arm)
+    table = f"{tables(arms, by_arm, MAIN)}\n\n{folded(tables(arms, by_arm, OTHER))}"
     if experiment.name == "dtw_offset":
         drawn = draw_offsets(arms, by_arm, path)
         # All other numbers are in the tables of the control experiment, whose runs these are.
@@ -68,6 +70,12 @@ def results_text(
         parts.append(f"![{experiment.question}]({images.name}/{path.name})")
     parts.append(table)
     return "\n\n".join(parts) + "\n"
+
+
+def folded(text: str) -> str:
+    """Returns Markdown that GitHub and the site show when the reader clicks on its title."""
+    begin = '<details markdown="1">\n<summary>Other scores</summary>'
+    return f"{begin}\n\n{text}\n\n</details>"
 
 
 def arms_to_show(

@@ -10,7 +10,7 @@ from experiments import arms, command
 from experiments.arms import ALL_WEIGHTS, PLAIN_LOSS, START, Arm, Experiment
 from experiments.control import LADDER
 from experiments.corpora import CORPORA, Corpus
-from experiments.tables import GROUPS
+from experiments.tables import MAIN, OTHER
 
 TINY = Corpus("tiny", {"num_videos": 16, "num_val": 4, "num_tasks": 2})
 SMALL_RUN = {
@@ -46,7 +46,7 @@ def test_an_experiment_runs_and_is_not_repeated(
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert sorted(row["name"] for row in rows) == ["C", "plain", "videoclip"]
     for row in rows:
-        for number in sum(GROUPS.values(), ()):
+        for number in (*MAIN, *OTHER):
             assert 0 <= number.of(row) <= 100
         assert row["seed"] == 3
         assert bool(row["curves"]) == (row["name"] == "videoclip")
