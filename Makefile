@@ -26,7 +26,7 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 
 # Three processes for every two cores, because tests of whole jobs sometimes wait.
 WORKERS := $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST := $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 BENCHMARKS := step loss memory sinkhorn embed candidates moment_index loader full_size full_video extract pretokenize shard
 TEXTS := $(wildcard *.md *.toml *.txt *.yml) Dockerfile Makefile benchmarks docs experiments mmpt projects scripts spaces tests
 

@@ -2,11 +2,16 @@
 default handling of signals, because tests send some.
 """
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# One thread for each process, set before torch is imported, because tests run side by side. The
+# commands that they start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")

@@ -18,7 +18,6 @@ INSTALL_FAIRSEQ = (
     "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
     f"-r {Path(mmpt.__file__).parent / 'requirements-fairseq.txt'}"
 )
-"""The same as in `mmpt.cli.job`, which cannot be imported if a package is missing."""
 BERT = "bert-base-uncased"
 HUB_TIME_LIMIT_S = 10
 TORCH_PAGE = "https://pytorch.org/get-started/locally"

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import mmpt
+from mmpt.cli.doctor_packages import INSTALL_FAIRSEQ
 from mmpt.cli.nodes import Nodes
 from mmpt.config import RunConfig
 from mmpt.config.loader import save_resolved, with_run_dir
@@ -36,10 +37,6 @@ CONFIG_VARIABLE = "MMPT_CONFIG_FINGERPRINT"
 
 HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 PACKAGE = Path(mmpt.__file__).parent
-INSTALL_FAIRSEQ = (
-    "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
-    f"-r {PACKAGE / 'requirements-fairseq.txt'}"
-)
 DEMO_COMMANDS = (
     "mmpt make-demo-data && mmpt train "
     "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype "

@@ -52,9 +52,9 @@ class Evaluator:
             undefined = [key for key, value in numbers.items() if math.isnan(value)]
             if undefined:
                 raise DataError(
-                    f"`metric: {name}` must have what it counts in the scored items, but there is "
-                    f"nothing for {', '.join(undefined)}. Annotations and features may not belong "
-                    "together: check the files under `dataset`."
+                    f"`metric: {name}` is undefined for {', '.join(undefined)}: at least one "
+                    "scored item must count, but none does. Annotations and features may not "
+                    "belong together; check the files under `dataset`."
                 )
             results[name] = numbers
         return outputs, results

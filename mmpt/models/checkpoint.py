@@ -130,10 +130,10 @@ def check_optimizer_state(
         num_now = sum(parameter.numel() for parameter in trained)
     if num_saved != num_now:
         raise CheckpointError(
-            f"{path}: the optimizer's state must be that of the {num_now} {unit} that are trained "
-            f"now, but is that of {num_saved}, so the run cannot continue. Set "
-            "`model.layernorm_only`, `loss.learnable_temperature` and the precision "
-            f"(`fairseq.common.fp16`) as they were, or {FRESH_OPTIMIZER}"
+            f"{path}: the saved optimizer state is for {num_saved} {unit}, but {num_now} are "
+            "trained now, so the run cannot continue. Set `model.layernorm_only`, "
+            "`loss.learnable_temperature` and the precision (`fairseq.common.fp16`) as they "
+            f"were, or {FRESH_OPTIMIZER}"
         )
 
 

@@ -179,7 +179,8 @@ def _fewest_for_recall(
         needed_sk: result of `_needed_probes` for a sample.
         num_queries: m, from which the sample was drawn. The error is 0 if it contains all of them.
     Source: Cochran, Sampling Techniques (1977), 2.6: standard error of the mean of a sample from
-        a finite population.
+        a finite population. The standard deviation here divides by n instead of n - 1, so that a
+        sample of one query has an error of 0.
     """
     num_sampled = len(needed_sk)
     variance_share = 1 / num_sampled - 1 / num_queries

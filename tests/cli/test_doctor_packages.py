@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from mmpt.cli import doctor_packages as packages
-from mmpt.cli import job
 from mmpt.cli.doctor_probes import Facts, ProbeError
 
 TORCH: Facts = {
@@ -32,10 +31,6 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Facts | ProbeError]:
     monkeypatch.setattr(packages, "probe", probe)
     monkeypatch.setattr(packages, "_driver", lambda: "570.1")
     return results
-
-
-def test_the_command_that_installs_fairseq_is_the_one_of_mmpt_train() -> None:
-    assert packages.INSTALL_FAIRSEQ == job.INSTALL_FAIRSEQ
 
 
 def test_absent_and_broken_packages(probed: dict[str, Facts | ProbeError]) -> None:

@@ -4,7 +4,6 @@ A run that has ended does not train again when it is started again.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +28,6 @@ def runs(
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.ended_runs", str(corpus), str(folder)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,7 @@ import torch
 from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
-from tests.support.forked import ONE_THREAD, Forked
+from tests.support.forked import Forked
 from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
 from tests.support.namespaces import ADDRESSES, two_hosts
 from tests.support.paths import ROOT
@@ -61,7 +61,7 @@ def job(corpus: Path, save_dir: Path) -> list[str]:
 
 def start_here(arguments: Sequence[str]) -> Forked:
     """Starts `mmpt train` on this machine."""
-    return Forked("mmpt.cli.main:main", ["train", *arguments], ONE_THREAD)
+    return Forked("mmpt.cli.main:main", ["train", *arguments])
 
 
 def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -69,7 +69,6 @@ def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Pope
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | ONE_THREAD,
         stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
@@ -116,7 +115,7 @@ def ask_a_rank(launcher: subprocess.Popen[str] | Forked, save_dir: Path) -> None
 def two_processes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The outcome with two processes on one machine."""
     save_dir = tmp_path_factory.mktemp("runs") / "two"
-    train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2", OMP_NUM_THREADS="1")
+    train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2")
     return outcome(save_dir)
 
 
@@ -165,7 +164,6 @@ def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) ->
     launcher = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | ONE_THREAD,
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -334,7 +332,6 @@ def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
         tmp_path / "four",
         *common,
         jobtype="local_4",
-        OMP_NUM_THREADS="1",
     )
     train(
         VIDEOCLIP,
@@ -354,6 +351,6 @@ def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
 def test_three_processes_share_eight_batches(corpus: Path, tmp_path: Path) -> None:
     """In the last update, one process has no batch."""
     options = ["fairseq.optimization.max_epoch=1"]
-    train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_3", OMP_NUM_THREADS="1")
+    train(VIDEOCLIP, corpus, tmp_path, *options, jobtype="local_3")
     updates = [row for row in read_metrics(tmp_path) if row["split"] == "train"]
     assert len(updates) == 3

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmpt.utils.metrics_log import read_metrics
-from tests.support.forked import ONE_THREAD, run_forked
+from tests.support.forked import run_forked
 
 pytestmark = pytest.mark.e2e
 
@@ -18,9 +18,7 @@ def runs(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of the runs, their exit codes, and how much their weights differ."""
     folder = tmp_path_factory.mktemp("sizes")
-    done = run_forked(
-        "tests.support.other_sizes:main", [corpus, folder], env=ONE_THREAD
-    )
+    done = run_forked("tests.support.other_sizes:main", [corpus, folder])
     assert (folder / "results.json").exists(), done.stderr[-3000:]
     return folder, json.loads((folder / "results.json").read_text())
 

@@ -64,7 +64,7 @@ def expected(
 ) -> dict[str, torch.Tensor]:
     """The weights after a training in two processes on one machine."""
     save_dir = tmp_path_factory.mktemp("runs") / "two"
-    train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2", OMP_NUM_THREADS="1")
+    train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2")
     return weights(save_dir)
 
 

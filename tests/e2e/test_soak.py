@@ -47,7 +47,6 @@ def test_a_few_thousand_clips_and_three_refreshes(corpus: Path, tmp_path: Path) 
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -144,7 +144,7 @@ def test_a_run_cannot_continue_with_other_trained_parameters(
     shutil.copy(videoclip[0] / "checkpoint_last.pt", tmp_path)
     log = train(VIDEOCLIP, corpus, tmp_path, "model.layernorm_only=true", exit_code=2)
     assert "Traceback" not in log
-    assert "checkpoint_last.pt: the optimizer's state must be that of the" in log
+    assert "checkpoint_last.pt: the saved optimizer state is for" in log
 
 
 def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(

@@ -268,17 +268,17 @@ def optimizer_state(path, sizes):
             [2, 3],
             [2],
             False,
-            "must be that of the 1 tensors that are trained now, but is that of 2",
+            "is for 2 tensors, but 1 are trained now",
         ),
         ([5], [2, 3], True, None),
         (
             [5],
             [2],
             True,
-            "must be that of the 2 numbers that are trained now, but is that of 5",
+            "is for 5 numbers, but 2 are trained now",
         ),
         # The saved run had half precision, the present one has not.
-        ([5], [2, 3], False, "of the 2 tensors that are trained now, but is that of 1"),
+        ([5], [2, 3], False, "is for 1 tensors, but 2 are trained now"),
         (None, [2], False, None),
     ],
 )

@@ -1,7 +1,6 @@
 """Helpers for the tests of extraction: small videos, a small network, and a separate process."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,9 +90,7 @@ def process(
         *more,
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes
-    )
+    return subprocess.Popen(command, text=True, **pipes)
 
 
 def contents(out: Path) -> dict[str, bytes]:

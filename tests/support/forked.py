@@ -24,8 +24,6 @@ PRELOADED = [
     *("mmpt.retrieval.faiss_index", "mmpt.processors.how2", "mmpt.train"),
 ]
 """Modules whose import takes seconds; torch is one of them."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-"""Variables of a command that shares the cores with others."""
 
 
 def server() -> ForkServerContext:
@@ -115,15 +113,11 @@ def _call(
     logs: Sequence[Path],
 ) -> None:
     """Calls a function with the arguments in this process, and exits with its result."""
-    import torch  # the server has imported it
-
     os.setsid()
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
     tempfile.tempdir = None  # the server may have read TMPDIR
-    if "OMP_NUM_THREADS" in env:  # OpenMP has read it when the server started
-        torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     for number, log in enumerate(logs, start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     try:

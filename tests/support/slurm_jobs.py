@@ -24,7 +24,7 @@ class Cluster:
     """
 
     def __init__(self, env: Mapping[str, str]):
-        self.env = os.environ | {"OMP_NUM_THREADS": "1"} | env
+        self.env = os.environ | env
 
     def run(self, *command: str) -> str:
         """Returns what a command prints."""

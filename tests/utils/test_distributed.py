@@ -77,10 +77,7 @@ def regroup(world: World, folder: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_communication_between_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_communication_between_processes(tmp_path: Path) -> None:
     run_ranks(in_process, tmp_path, size=SIZE)
     finished = {path.name for path in tmp_path.glob("finished_*")}
     assert finished == {"finished_0", "finished_1", "finished_2"}
