@@ -4,6 +4,7 @@ They are started by `mmpt train` or `torchrun`, on one machine or two, and again
 """
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -129,15 +130,6 @@ def hosts() -> Iterator[list[list[str]]]:
         pytest.skip(str(err))
 
 
-def test_torchrun_starts_the_same_training(
-    corpus: Path, tmp_path: Path, two_processes: Outcome
-) -> None:
-    options = ["--standalone", "--nproc-per-node", "2", "-m", "mmpt.train"]
-    finish(start([*TORCHRUN, *options, *job(corpus, tmp_path)]))
-    assert_identical(outcome(tmp_path), two_processes)
-    assert (tmp_path / "config.yaml").is_file()
-
-
 def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
@@ -208,45 +200,32 @@ def test_a_job_continues_after_the_loss_of_a_rank(
     assert_identical(outcome(tmp_path), two_processes)
 
 
-@pytest.mark.parametrize("launcher", [LAUNCHER, TORCHRUN])
-def test_two_machines_train_as_one(
-    corpus: Path,
-    tmp_path: Path,
-    two_processes: Outcome,
-    hosts: list[list[str]],
-    launcher: list[str],
+def test_torchrun_starts_the_same_training_on_two_machines(
+    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
 ) -> None:
     jobs = []
     for rank, host in enumerate(hosts):
-        if launcher == LAUNCHER:
-            place = ["--jobtype", "local_1", "--node-rank", str(rank)]
-            options = [*job(corpus, tmp_path), *NODES, *place]
-        else:
-            # torchrun cannot find these out, because no host name resolves to the addresses.
-            place = [
-                "--rdzv-conf",
-                f"is_host={rank == 0}",
-                "--local-addr",
-                ADDRESSES[rank],
-            ]
-            options = [*NODES, "--rdzv-backend", "c10d", *place]
-            options += ["-m", "mmpt.train", *job(corpus, tmp_path)]
-        jobs.append(start([*host, *launcher, *options]))
-    logs = finish(*jobs)
+        # torchrun cannot find these out, because no host name resolves to the addresses.
+        place = ["--rdzv-conf", f"is_host={rank == 0}", "--local-addr", ADDRESSES[rank]]
+        options = [*NODES, "--rdzv-backend", "c10d", *place]
+        options += ["-m", "mmpt.train", *job(corpus, tmp_path)]
+        jobs.append(start([*host, *TORCHRUN, *options]))
+    finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
-    assert "epoch 1: refreshed in" in logs[0]
-    assert "epoch 1" not in logs[1]  # rank 0 is on node 0
+    assert (tmp_path / "config.yaml").is_file()
 
 
-def test_two_machines_continue_after_the_loss_of_a_rank(
+def test_two_machines_train_as_one_and_continue_after_the_loss_of_a_rank(
     corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
 ) -> None:
     options = [*NODES, "--jobtype", "local_1", "--max-restarts", "1", "--node-rank"]
     command = [*LAUNCHER, *job(corpus, tmp_path), *options]
     jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
     kill_a_rank(jobs[1], tmp_path)
-    finish(*jobs)
+    logs = finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
+    assert "epoch 1: refreshed in" in logs[0]
+    assert "epoch 1" not in logs[1]  # rank 0 is on node 0
 
 
 def test_two_machines_are_not_restarted_if_one_rank_is_asked_to_stop(
@@ -346,6 +325,11 @@ def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
         assert loss == pytest.approx(other, abs=2e-3)  # three digits are logged
     worst = max(float((one[0][name] - four[0][name]).abs().max()) for name in one[0])
     assert worst < 2e-4
+    plans = [
+        json.loads((tmp_path / name / "retri" / "plan_e1.json").read_text())
+        for name in ("one", "four")
+    ]
+    assert plans[0]["batches"] == plans[1]["batches"]
 
 
 def test_three_processes_share_eight_batches(corpus: Path, tmp_path: Path) -> None:

@@ -1,13 +1,8 @@
 """Whole jobs with `locallaunch.py`: training, resuming, scoring, two processes, and mistakes."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +17,11 @@ from mmpt.utils.metrics_log import read_metrics
 from tests.support.jobs import (
     NORTON,
     ONE_EPOCH,
-    QUICK,
     SCORES,
     VIDEOCLIP,
-    corpus_overrides,
     launch,
     train,
 )
-from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 
@@ -178,88 +170,6 @@ def test_scoring_writes_a_row_per_checkpoint_and_prints_the_table(
     videos = json.loads((corpus / "val_clips.json").read_text())["videos"]
     clips = sum(len(video["clips"]) for video in videos)
     assert rows[0]["chance"]["RetrievalMetric"]["R1"] == pytest.approx(1 / clips)
-
-
-def test_two_processes_make_the_same_updates_as_one_with_twice_the_batches(
-    corpus: Path, tmp_path: Path
-) -> None:
-    """Gradients averaged over processes equal gradients averaged over accumulated batches.
-
-    The BERT of the small corpus has no dropout.
-    """
-    common = [ONE_EPOCH, "fairseq.common.seed=5"]
-    train(VIDEOCLIP, corpus, tmp_path / "two", *common, jobtype="local_small")
-    train(
-        VIDEOCLIP,
-        corpus,
-        tmp_path / "one",
-        *common,
-        "fairseq.optimization.update_freq=[2]",
-    )
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    worst = max(float((one[name] - two[name]).abs().max()) for name in one)
-    # Adam may turn the rounding error of a tiny gradient into a step of up to lr, but seldom does.
-    assert worst < 2e-4
-    differences = [float((one[name] - two[name]).abs().mean()) for name in one]
-    assert np.mean(differences) < 1e-5
-    rows = read_metrics(tmp_path / "two")
-    # Only one process writes.
-    assert len(rows) == len({(row["split"], row["update"]) for row in rows}) > 2
-    plans = [
-        (tmp_path / name / "retri" / "plan_e1.json").read_text()
-        for name in ("one", "two")
-    ]
-    assert json.loads(plans[0])["batches"] == json.loads(plans[1])["batches"]
-
-
-def test_a_killed_run_continues_where_it_stopped(
-    corpus: Path, videoclip: tuple[Path, str], tmp_path: Path
-) -> None:
-    options = [
-        "fairseq.optimization.max_epoch=2",
-        "fairseq.checkpoint.save_interval_updates=3",
-    ]
-    command = [sys.executable, "locallaunch.py", VIDEOCLIP, "--jobtype", "local_single"]
-    command += [*corpus_overrides(corpus, tmp_path), *QUICK, *options]
-    run = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    saved = tmp_path / "checkpoint_1_3.pt"
-    deadline = time.monotonic() + 200
-    while not saved.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    assert (
-        load_checkpoint(saved)["extra_state"]["train_iterator"]["iterations_in_epoch"]
-        == 3
-    )
-    # The process may have been killed while it copied this file.
-    shutil.copy(saved, tmp_path / "checkpoint_last.pt")
-    plan = tmp_path / "retri" / "plan_e1.json"
-    written = plan.stat().st_mtime_ns
-
-    log = train(VIDEOCLIP, corpus, tmp_path, *options)
-    assert "continuing from" in log
-    assert plan.stat().st_mtime_ns == written, "the plan of epoch 1 was computed again"
-    same, other = weights(videoclip[0]), weights(tmp_path)
-    assert max(float((same[name] - other[name]).abs().max()) for name in same) < 1e-6
-    # Every update is recorded once, with the loss (three digits) of the uninterrupted run. That run
-    # has no validations within epochs.
-    whole, broken = recorded_losses(videoclip[0]), recorded_losses(tmp_path)
-    assert len(set(broken)) == len(broken)
-    assert [row for row in broken if row[0] == "train" or row in whole] == whole
-
-
-def recorded_losses(save_dir: Path) -> list[tuple[str, int, float]]:
-    """Returns split, update and loss of every row of metrics."""
-    return [
-        (row["split"], row["update"], row["loss"]) for row in read_metrics(save_dir)
-    ]
 
 
 def test_broken_features_in_a_loader_worker_give_a_message_and_exit_code_2(

@@ -162,7 +162,7 @@ def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
     ],
 )
 def test_encoders_that_cannot_be_used(name, error, message, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(error, match=message):
         open_encoder(name)
 
