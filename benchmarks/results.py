@@ -34,6 +34,12 @@ from mmpt.utils.command import run_command
 Result = TypeVar("Result")
 Number = TypeVar("Number", int, float)
 RESULTS = Path(__file__).with_name("results.jsonl")
+WRITTEN = (
+    "benchmarks/results.jsonl",
+    "benchmarks/README.md",
+    "experiments/results.jsonl",
+)
+"""Files to which benchmarks and experiments write, relative to the root."""
 
 
 @dataclass(frozen=True)
@@ -196,16 +202,16 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Returns the current commit, with a `+` if files differ from it."""
-    number = _git("rev-parse", "--short", "HEAD")
-    ignored = (":!results.jsonl", ":!README.md")
-    if _git("status", "--porcelain", "--untracked-files=no", *ignored):
+    """Returns the current commit, with a `+` if files other than results differ from it."""
+    number = git("rev-parse", "--short", "HEAD")
+    ignored = [f":(top,exclude){path}" for path in WRITTEN]
+    if git("status", "--porcelain", "--untracked-files=no", "--", ":/", *ignored):
         number += "+"
     return number
 
 
-def _git(*args: str) -> str:
-    """Returns the output of a git command in this folder."""
+def git(*args: str) -> str:
+    """Returns the output of a git command in this folder, or an empty text without a repository."""
     done = subprocess.run(
         ["git", *args],
         cwd=Path(__file__).parent,

@@ -1,18 +1,12 @@
 """The results of all runs, in results.jsonl: one run per line, in the order in which they ended."""
 
 import json
-import os
-import platform
-import re
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.arms import ROOT, Run
+from benchmarks.results import commit, git, machine
+from experiments.arms import Run
 from mmpt.utils.io import read_json_lines
 
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -71,34 +65,6 @@ def make_row(
 def code_version() -> str:
     """Returns the hash of the committed code and YAMLs that runs depend on."""
     hashes = [
-        _git("rev-parse", "--short", f"HEAD:{name}") for name in ("mmpt", "projects")
+        git("rev-parse", "--short", f"HEAD:{name}") for name in ("mmpt", "projects")
     ]
     return "-".join(hashes)
-
-
-def commit() -> str:
-    """Returns the current commit, with a `+` if tracked files differ from it."""
-    changes = _git(
-        "status", "--porcelain", "--untracked-files=no", ":!experiments/results.jsonl"
-    )
-    return _git("rev-parse", "--short", "HEAD") + ("+" if changes else "")
-
-
-def machine() -> str:
-    """Returns the processor and its cores, and the versions of Python and torch."""
-    processor = platform.machine()
-    if sys.platform == "linux":
-        found = re.search(
-            r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M
-        )
-        processor = found[1] if found else processor
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{processor}, {os.cpu_count()} cores, {versions}"
-
-
-def _git(*args: str) -> str:
-    """Returns the output of a git command, or an empty text outside of a repository."""
-    done = subprocess.run(
-        ["git", *args], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
