@@ -15,7 +15,13 @@ from mmpt.config.released import fill_released
 from mmpt.config.run import RunConfig
 from mmpt.config.schema import RetrievalConfig
 from mmpt.config.sections import section_models
-from mmpt.config.yaml_files import parse_overrides, read_yaml, write_yaml
+from mmpt.config.yaml_files import (
+    parse_overrides,
+    read_without_includes,
+    read_yaml,
+    value_at,
+    write_yaml,
+)
 from mmpt.errors import ConfigError
 from mmpt.utils.log import get_logger
 
@@ -64,7 +70,13 @@ def load_config(
     if filled:
         keys = ", ".join(filled)
         logger.info("%s: filled in as the released script does: %s", path, keys)
-    inert = inert_keys(config)
+    # Name only the inert keys that the user has set. A released file that is included has many.
+    own = (override_values, read_without_includes(path))
+    inert = [
+        key
+        for key in inert_keys(config)
+        if any(value_at(values, key) is not None for values in own)
+    ]
     if inert:
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
     return config

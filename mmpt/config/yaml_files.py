@@ -49,6 +49,15 @@ def read_yaml(path: str | Path, overrides: Values | None = None) -> Values:
         raise ConfigError(path, [f"{what}: {reason}."]) from err
 
 
+def read_without_includes(path: str | Path) -> Values:
+    """Reads the keys that a YAML file sets itself. Interpolations are not resolved.
+
+    Raises:
+        ConfigError: the file is missing or broken.
+    """
+    return _lifted(_read_file(str(path), includer=None))
+
+
 def _read_stack(path: str, chain: tuple[str, ...]) -> Values:
     """Returns a file merged over the one that it includes.
 

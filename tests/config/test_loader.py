@@ -355,6 +355,17 @@ def test_old_keys_only_give_one_line(caplog):
     )
 
 
+def test_old_keys_of_an_included_file_are_not_named(tmp_path, caplog):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"includes: {TRAINING}\ndataset:\n  mlm_probability: 0.15\n")
+    with caplog.at_level("INFO", logger="mmpt.config.loader"):
+        load_config(path)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{path}: these keys have no effect here: dataset.mlm_probability"
+    )
+
+
 def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tmp_path):
     config = load(
         "dataset.subsampling=32",
