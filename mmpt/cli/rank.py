@@ -133,12 +133,15 @@ def _start_log(command: Sequence[str], rank: int) -> Screen | None:
 
 
 def git_commit() -> str:
-    """Returns the commit of the current folder, or `unknown` outside of a git repository."""
+    """Returns the commit of the current folder, else that of MMPT's code, else `unknown`."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    with suppress(OSError):  # there is no git
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.strip()
+    for folder in (".", os.path.dirname(mmpt.__file__)):
+        with suppress(OSError):  # there is no git
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=False
+            )
+            if done.returncode == 0:
+                return done.stdout.strip()
     return "unknown"
 
 

@@ -83,7 +83,16 @@ def report_evaluation(
 ) -> None:
     """Writes the report of an evaluation that has been scored, and prints its path."""
     config = load_config(yaml)
+    if not config.is_test:
+        raise LaunchError(
+            f"{yaml} is the YAML of a training. Name the folder of the training: mmpt report "
+            f"{config.save_dir}"
+        )
     results = scoring.results_folder(config) / "results.json"
+    if not results.exists():
+        raise DataError(
+            f"{results}: no such file. Score the checkpoint first: mmpt predict {yaml}"
+        )
     rows = _rows_of(config, results)
     metric = METRICS.get(config.metric[0], "metric")()
     values = [metric.deciding_value(row["metrics"]) for row in rows]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmpt.errors import CheckpointError
 from mmpt.models.mismatch import check_fit, replace_first_layer
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
-from mmpt.utils.log import get_logger
+from mmpt.utils.log import ON_SCREEN, get_logger
 
 logger = get_logger(__name__)
 
@@ -231,7 +231,9 @@ def adapt_state(
             names = ", ".join(sorted(reasons))
             distinct = sorted(set(map(str, reasons.values())))
             report.append(f"{verb} {names} ({'; '.join(distinct)})")
-    logger.info("%s", ", ".join(report))
+    # A layer that starts from random weights is no detail of the log.
+    where = ON_SCREEN if replaced else None
+    logger.info("%s", ", ".join(report), extra=where)
     return state
 
 

@@ -319,6 +319,7 @@ class FairseqMMTask(LegacyFairseqTask):
             MetricsLog(folder, num_updates, is_valid_due=is_due),
             *open_loggers(config.loggers or (), run),
         ]
+        run.write()
         atexit.register(self.end_logs)
 
     def end_logs(self) -> None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mmpt.errors import EXIT_CODE, UserError, message_of
-from mmpt.utils.help_pages import page_of
+from mmpt.utils.help_pages import page_of, path_of
 from mmpt.utils.killed import ASKS, worker_failure
 from mmpt.utils.log import setup_logging
 
@@ -78,7 +78,7 @@ def run_command(
         if message is None:
             raise
         page = page_of(err, message)
-    see = f"See {page}\n" if page else ""
+    see = f"See {path_of(page)}\n" if page else ""
     sys.stderr.write(f"error: {message}\n{see}")
     return EXIT_CODE
 

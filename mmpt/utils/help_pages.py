@@ -1,16 +1,24 @@
 """Pages of the documentation that help with an error of the user."""
 
+import os
 import re
+from pathlib import Path
 
+import mmpt
 from mmpt.errors import (
     ConfigError,
     DamagedCheckpointError,
+    DataError,
     DeviceMemoryError,
+    HubError,
     LaunchError,
     UserError,
 )
 
+ROOT = Path(mmpt.__file__).parents[1]
+"""Root of the repository, if MMPT runs in a checkout."""
 WRITE_YAML = "pretraining.md#write-a-yaml"
+OWN_FEATURES = "docs/guides/own-videos.md#features-that-you-have-already"
 MEMORY = "pretraining.md#fit-training-into-memory"
 PAGES: tuple[tuple[type[Exception], str, str], ...] = (
     (ModuleNotFoundError, "", "docs/install.md#install-into-your-own-environment"),
@@ -21,6 +29,11 @@ PAGES: tuple[tuple[type[Exception], str, str], ...] = (
     (LaunchError, "--n(nodes|ode-rank)|--rdzv", "docs/guides/clusters.md#several-machines"),
     (LaunchError, "--jobtype", "docs/guides/jobs.md#start-a-job"),
     (UserError, "training would be useless", "DATASET.md#6-check-the-data"),
+    (HubError, "", "docs/guides/embed-and-search.md#keep-or-publish-a-model"),
+    (UserError, "--encoder", "docs/guides/own-videos.md#features-of-other-networks"),
+    (DataError, r"--features|features\.json", OWN_FEATURES),
+    (DataError, "--(train|val)-list|`dataset.(train|val)_path", "DATASET.md#lists"),
+    (DataError, "captions must be", "DATASET.md#captions"),
     (ConfigError, "the override `", "docs/guides/jobs.md#change-a-setting-for-one-run"),
     (ConfigError, "clips_per_forward|checkpoint_activations", MEMORY),
     (ConfigError, r"`loss\.", "docs/concepts/losses.md#keys"),
@@ -41,6 +54,13 @@ def page_of(error: Exception, message: str) -> str | None:
     if page is None or page.partition("#")[0] in message:
         return None
     return page
+
+
+def path_of(page: str) -> str:
+    """Returns the path of a page from the current folder, if the page is in this checkout."""
+    if Path.cwd() == ROOT or not (ROOT / page.partition("#")[0]).exists():
+        return page
+    return os.path.join(ROOT, page)
 
 
 def _page_of_problem(error: Exception, problem: str) -> str | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import mmpt
 from mmpt.errors import LaunchError
 from mmpt.utils.io import read_json, write_json
 from mmpt.utils.log import ON_SCREEN, get_logger
@@ -28,6 +29,8 @@ logger = get_logger(__name__)
 
 IDS = "loggers.json"
 """File of a `save_dir` with the ids that the services have given to the run."""
+RUN_FACTS = "run.json"
+"""File of a `save_dir` with the facts of `RunFacts.write`."""
 COMMIT = "MMPT_COMMIT"
 """Variable with the git commit of the current folder."""
 PROJECT = "mmpt"
@@ -49,6 +52,15 @@ class RunFacts:
     def name(self) -> str:
         """Name of the run: the last two folders of `save_dir`."""
         return "/".join(self.save_dir.absolute().parts[-2:])
+
+    def write(self) -> None:
+        """Writes the name of the run, and the version and git commit of the code."""
+        facts = {
+            "name": self.name,
+            "mmpt": mmpt.__version__,
+            "git_commit": self.settings["git_commit"],
+        }
+        write_json(self.save_dir / RUN_FACTS, facts)
 
     def read_id(self, service: str) -> str | None:
         """Returns the id that a service has given to this run, or None for a new run."""

@@ -128,7 +128,7 @@ class Screen(logging.Handler):
         self._draw(line)
 
     def show_row(self, corner: str, name: str, metrics: Mapping[str, str]) -> None:
-        """Shows metrics as a row of a table.
+        """Shows metrics as a row of a table. The last ones are left out if the screen is narrow.
 
         The titles appear above the first row, and again if they change. All rows have the same
         widths, so the table stays aligned although other lines may appear between its rows.
@@ -138,6 +138,7 @@ class Screen(logging.Handler):
             name: name of the row.
             metrics: titles of the other columns, and their values.
         """
+        metrics = self._fitting(metrics)
         titles = (corner, *metrics)
         table = Table(box=None, pad_edge=False, show_header=titles != self._titles)
         self._titles = titles
@@ -147,6 +148,17 @@ class Screen(logging.Handler):
             table.add_column(title, justify="right", min_width=width)
         table.add_row(name, *metrics.values())
         self._print(table)
+
+    def _fitting(self, metrics: Mapping[str, str]) -> dict[str, str]:
+        """Returns the first metrics, as many as fit next to the name of a row."""
+        gap = 2  # spaces between two columns
+        fitting, used = {}, NAME_WIDTH
+        for title, value in metrics.items():
+            used += gap + max(WIDTH, len(title), len(value))
+            if used > self.console.width:
+                break
+            fitting[title] = value
+        return fitting
 
     @property
     def is_live(self) -> bool:
@@ -251,12 +263,14 @@ class ShownBar:
         if not self._screen.is_live:
             self._show_line("validation   ", stats)
             return
-        columns = terms_of(stats)
         # The first validation has the best loss so far. It may precede the first log interval.
         best = stats.get("best_loss", stats.get("loss"))
         training = self._shown.stats.get("loss")
+        terms = terms_of(stats)
+        columns = {"loss": terms.pop("loss", "-")}
         for title, loss in (("best loss", best), ("training loss", training)):
             columns[title] = "-" if loss is None else f"{float(loss):g}"
+        columns |= terms
         self._screen.show_row("validation", f"{self._title}, update {step}", columns)
 
     def _show_line(self, what: str, stats: Stats) -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mmpt.cli import predict, report
+from tests.support.jobs import VIDEOCLIP
+from tests.support.paths import ROOT
 from tests.support.videos import Clip, regular_times, write_video
 
 
@@ -59,7 +61,8 @@ def test_unscored_or_changed_checkpoints_are_an_error(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_report(scored) == 2
-    assert "no such file" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"no such file. Score the checkpoint first: mmpt predict {scored}" in error
     assert call_predict(scored, "--no-report") == 0
     checkpoint = scored.parent / "run" / "checkpoint_b.pt"
     state = torch.load(checkpoint, weights_only=True)
@@ -73,6 +76,14 @@ def test_unscored_or_changed_checkpoints_are_an_error(
     scored.write_text(json.dumps(config))
     assert call_report(scored) == 2
     assert "must hold a row with the settings of" in capsys.readouterr().err
+
+
+def test_the_yaml_of_a_training_is_an_error_that_names_its_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert call_report(Path(VIDEOCLIP)) == 2
+    assert "mmpt report runs/demo/videoclip\n" in capsys.readouterr().err
 
 
 def test_a_path_that_is_no_folder_and_no_yaml_is_an_error(

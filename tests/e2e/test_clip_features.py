@@ -65,10 +65,11 @@ def overrides(folder: Path, name: str, *more: str) -> list[str]:
     ]
 
 
-def run(folder: Path, name: str, *more: str) -> str:
+def run(folder: Path, name: str, *more: str, **env: str) -> str:
     """Trains for one epoch in one process, and returns the log."""
     yaml = folder / "train.yaml"
-    job = launch([yaml, "--jobtype", "local_single", *overrides(folder, name, *more)])
+    words = overrides(folder, name, *more)
+    job = launch([yaml, "--jobtype", "local_single", *words], **env)
     assert job.returncode == 0, job.stderr[-4000:]
     return job.stdout + job.stderr
 
@@ -95,8 +96,8 @@ def test_training_starts_from_a_checkpoint_for_s3d(prepared: Path) -> None:
     assert weight.shape[1] == 24
     content["model"][FIRST_LAYER] = torch.zeros(len(weight), 512)
     torch.save(content, prepared / "s3d.pt")
-    log = run(prepared, "second", f"{restore}={prepared / 's3d.pt'}")
-    assert "features of width 512, but `model.input_dim` is 24" in log
+    shown = run(prepared, "second", f"{restore}={prepared / 's3d.pt'}", LOGLEVEL="")
+    assert "features of width 512, but `model.input_dim` is 24" in shown
     trained = load_checkpoint(prepared / "runs/second/checkpoint_last.pt")["model"]
     assert trained[FIRST_LAYER].shape == weight.shape
     assert all(tensor.isfinite().all() for tensor in trained.values())

@@ -217,6 +217,7 @@ def files(folder: Path) -> set[str]:
     own = (
         "config.yaml",
         ".lock",
+        "run.json",
         "checkpoint_previous.pt",
         "checkpoint_last.pt.damaged",
     )

@@ -10,10 +10,14 @@ from mmpt.errors import (
     CheckpointError,
     ConfigError,
     DamagedCheckpointError,
+    DataError,
+    HubError,
     LaunchError,
 )
 from mmpt.utils.help_pages import PAGES, page_of
 from tests.support.paths import ROOT
+
+SEARCH = "docs/guides/embed-and-search.md"
 
 
 def anchors(document: str) -> list[str]:
@@ -53,6 +57,11 @@ def test_every_page_and_its_section_exist(page: str) -> None:
             LaunchError("--rdzv-endpoint a:1: node 0 did not answer."),
             "docs/guides/clusters.md#several-machines",
         ),
+        (
+            DataError("feat/features.json: `width` must be 512, but is 768."),
+            "docs/guides/own-videos.md#features-that-you-have-already",
+        ),
+        (HubError("me/mine: not found."), f"{SEARCH}#keep-or-publish-a-model"),
         (LaunchError("--device cuda: not a device of this machine."), None),
         (
             DamagedCheckpointError("x.pt is cut short."),
@@ -70,11 +79,16 @@ def test_the_page_fits_the_error(error: Exception, page: str | None) -> None:
 
 
 def test_a_command_prints_the_page_below_the_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(ROOT)
     yaml = tmp_path / "x.yaml"
     yaml.write_text("dataset: {max_len: 0}")
     assert main(["train", str(yaml)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {yaml}: ")
     assert error.endswith("\nSee pretraining.md#write-a-yaml\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(yaml)]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"\nSee {ROOT}/pretraining.md#write-a-yaml\n")

@@ -75,8 +75,8 @@ def plain(text: StringIO) -> Screen:
     return Screen(is_live=False, console=Console(file=text, width=40))
 
 
-def live(text: StringIO) -> Screen:
-    console = Console(file=text, width=100, force_terminal=True, color_system=None)
+def live(text: StringIO, width: int = 100) -> Screen:
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
     return Screen(is_live=True, console=console)
 
 
@@ -104,10 +104,10 @@ def test_a_terminal_gets_a_bar_and_a_row_per_validation(text: StringIO) -> None:
     assert re.search("epoch 1/8 {20}0/3", out)
     assert "0/1" not in out  # too soon after the bar of the training
     titles = (
-        "validation                    loss  clip_caption  best loss  training loss"
+        "validation                    loss  best loss  training loss  clip_caption"
     )
     values = (
-        "epoch 1/8, update 10           8.4        8.4054        8.4         12.605"
+        "epoch 1/8, update 10           8.4        8.4         12.605        8.4054"
     )
     assert f"{titles}\n{values}\n" in out
 
@@ -120,6 +120,19 @@ def test_the_titles_of_a_table_are_repeated_if_they_change(text: StringIO) -> No
     first, second = ["run", "x", "y"], ["run", "z"]
     assert rows == [first, ["a", "1", "1"], ["b", "1", "1"], second, ["c", "1"]]
     assert len({len(line) for line in text.getvalue().splitlines()[:3]}) == 1
+
+
+def test_the_last_columns_are_left_out_if_the_terminal_is_narrow(
+    text: StringIO,
+) -> None:
+    names = ["loss", "best loss", "training loss", "clip_caption", "video_paragraph"]
+    for width, num_shown in ((100, 5), (80, 4), (60, 3)):
+        live(text, width).show_row(
+            "validation", "epoch 1/8, update 10", dict.fromkeys(names, "12.605")
+        )
+        titles, values = text.getvalue().splitlines()[-2:]
+        assert titles.split()[-1] == names[num_shown - 1].split()[-1]
+        assert values.split()[4:] == ["12.605"] * num_shown
 
 
 def test_the_first_row_needs_no_earlier_metrics(text: StringIO) -> None:

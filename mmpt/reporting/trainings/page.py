@@ -20,6 +20,8 @@ from mmpt.reporting.trainings.charts import (
 from mmpt.reporting.trainings.run import CONFIG, Training
 from mmpt.reporting.trainings.state import State, best_metric
 from mmpt.reporting.trainings.tables import difference_rows, summary_rows
+from mmpt.utils.io import read_json
+from mmpt.utils.run_loggers import RUN_FACTS
 
 
 class Evaluation(NamedTuple):
@@ -66,12 +68,22 @@ def _facts(trainings: Sequence[Training]) -> dict[str, str]:
             "folder": str(training.folder),
             "state": describe_state(training),
             "best checkpoint": describe_best(training),
+            "code": _code(training),
             "logged": f"{_clock(training, 0)} to {_clock(training, -1)}",
         }
     else:
         for training in trainings:
             facts[training.name] = f"{describe_state(training)} ({training.folder})"
     return facts | {"made": f"{made} by mmpt {mmpt.__version__}"}
+
+
+def _code(training: Training) -> str:
+    """Returns the version and the git commit of the code of a training; empty if not recorded."""
+    path = training.folder / RUN_FACTS
+    if not path.exists():
+        return ""
+    facts = read_json(path)
+    return f"mmpt {facts['mmpt']}, git commit {facts['git_commit']}"
 
 
 def _clock(training: Training, place: int) -> str:

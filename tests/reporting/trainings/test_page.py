@@ -4,7 +4,9 @@ import html
 import re
 from pathlib import Path
 
+import mmpt
 from mmpt.reporting.trainings import Evaluation, read_trainings, write_training_page
+from mmpt.utils.run_loggers import RunFacts
 from tests.support.sample_runs import NASTY
 from tests.support.sample_trainings import write_run
 
@@ -19,7 +21,9 @@ def words_of(page: Path) -> str:
 
 
 def test_the_page_of_a_training(tmp_path: Path) -> None:
-    trainings = read_trainings([write_run(tmp_path / "mine", note=NASTY)])
+    folder = write_run(tmp_path / "mine", note=NASTY)
+    RunFacts(folder, 0, {"git_commit": "abc1234"}).write()
+    trainings = read_trainings([folder])
     scores = {"chance": {"M": {"R1": 0.125}}, "best": {"M": {"R1": 0.5}}}
     evaluation = Evaluation("a benchmark", scores, ["a note"])
     page = write_training_page(trainings, [evaluation], tmp_path / "page.html")
@@ -27,6 +31,7 @@ def test_the_page_of_a_training(tmp_path: Path) -> None:
     for text in (
         "mine: training",
         "state finished: epoch 3 of 3, 30 updates",
+        f"code mmpt {mmpt.__version__}, git commit abc1234",
         "checkpoint_best.pt: validation loss 5 after update 20",
         "Losses and metrics",
         "Retrieved batches",
