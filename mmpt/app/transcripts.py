@@ -96,6 +96,12 @@ class Aligner:
     def _read_features(self, name: str) -> Tensor:
         """Returns the features [R, I] of a video, from their file or from its video file."""
         source = self._files.features(name) or self._files.video(name)
+        if not self._files.has_folders:
+            raise DataError(
+                f"{name}: cannot be aligned, because the index names no folder of videos or "
+                "features, as one from `mmpt index --shards`. Start `mmpt app` again with "
+                "`--features DIR` (.npy files named as the videos) or `--videos DIR`."
+            )
         if source is None:
             raise DataError(
                 f"{name}: has no file in the folders of the index. Give its folder with "

@@ -25,6 +25,11 @@ class VideoFiles:
         self.names = dict.fromkeys(names)
         self._folders = [Path(folder) for folder in folders]
 
+    @property
+    def has_folders(self) -> bool:
+        """False if no file can be found, for example because the index was built from shards."""
+        return bool(self._folders)
+
     def video(self, name: str) -> Path | None:
         """Returns the video file of a video, or None if there is none."""
         return self._find(name, sorted(VIDEO_SUFFIXES))

@@ -1,5 +1,6 @@
 """`mmpt app`: opens a page that searches an index of moments and aligns transcripts."""
 
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from mmpt.cli.main import Command, Device, choose_device
-from mmpt.errors import DataError
+from mmpt.errors import DataError, LaunchError
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -69,6 +70,7 @@ def app(options: Options) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: must be a folder, but is not.")
+    _check_host(options.host)
     # Imported here, so that the help and mistakes come at once.
     from mmpt.app.page import served
     from mmpt.app.video_files import VideoFiles
@@ -88,6 +90,23 @@ def app(options: Options) -> None:
         logger.info("open %s in a browser; Ctrl-C closes the page", url)
         while True:
             time.sleep(1)
+
+
+def _check_host(host: str) -> None:
+    """Raises LaunchError if no server can listen at this address.
+
+    Gradio would report that all ports are in use, after it has tried each of them.
+    """
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        family, kind, protocol, _name, address = found[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.bind(address)
+    except (OSError, UnicodeError) as err:
+        raise LaunchError(
+            f"`--host` must be an address or a name of this machine, but is {host!r} ({err}). "
+            "Give 127.0.0.1 for this machine only, or 0.0.0.0 to let others in."
+        ) from err
 
 
 main = Command(app, options=Options, stopped="the page is closed")

@@ -42,6 +42,12 @@ def find_files(
     Raises:
         DataError: the folder does not exist, has no such file, or two files have the same id.
     """
+    kinds = " ".join(sorted(suffixes))
+    if not folder.is_dir():
+        state = "is a file" if folder.is_file() else "does not exist"
+        raise DataError(
+            f"{folder}: must be a folder with {kinds} files, but {state}. Correct the path."
+        )
     files: dict[str, Path] = {}
     for path in folder.rglob("*"):
         if path.suffix.lower() not in suffixes or not path.is_file():
@@ -54,7 +60,6 @@ def find_files(
             )
         files[name] = path
     if not files:
-        kinds = " ".join(sorted(suffixes))
         raise DataError(
             f"{folder}: must be a folder with {kinds} files, but has none.{hint}"
         )
@@ -217,6 +222,7 @@ def load_model(options: VideoOptions) -> MMPTModel:
 
     Raises:
         CheckpointError: weights are missing or damaged.
+        DataError: the model does not take S3D features, or not those in the folder.
     """
     model = MMPTModel.from_pretrained(
         options.model,
@@ -227,6 +233,8 @@ def load_model(options: VideoOptions) -> MMPTModel:
     )
     if options.videos:
         model.get_s3d()  # reports missing weights before any video is decoded
+    if options.features:
+        model.check_features(options.features, str(options.features))
     return model
 
 

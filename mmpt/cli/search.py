@@ -74,12 +74,14 @@ def _read_queries(queries: list[str], file: Path | None) -> list[str]:
     """Returns the texts of the command line, or of a file.
 
     Raises:
-        LaunchError: there are none, or both are given.
+        LaunchError: there are none, one is empty, or both are given.
         DataError: the file cannot be read, or holds no text.
     """
     if bool(queries) == (file is not None):
         raise LaunchError("give texts, or a file of texts with `--queries`.")
     if file is None:
+        if not all(map(str.strip, queries)):
+            raise LaunchError("a text must have at least one word, but one is empty.")
         return queries
     if file == STDIN:
         texts = [line.strip() for line in sys.stdin if line.strip()]

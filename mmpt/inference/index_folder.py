@@ -31,6 +31,9 @@ class IndexSettings(BaseModel):
     """Where the model is loaded from, as for `MMPTModel.from_pretrained`. None: not known."""
     checkpoint: str
     """The `checkpoint` of `MMPTModel.from_pretrained`."""
+    bert: str | None = None
+    """Folder of BERT as an absolute path, because a run's YAML may name it by a relative one. None:
+    the YAML names a model on the Hugging Face Hub."""
     dtype: str
     """Dtype of the model."""
     fingerprint: str

@@ -29,7 +29,7 @@ from mmpt.inference.alignment import Alignment, align_sentences
 from mmpt.inference.embedding import Window, embed_texts, embed_windows
 from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.model_card import make_card
-from mmpt.inference.origin import Origin
+from mmpt.inference.origin import Origin, extract_command, find_mismatch
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
 from mmpt.inference.videos import read_video, run_s3d, split_videos
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
@@ -38,9 +38,12 @@ from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.processors.window_aligner import average_seconds, average_windows
 from mmpt.shards.feature_info import read_feature_info
+from mmpt.utils.log import get_logger
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
+
+logger = get_logger(__name__)
 
 EPSILON = 0.3
 """Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true
@@ -90,6 +93,7 @@ class MMPTModel(nn.Module):
         self.aligner = DSAligner(dataset, Split.TEST)
         self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast)
         self.max_video_len = self.aligner.max_video_len
+        self._warned_folders: set[str] = set()
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the model, its tokenizer and its aligner, for unpacking."""
@@ -106,6 +110,7 @@ class MMPTModel(nn.Module):
         dtype: torch.dtype | None = None,
         s3d: S3D | str | Path = S3D_WEIGHTS,
         normalise: bool = True,
+        bert_name: str | None = None,
     ) -> MMPTModel:
         """Returns a trained model in eval mode.
 
@@ -120,12 +125,16 @@ class MMPTModel(nn.Module):
             dtype: dtype of the weights. None: the dtype in which a folder was saved, or float32 for
                 a checkpoint.
             s3d, normalise: see the class.
+            bert_name: folder of BERT, or its name on the Hub. None: `dataset.bert_name` of the
+                YAML. A folder from `save_pretrained` does not need it.
         Raises:
             ConfigError: there is a mistake in the YAML.
             CheckpointError: the weights are missing, damaged or of another model.
             HubError: the model cannot be downloaded.
         """
-        fusion, dataset, config, origin = read_pretrained(source, checkpoint, revision)
+        fusion, dataset, config, origin = read_pretrained(
+            source, checkpoint, revision, bert_name
+        )
         model = cls(
             fusion, dataset, config, s3d=s3d, normalise=normalise, origin=origin
         )
@@ -220,11 +229,14 @@ class MMPTModel(nn.Module):
         """
         width = self.fusion.video_encoder.input_dim
         fps = self.dataset_config.feature_fps
-        if (width, fps) != (FEATURE_DIM, 1):
+        encoder = self.origin.encoder
+        is_s3d = encoder is None or encoder.lower().startswith("s3d")
+        if (width, fps) != (FEATURE_DIM, 1) or not is_s3d:
+            maker = f" of {encoder}" if encoder else ""
             raise DataError(
                 f"the model must take S3D features ({FEATURE_DIM} wide, 1 a second) to embed "
-                f"frames, but takes features {width} wide, {fps:g} a second. Extract them with "
-                "`mmpt extract`, and embed these."
+                f"frames, but takes features{maker} {width} wide, {fps:g} a second. Extract them "
+                f"with `{self._extract_command()}`, and embed these: `--features FEATURES`."
             )
         if not isinstance(self.s3d, S3D):
             self.s3d = load_s3d(self.s3d).to(self.device, self.dtype)
@@ -298,6 +310,8 @@ class MMPTModel(nn.Module):
     def check_features(self, folder: str | Path, name: str) -> None:
         """Compares `features.json` of a folder, if there is one, with the model.
 
+        Logs a warning if the model was trained with features from another encoder.
+
         Args:
             name: the features, for messages.
         Raises:
@@ -311,6 +325,24 @@ class MMPTModel(nn.Module):
                 f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
                 f"them, but are {info} (features.json)."
             )
+        mismatch = info and find_mismatch(self.origin, info)
+        if mismatch and str(folder) not in self._warned_folders:
+            self._warned_folders.add(str(folder))
+            logger.warning(
+                "%s: %s. Scores are meaningless if they differ; `%s` makes the right ones.",
+                folder,
+                mismatch,
+                self._extract_command(),
+            )
+
+    def _extract_command(self) -> str:
+        """Returns the command that makes the features that the model takes."""
+        command = extract_command(
+            self.origin.encoder,
+            fps=self.dataset_config.feature_fps,
+            normalised=self.origin.normalised,
+        )
+        return command or "mmpt extract --vdir VIDEOS --fdir FEATURES --encoder NAME"
 
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> Tensor:

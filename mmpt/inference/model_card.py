@@ -15,7 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.config import DatasetConfig
-from mmpt.inference.origin import Origin
+from mmpt.inference.origin import Origin, extract_command, published_encoder
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger
@@ -27,6 +27,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 SIGNATURE = (
     "\n<!-- Written by MMPT, which keeps a card that you change. sha256: {} -->\n"
 )
+IS_NORMALISED = {True: "yes", False: "no", None: "not recorded"}
 SIGNED = re.compile(SIGNATURE.format("([0-9a-f]{64})"))
 
 
@@ -164,12 +165,21 @@ def _feature_facts(
     """Returns what a card says about the features that the model takes."""
     width = fusion.video_encoder.input_dim
     fps = dataset.feature_fps
-    encoder = origin.encoder
+    encoder = published_encoder(origin.encoder, origin.encoder_revision)
+    command = extract_command(encoder, fps=fps, normalised=origin.normalised)
     if encoder is None:
         encoder = "not recorded"
         if (width, fps) == (FEATURE_DIM, 1):
             encoder += " (width and rate are S3D's)"
-    return {"encoder": encoder, "width": width, "fps": f"{fps:g}"}
+    return {
+        "encoder": encoder,
+        "revision": origin.encoder_revision or "not recorded",
+        "width": width,
+        "fps": f"{fps:g}",
+        "normalised": IS_NORMALISED[origin.normalised],
+        "command": command,
+        "is_folder": encoder.startswith("hf:") and "/" not in encoder,
+    }
 
 
 def _data_facts(training: dict[str, Any] | None) -> dict[str, str]:

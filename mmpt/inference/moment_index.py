@@ -132,9 +132,11 @@ class MomentIndex:
             raise DataError(
                 f"{folder}: does not say where its model is; give the model, or its path."
             )
+        bert = settings.bert
         loaded = MMPTModel.from_pretrained(
             source,
             checkpoint or settings.checkpoint,
+            bert_name=bert if bert and Path(bert).is_dir() else None,
             device=device,
             dtype=getattr(torch, settings.dtype),
             s3d=s3d or S3D_WEIGHTS,

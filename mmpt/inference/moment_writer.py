@@ -86,8 +86,10 @@ def open_writer(
         is_new = not files.settings_file.exists()
         old = settings if is_new else files.read_settings()
         known = tuple(dict.fromkeys((*old.folders, *folders)))
-        if is_new or known != old.folders:
-            files.write_settings(old.model_copy(update={"folders": known}))
+        bert = _bert_folder(model) or old.bert
+        current = old.model_copy(update={"folders": known, "bert": bert})
+        if is_new or current != old:
+            files.write_settings(current)
         with (
             open(files.videos_file, "ab") as videos_file,
             open(files.vectors_file, "ab") as vectors_file,
@@ -118,19 +120,6 @@ def _new_settings(
         _check_empty(files.path)
     window_s = window_s or model.max_video_len
     stride_s = stride_s or max(window_s // 2, 1)
-    if not 1 <= stride_s <= window_s <= model.max_video_len:
-        raise DataError(
-            "stride and window must be in 1 <= stride <= window <= `max_video_len` "
-            f"({model.max_video_len}), but are {stride_s} and {window_s} seconds."
-        )
-    # Otherwise, the windows of a video would depend on the rounding of its length to seconds.
-    fps = model.dataset_config.feature_fps
-    for name, value_s in (("window", window_s), ("stride", stride_s)):
-        if not (value_s * fps).is_integer():
-            raise DataError(
-                f"the {name} must be a whole number of feature rows, of which the model takes "
-                f"{fps:g} a second, but is {value_s} seconds ({value_s * fps:g} rows)."
-            )
     if old is not None:
         wanted = (fingerprint, window_s, stride_s)
         if wanted != (old.fingerprint, old.window_s, old.stride_s):
@@ -138,9 +127,11 @@ def _new_settings(
                 f"{files.path}: can only be extended with its own model and windows (weights "
                 f"{old.fingerprint[:12]} of {old.model}, window {old.window_s} s, stride "
                 f"{old.stride_s} s), but these are weights {fingerprint[:12]}, window "
-                f"{window_s} s, stride {stride_s} s. Give the same, or another folder."
+                f"{window_s} s, stride {stride_s} s. Give the same model and leave out `--window` "
+                "and `--stride`, or give another folder."
             )
         return old
+    _check_windows(model, window_s, stride_s)
     return IndexSettings(
         model=source,
         checkpoint=checkpoint,
@@ -150,6 +141,29 @@ def _new_settings(
         window_s=window_s,
         stride_s=stride_s,
     )
+
+
+def _check_windows(model: MMPTModel, window_s: int, stride_s: int) -> None:
+    """Raises DataError if the model cannot take these windows."""
+    if not 1 <= stride_s <= window_s <= model.max_video_len:
+        raise DataError(
+            "`--stride` and `--window` must be in 1 <= stride <= window <= `max_video_len` "
+            f"({model.max_video_len}), but are {stride_s} and {window_s} seconds."
+        )
+    # Otherwise, the windows of a video would depend on the rounding of its length to seconds.
+    fps = model.dataset_config.feature_fps
+    for name, value_s in (("window", window_s), ("stride", stride_s)):
+        if not (value_s * fps).is_integer():
+            raise DataError(
+                f"`--{name}` must be a whole number of feature rows, of which the model takes "
+                f"{fps:g} a second, but is {value_s} seconds ({value_s * fps:g} rows)."
+            )
+
+
+def _bert_folder(model: MMPTModel) -> str | None:
+    """Returns the folder of BERT as an absolute path, or None if it is a name on the Hub."""
+    folder = Path(model.dataset_config.bert_name or "none")
+    return str(folder.resolve()) if folder.is_dir() else None
 
 
 def _check_empty(path: Path) -> None:

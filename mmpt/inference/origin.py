@@ -1,6 +1,7 @@
 """Where a model is from: its checkpoint, the settings of its training, and its model card."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from mmpt.config import RetrievalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError, DataError
-from mmpt.shards.feature_info import read_feature_info
+from mmpt.shards.feature_info import FeatureInfo, read_feature_info
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -17,6 +18,12 @@ KEYS = ("task", "dataset", "model", "loss", *RetrievalConfig.model_fields)
 """Keys of a training YAML that are published."""
 FAIRSEQ_GROUPS = ("dataset", "optimization")
 """Groups of fairseq's options that are published. The others describe the machine."""
+HUB_ID = re.compile(r"[^./~\\][^/\\]*(/[^/\\]+)?")
+"""A name that is no path: it has at most one slash, and does not start with `.`, `/` or `~`."""
+OF_FOLDER = "sha256 "
+"""Beginning of the revision of an encoder that is a folder."""
+EXTRACTED = re.compile(r"s3d|(hf|timm):.+|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+"""Names of encoders that `mmpt extract` takes. `mmpt pack` records any other names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,12 @@ class Origin:
     training: dict[str, Any] | None = None
     """Settings of the training, without folders. None: unknown."""
     encoder: str | None = None
-    """Name of the network that extracted the features. None: unknown."""
+    """Name of the network that extracted the features, as in `features.json`. It may contain a
+    folder of this machine; see `published_encoder`. None: unknown."""
+    encoder_revision: str | None = None
+    """Revision of this network, as in `features.json`. None: unknown."""
+    normalised: bool | None = None
+    """Whether the features were divided by their L2 norm. None: unknown."""
     card: str | None = None
     """The model card of the saved folder. None: there is none."""
 
@@ -49,10 +61,16 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
             logger.warning("the settings of the training are not known: %s", err)
     if training.is_test:
         return Origin(checkpoint=checkpoint)
+    settings = published_settings(training)
+    info = _find_features(training)
+    if info is None:
+        return Origin(checkpoint=checkpoint, training=settings)
     return Origin(
         checkpoint=checkpoint,
-        training=published_settings(training),
-        encoder=_find_encoder(training),
+        training=settings,
+        encoder=info.encoder,
+        encoder_revision=info.revision,
+        normalised=info.normalised,
     )
 
 
@@ -65,6 +83,78 @@ def published_settings(config: RunConfig) -> dict[str, Any]:
     published = _select(settings, KEYS)
     published["fairseq"] = _select(settings["fairseq"], FAIRSEQ_GROUPS)
     return _without_folders(published)
+
+
+def is_hub_id(name: str) -> bool:
+    """Returns False for names that can only be paths, with several slashes for example."""
+    return HUB_ID.fullmatch(name) is not None
+
+
+def published_encoder(encoder: str | None, revision: str | None) -> str | None:
+    """Returns the name of an encoder without the folders of this machine.
+
+    A model in a folder keeps the last part of its path. Names on the Hugging Face Hub are kept.
+
+    Args:
+        encoder: as in `features.json`, for example `hf:/data/models/clip`.
+        revision: as in `features.json`. It shows that `hf:models/clip` is a folder.
+    """
+    if encoder is None:
+        return None
+    kind, colon, model = encoder.rpartition(":")
+    is_folder = (revision or "").startswith(OF_FOLDER)
+    if is_hub_id(model) and not is_folder:
+        return encoder
+    return f"{kind}{colon}{_without_folders(model)}"
+
+
+def extract_command(
+    encoder: str | None, *, fps: float, normalised: bool | None
+) -> str | None:
+    """Returns the command that makes features with an encoder. None: there is no such command.
+
+    Args:
+        fps: rows per second of video.
+        normalised: whether rows are divided by their L2 norm. None: unknown.
+    """
+    if encoder is None or not EXTRACTED.fullmatch(encoder):
+        return None
+    command = (
+        f"mmpt extract --vdir VIDEOS --fdir FEATURES --encoder {shlex.quote(encoder)}"
+    )
+    if fps != 1 and encoder.startswith(("hf:", "timm:")):
+        command += f" --fps {fps:g}"
+    if normalised is False:
+        command += " --l2_normalize 0"
+    return command
+
+
+def find_mismatch(origin: Origin, info: FeatureInfo) -> str | None:
+    """Returns how features differ from the features of the training. None: no known difference."""
+    trained = published_encoder(origin.encoder, origin.encoder_revision)
+    found = published_encoder(info.encoder, info.revision)
+    revision = info.revision or ""
+    is_same = revision.startswith(OF_FOLDER) and revision == origin.encoder_revision
+    has_other_encoder = _differ(trained, found) and not is_same
+    if not has_other_encoder and not _differ(origin.normalised, info.normalised):
+        return None
+    return (
+        f"the features are from {_describe(found, info.normalised)} (features.json), but the "
+        f"model was trained with features from {_describe(trained, origin.normalised)}"
+    )
+
+
+def _differ(one: object, other: object) -> bool:
+    """Returns True if both values are known and differ."""
+    return None not in (one, other) and one != other
+
+
+def _describe(encoder: str | None, normalised: bool | None) -> str:
+    """Returns the name of an encoder, and whether its features are normalised, for messages."""
+    name = encoder or "an unknown encoder"
+    if normalised is None:
+        return name
+    return f"{name}, {'normalised' if normalised else 'not normalised'}"
 
 
 def _select(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -84,13 +174,12 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _find_encoder(config: RunConfig) -> str | None:
-    """Returns the name of the network that extracted the features of a training, if it is known."""
+def _find_features(config: RunConfig) -> FeatureInfo | None:
+    """Returns `features.json` of a training's features, or None if it is missing or damaged."""
     folder = config.dataset.vfeat_dir
     if folder is None:
         return None
     try:
-        info = read_feature_info(folder)
+        return read_feature_info(folder)
     except DataError:
         return None
-    return None if info is None else info.encoder

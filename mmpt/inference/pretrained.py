@@ -8,7 +8,7 @@ used as `bert_name`. The section holds a fingerprint of the weights.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -19,7 +19,12 @@ from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import CheckpointError, ConfigError, HubError
 from mmpt.inference import hub
 from mmpt.inference.model_card import CARD_NAME, read_card, write_card
-from mmpt.inference.origin import Origin, find_origin
+from mmpt.inference.origin import (
+    Origin,
+    find_origin,
+    is_hub_id,
+    published_encoder,
+)
 from mmpt.models.bert import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate
@@ -44,6 +49,8 @@ MODEL_KEYS = {
 """Shared keys of `model:` that a saved model needs. Folders of older versions may have other keys,
 which are ignored."""
 
+T = TypeVar("T")
+
 AGAIN = "copy or download the whole folder again."
 
 Pretrained = tuple[MMFusionSeparate, DatasetConfig, ModelConfig, Origin]
@@ -52,12 +59,16 @@ it is from."""
 
 
 def read_pretrained(
-    source: str | Path, checkpoint: str, revision: str | None = None
+    source: str | Path,
+    checkpoint: str,
+    revision: str | None = None,
+    bert_name: str | None = None,
 ) -> Pretrained:
     """Returns the model that `source` names, as described in `MMPTModel.from_pretrained`.
 
     Args:
         revision: branch, tag or commit on the Hugging Face Hub. `source` is then a name there.
+        bert_name: replaces `dataset.bert_name` of a YAML. A saved folder does not need it.
     Raises:
         ConfigError: there is a mistake in the YAML.
         CheckpointError: the source is missing or damaged, or holds weights of another model.
@@ -68,15 +79,15 @@ def read_pretrained(
         return _from_saved(_download(str(source), revision), trusted=False)
     if path.is_file() and path.suffix in YAML_SUFFIXES:
         config = load_config(path, import_fairseq=False)
-        return _build(config, _find_checkpoint(config, checkpoint))
+        return _build(config, _find_checkpoint(config, checkpoint), bert_name)
     if path.is_file() and path.suffix == ".safetensors":
         return _from_saved(path.parent)
     if path.is_file():
-        return _from_checkpoint(path)
+        return _from_checkpoint(path, bert_name)
     if (path / CONFIG_NAME).is_file():
         return _from_saved(path)
     if (path / "config.yaml").is_file():
-        return _from_checkpoint(path / checkpoint)
+        return _from_checkpoint(path / checkpoint, bert_name)
     if path.is_dir():
         raise CheckpointError(
             f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's "
@@ -124,23 +135,51 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     )
 
 
-def _from_checkpoint(path: Path) -> Pretrained:
+def _from_checkpoint(path: Path, bert_name: str | None) -> Pretrained:
     yaml = path.parent / "config.yaml"
     if not yaml.is_file():
         raise CheckpointError(
             f"{path}: a checkpoint needs the YAML it was trained by, but there is no config.yaml "
             "next to it. Give the YAML as the source and this file as `checkpoint`."
         )
-    return _build(load_config(yaml, import_fairseq=False), path)
+    return _build(load_config(yaml, import_fairseq=False), path, bert_name)
 
 
-def _build(config: RunConfig, checkpoint: Path) -> Pretrained:
+def _build(config: RunConfig, checkpoint: Path, bert_name: str | None) -> Pretrained:
+    """Builds the model of a YAML with the weights of a checkpoint.
+
+    Args:
+        bert_name: replaces that of the YAML, if it is given.
+    Raises:
+        CheckpointError: the folder of BERT is missing, or the weights do not fit.
+    """
+    dataset = config.dataset
+    if bert_name is not None:
+        dataset = dataset.model_copy(update={"bert_name": bert_name})
+    _check_bert(config.path, dataset.bert_name or "")
     name = config.model.model_cls or ""
     model_cls = MODELS.get(name, "model.model_cls")
-    fusion = model_cls.from_config(config.dataset, config.model, pretrained=False)
+    fusion = model_cls.from_config(dataset, config.model, pretrained=False)
     load_weights(fusion, checkpoint)
     origin = find_origin(config, checkpoint)
-    return fusion.eval(), config.dataset, config.model, origin
+    return fusion.eval(), dataset, config.model, origin
+
+
+def _check_bert(yaml: str | Path | None, bert_name: str) -> None:
+    """Raises CheckpointError if `dataset.bert_name` is a path, and there is no such folder."""
+    if not bert_name or is_hub_id(bert_name) or Path(bert_name).is_dir():
+        return
+    remedy = "Correct it"
+    if not Path(bert_name).is_absolute():
+        remedy = (
+            f"It is relative, and the current folder is {Path.cwd()}. Run the command in the "
+            "folder in which the training was started"
+        )
+    raise CheckpointError(
+        f"{yaml}: `dataset.bert_name` must be a folder or a name on the Hugging Face Hub, but "
+        f"there is no folder {bert_name}. {remedy}, or give `--model` a folder that "
+        "`save_pretrained` or `mmpt push --dryrun` wrote, which contains BERT's files."
+    )
 
 
 def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
@@ -185,7 +224,9 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
         )
     origin = Origin(
         training=section.get("training"),
-        encoder=section.get("encoder"),
+        encoder=_value(section, "encoder", str),
+        encoder_revision=_value(section, "encoder_revision", str),
+        normalised=_value(section, "normalised", bool),
         card=read_card(folder / CARD_NAME),
     )
     return fusion.eval(), dataset, model, origin
@@ -221,6 +262,12 @@ def _read_section(folder: Path) -> tuple[dict[str, Any], DatasetConfig, ModelCon
 def _select(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:
     """Returns the entries of `values` whose key is one of `keys`."""
     return {key: values[key] for key in values.keys() & keys}
+
+
+def _value(section: dict[str, Any], key: str, kind: type[T]) -> T | None:
+    """Returns a value of a saved folder's config. None: it is missing, or of another type."""
+    value = section.get(key)
+    return value if isinstance(value, kind) else None
 
 
 def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
@@ -296,8 +343,13 @@ def write_pretrained(
     }
     if origin.training is not None:
         config[SECTION]["training"] = origin.training
-    if origin.encoder is not None:
-        config[SECTION]["encoder"] = origin.encoder
+    facts = {
+        "encoder": published_encoder(origin.encoder, origin.encoder_revision),
+        "encoder_revision": origin.encoder_revision,
+        "normalised": origin.normalised,
+    }
+    known = {key: value for key, value in facts.items() if value is not None}
+    config[SECTION].update(known)
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
     state = {}
     for name, value in fusion.state_dict().items():

@@ -167,7 +167,7 @@ def read_bert_weights(
 def _unreachable_error(bert_name: str, err: OSError) -> CheckpointError:
     return CheckpointError(
         f"`{KEY}`: {bert_name} is not a folder, and it cannot be downloaded from the Hugging Face "
-        f"hub ({first_line(err)}). On a machine with network run `huggingface-cli download "
+        f"hub ({first_line(err)}). On a machine with network run `hf download "
         f"{bert_name} --local-dir <folder>` and set `{KEY}` to that folder, or point HF_HOME to a "
         "cache that holds it."
     )

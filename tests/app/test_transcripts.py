@@ -6,6 +6,7 @@ import pytest
 
 from mmpt.app.results import format_span
 from mmpt.app.transcripts import MOST_SENTENCES, Aligner, read_transcript
+from mmpt.app.video_files import VideoFiles
 from mmpt.errors import DataError
 
 VIDEO = "pancakes & co"
@@ -62,3 +63,12 @@ def test_a_video_without_files_is_named(small, transcript: Path) -> None:
     index, files = small
     with pytest.raises(DataError, match=r"gone: has no file .* `--videos`"):
         Aligner(index.model, files).align("gone", transcript, monotone=True)
+
+
+def test_an_index_of_shards_has_no_files(small, transcript: Path) -> None:
+    index, _ = small
+    aligner = Aligner(index.model, VideoFiles([VIDEO], []))
+    with pytest.raises(
+        DataError, match=r"as one from `mmpt index --shards`\. Start `mmpt app` again"
+    ):
+        aligner.align(VIDEO, transcript, monotone=True)

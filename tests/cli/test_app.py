@@ -67,6 +67,9 @@ def test_the_page_gets_the_index_and_its_folders(built, tmp_path, calls, capsys)
         ("{index} --videos {tmp}/none", "none: must be a folder, but is not"),
         ("{index} --port 70000", "--port"),
         ("{index} --device toaster", "--device toaster"),
+        ("{index} --host 300.1.1.1", "`--host` must be an address or a name of this"),
+        ("{index} --host 203.0.113.7", "but is '203.0.113.7'"),
+        ("{index} --host a..b", "Give 127.0.0.1 for this machine only"),
     ],
 )
 def test_a_mistake(built, tmp_path, calls, capsys, arguments, message):

@@ -95,11 +95,15 @@ def test_a_broken_file_is_an_error_or_is_left_out(
     [
         (
             "--features {tmp}/absent",
-            "absent: must be a folder with .npy files, but has none. `mmpt pack`",
+            "absent: must be a folder with .npy files, but does not exist.",
         ),
         (
             "--features {tmp}",
             "must be a folder with .npy files, but has none. `mmpt pack`",
+        ),
+        (
+            "--features {tmp}/good.txt",
+            "good.txt: must be a folder with .npy files, but is",
         ),
         ("--videos {tmp}/twice", "has the same id as"),
         ("--texts {tmp}/latin.txt", "UTF-8"),

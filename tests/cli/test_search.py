@@ -2,11 +2,13 @@
 
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from mmpt.batch import Captions, Split
 from mmpt.cli import index, search
@@ -140,6 +142,16 @@ def test_shards_of_another_rate_are_refused(run, tmp_path, capsys):
     assert "but are 512 wide, 2 a second (features.json)" in error
 
 
+def test_features_in_a_sub_folder_of_another_rate_are_refused(run, tmp_path, capsys):
+    features = tmp_path / "features"
+    (features / "deep").mkdir(parents=True)
+    np.save(features / "deep" / "a.npy", rows_of(9))
+    write_feature_info(features, FeatureInfo(width=512, fps=2))
+    assert build(run, tmp_path / "x", "--features", features) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{features}: features must be 512 wide, 1 a second" in error
+
+
 def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):
     out = tmp_path / "index"
     caplog.set_level("INFO")
@@ -166,7 +178,7 @@ def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):
         ("--features {tmp}/features --shards {tmp}", "exactly one of"),
         (
             "--features {tmp}/none",
-            "must be a folder with .npy files, but has none. `mmpt pack`",
+            "none: must be a folder with .npy files, but does not exist.",
         ),
         ("--shards {tmp}/features", "must be a folder of packed features"),
         ("--features {tmp}/features --window 17", "max_video_len` (16), but are 8 and"),
@@ -186,6 +198,8 @@ def test_a_mistake_in_building(run, folder, tmp_path, capsys, arguments, message
     ("arguments", "message"),
     [
         ("index", "give texts, or a file of texts with `--queries`"),
+        ("index cut ''", "a text must have at least one word, but one is empty"),
+        ("index '  '", "a text must have at least one word, but one is empty"),
         ("index cut --queries x.txt", "give texts, or a file of texts"),
         ("index --queries {tmp}/x.txt", "x.txt: no such file"),
         ("features cut", "must be a folder that `mmpt index` has made"),
@@ -200,5 +214,35 @@ def test_a_mistake_in_searching(
     monkeypatch.chdir(tmp_path)
     assert build(run, tmp_path / "index", "--features", folder) == 0
     capsys.readouterr()
-    assert search.main(arguments.format(tmp=tmp_path).split()) == 2
+    assert search.main(shlex.split(arguments.format(tmp=tmp_path))) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_index_is_searched_from_any_folder(folder, tmp_path, capsys, monkeypatch):
+    # As in the demo, the run names the folder of BERT relative to the folder of its training.
+    monkeypatch.chdir(tmp_path)
+    run = make_run(Path("runs/demo"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["dataset"]["bert_name"] == "runs/demo/bert"
+    assert build(run, Path("index"), "--features", folder) == 0
+    expected_rows = found_by(capsys, Path("index"), "cut")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert found_by(capsys, tmp_path / "index", "cut") == expected_rows
+
+    # An older index does not store this folder.
+    file = tmp_path / "index" / "index.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("bert") == str(tmp_path / "runs" / "demo" / "bert")
+    file.write_text(json.dumps(settings))
+    assert search.main([str(tmp_path / "index"), "cut"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "there is no folder runs/demo/bert. It is relative" in error
+    assert "Run the command in the folder in which the training was started" in error
+    assert "download" not in error
+
+    # The command that built it stores it.
+    monkeypatch.chdir(tmp_path)
+    assert build(run, Path("index"), "--features", folder) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert found_by(capsys, tmp_path / "index", "cut") == expected_rows

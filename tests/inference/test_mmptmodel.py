@@ -15,8 +15,10 @@ import yaml
 from mmpt.config import ModelConfig
 from mmpt.errors import CheckpointError, DataError, UserError
 from mmpt.inference.mmptmodel import MMPTModel
+from mmpt.inference.origin import Origin
 from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
+from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from tests.support.paths import ROOT
 from tests.support.tiny_bert import tiny_bert_config
 from tests.support.tiny_run import F, make_run
@@ -383,3 +385,46 @@ def test_features_of_another_width_and_rate(model):
         other.encode_video(features(5))
     with pytest.raises(DataError, match="takes features 20 wide, 2 a second"):
         other.encode_video(np.zeros((1, 30, 8, 8, 3), np.uint8))
+
+
+def test_features_of_another_encoder_are_one_warning(
+    model, tmp_path, monkeypatch, caplog
+):
+    origin = Origin(encoder="hf:a/clip", normalised=True)
+    monkeypatch.setattr(model, "origin", origin)
+    for name, encoder in (("same", "hf:a/clip"), ("other", "timm:resnet")):
+        (tmp_path / name).mkdir()
+        normalised = name == "same"
+        info = FeatureInfo(encoder=encoder, width=512, normalised=normalised)
+        write_feature_info(tmp_path / name, info)
+        for video in ("a", "b"):
+            np.save(tmp_path / name / f"{video}.npy", features(3))
+    model.encode_video([tmp_path / "same/a.npy"])
+    assert caplog.text == ""
+    model.encode_video([tmp_path / "other/a.npy", tmp_path / "other/b.npy"])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    message = record.getMessage()
+    assert f"{tmp_path}/other: the features are from timm:resnet, not" in message
+    assert "trained with features from hf:a/clip, normalised." in message
+    assert "FEATURES --encoder hf:a/clip` makes the right ones" in message
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        # As wide as S3D's features, and as many a second.
+        (
+            "hf:/models/clip",
+            "takes features of hf:/models/clip 512 wide, 1 a second. Extract them with `mmpt "
+            "extract --vdir VIDEOS --fdir FEATURES --encoder hf:/models/clip`, and embed these: "
+            "`--features FEATURES`",
+        ),
+        ("my features", "with `mmpt extract --vdir VIDEOS --fdir FEATURES --encoder"),
+    ],
+)
+def test_a_video_for_a_model_of_another_encoder(model, monkeypatch, encoder, message):
+    monkeypatch.setattr(model, "origin", Origin(encoder=encoder))
+    with pytest.raises(DataError) as error:
+        model.encode_video(np.zeros((2, 30, 8, 8, 3), dtype=np.uint8))
+    assert message in str(error.value)

@@ -65,12 +65,54 @@ def test_the_text_describes_model_features_training_and_results(model) -> None:
     assert text.count("@inproceedings{") == 2
 
 
+FOLDER = Origin(
+    training=TRAINING,
+    encoder="hf:/home/somebody/secret/clip",
+    encoder_revision="sha256 0123",
+    normalised=False,
+)
+
+
+def test_the_card_says_how_to_make_the_features(model) -> None:
+    hub = replace(FOLDER, encoder="hf:openai/clip-large", encoder_revision="ce19dc")
+    text = card_of(model, hub).text
+    assert "| encoder | hf:openai/clip-large |" in text
+    facts = "| normalised to length 1 | no |\n| revision of the encoder | ce19dc |"
+    assert facts in text
+    command = (
+        "mmpt extract --vdir VIDEOS --fdir FEATURES --encoder hf:openai/clip-large "
+        "--l2_normalize 0"
+    )
+    block = f"from a folder of videos:\n\n```bash\n{command}\n```\n\n## Training"
+    assert f"{facts}\n\nThis command makes them {block}" in text
+    assert "--encoder" not in card_of(model, Origin(encoder="CLIP ViT-B/32")).text
+
+
+def test_an_encoder_that_is_a_folder_is_saved_without_its_path(
+    model, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(model, "origin", FOLDER)
+    model.save_pretrained(tmp_path, name="me/model")
+    for name in ("README.md", "config.json"):
+        text = (tmp_path / name).read_text()
+        assert "secret" not in text
+        assert "hf:clip" in text
+    card = (tmp_path / "README.md").read_text()
+    assert "--encoder hf:clip --l2_normalize 0" in card
+    assert "Give the path of your copy of the encoder" in card
+    loaded = MMPTModel.from_pretrained(tmp_path).origin
+    expected = replace(FOLDER, encoder="hf:clip", card=card)
+    assert loaded == expected
+
+
 def test_what_is_not_known_is_said(model: MMPTModel) -> None:
     card = card_of(model, Origin())
     assert card.data.eval_results is None
     assert "The settings of the training are not known." in card.text
     assert "No results were given." in card.text
     assert "| encoder | not recorded (width and rate are S3D's) |" in card.text
+    assert "| normalised to length 1 | not recorded |" in card.text
+    assert "mmpt extract" not in card.text
 
 
 @pytest.mark.parametrize(

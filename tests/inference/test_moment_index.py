@@ -158,6 +158,6 @@ def test_moments_are_seconds_at_every_rate(index, model, videos, tmp_path):
     slower = config.replace(feature_fps=0.3)
     uneven = MMPTModel(model.fusion, slower, model.model_config, normalise=False)
     with pytest.raises(
-        DataError, match=r"the window must be a whole number of feature"
+        DataError, match=r"`--window` must be a whole number of feature"
     ):
         MomentIndex.build(tmp_path / "uneven", uneven, rows, window_s=8, stride_s=4)

@@ -173,7 +173,10 @@ def test_the_present_type_can_be_chosen_without_new_videos(model, tmp_path):
     ("options", "message"),
     [
         ({"window_s": F + 1}, "max_video_len` \\(16\\), but are 8 and 17 seconds"),
-        ({"window_s": 4, "stride_s": 5}, "but are 5 and 4 seconds"),
+        (
+            {"window_s": 4, "stride_s": 5},
+            "`--stride` and `--window` must .* but are 5 and 4 seconds",
+        ),
         ({"index_type": "Foo"}, "could not parse index string Foo"),
     ],
 )
@@ -185,8 +188,13 @@ def test_wrong_options_leave_no_folder(model, tmp_path, options, message):
 
 def test_another_model_or_window_cannot_extend(model, tmp_path):
     write(tmp_path / "x", model, [video(0)])
-    with pytest.raises(DataError, match="can only be extended with its own model"):
-        write(tmp_path / "x", model, [video(1)], window_s=8)
+    # The stride of the index, 8, does not fit this window. That is not what is wrong.
+    with pytest.raises(
+        DataError,
+        match=r"own model and windows .* window 16 s, stride 8 s\), but .*, window 5 s, stride 8 s."
+        r" .* leave out `--window` and `--stride`",
+    ):
+        write(tmp_path / "x", model, [video(1)], window_s=5)
     other = MMPTModel(
         known_model(Path(model.dataset_config.bert_name).parent).fusion.double(),
         model.dataset_config,

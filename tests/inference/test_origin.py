@@ -8,7 +8,15 @@ import yaml
 
 from mmpt.config import load_config
 from mmpt.inference.mmptmodel import MMPTModel
-from mmpt.inference.origin import find_origin, published_settings
+from mmpt.inference.origin import (
+    Origin,
+    extract_command,
+    find_mismatch,
+    find_origin,
+    published_encoder,
+    published_settings,
+)
+from mmpt.shards.feature_info import FeatureInfo
 from tests.support.paths import ROOT
 from tests.support.tiny_run import make_run
 
@@ -44,7 +52,8 @@ def test_the_training_of_an_evaluated_checkpoint_is_next_to_it(tmp_path: Path) -
 
     features = tmp_path / "feat"
     features.mkdir()
-    info = {"format": 1, "encoder": "s3d", "width": 512}
+    info = {"format": 1, "encoder": "s3d", "width": 512, "revision": "sha256 12"}
+    info["normalised"] = True
     (features / "features.json").write_text(json.dumps(info))
     values = load_config(TRAINING, import_fairseq=False).to_dict()
     values["dataset"]["vfeat_dir"] = str(features)
@@ -52,7 +61,8 @@ def test_the_training_of_an_evaluated_checkpoint_is_next_to_it(tmp_path: Path) -
     origin = find_origin(config, checkpoint)
     assert origin.training is not None
     assert origin.training["loss"]["loss_cls"] == "MMContraLoss"
-    assert origin.encoder == "s3d"
+    found = (origin.encoder, origin.encoder_revision, origin.normalised)
+    assert found == ("s3d", "sha256 12", True)
 
 
 def test_a_broken_yaml_next_to_a_checkpoint_is_only_a_warning(
@@ -71,3 +81,80 @@ def test_a_saved_model_says_no_checkpoint(tmp_path: Path) -> None:
     assert model.origin.checkpoint == run / "checkpoint_best.pt"
     model.save_pretrained(tmp_path / "saved")
     assert MMPTModel.from_pretrained(tmp_path / "saved").origin.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("encoder", "revision", "published"),
+    [
+        (None, None, None),
+        ("s3d", "sha256 12", "s3d"),
+        ("my_parts.Encoder", None, "my_parts.Encoder"),
+        ("hf:openai/clip-vit-large-patch14", "ce19dc", None),
+        ("timm:hf-hub:timm/resnet18.a1_in1k", "timm 1.0", None),
+        ("CLIP ViT-B/32", None, "CLIP ViT-B/32"),
+        ("hf:/tmp/secret/clip", None, "hf:clip"),
+        ("hf:/secret/", None, "hf:secret"),
+        ("hf:./secret/clip/", None, "hf:clip"),
+        ("hf:../clip", None, "hf:clip"),
+        ("hf:~/clip", None, "hf:clip"),
+        ("hf:secret\\clip", None, "hf:clip"),
+        ("hf:secret/clip", "sha256 12", "hf:clip"),
+        ("timm:local-dir:/tmp/secret/vit", "timm 1.0", "timm:local-dir:vit"),
+        ("/tmp/secret/clip", None, "clip"),
+    ],
+)
+def test_a_published_encoder_names_no_folder(encoder, revision, published) -> None:
+    assert published_encoder(encoder, revision) == (published or encoder)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fps", "normalised", "options"),
+    [
+        ("s3d", 1, True, "--encoder s3d"),
+        ("hf:a/b", 2, False, "--encoder hf:a/b --fps 2 --l2_normalize 0"),
+        ("my_parts.Encoder", 4, None, "--encoder my_parts.Encoder"),
+        ("hf:/my data/b", 0.5, True, "--encoder 'hf:/my data/b' --fps 0.5"),
+    ],
+)
+def test_the_command_that_makes_features(encoder, fps, normalised, options) -> None:
+    command = extract_command(encoder, fps=fps, normalised=normalised)
+    assert command == f"mmpt extract --vdir VIDEOS --fdir FEATURES {options}"
+
+
+@pytest.mark.parametrize("encoder", [None, "CLIP ViT-B/32"])
+def test_an_encoder_without_a_command(encoder) -> None:
+    assert extract_command(encoder, fps=1, normalised=True) is None
+
+
+TRAINED = Origin(encoder="hf:a/clip", encoder_revision="ce19", normalised=True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "info", "expected"),
+    [
+        (Origin(), {"encoder": "s3d", "normalised": True}, None),
+        (TRAINED, {}, None),
+        (TRAINED, {"encoder": "hf:a/clip", "normalised": True}, None),
+        (
+            TRAINED,
+            {"encoder": "timm:resnet", "normalised": False},
+            "the features are from timm:resnet, not normalised (features.json), but the model was "
+            "trained with features from hf:a/clip, normalised",
+        ),
+        (
+            TRAINED,
+            {"normalised": False},
+            "the features are from an unknown encoder, not normalised (features.json), but the "
+            "model was trained with features from hf:a/clip, normalised",
+        ),
+        # The same folder under other names.
+        (Origin(encoder="hf:/old/clip"), {"encoder": "hf:/new/clip"}, None),
+        (
+            Origin(encoder="hf:/old/clip", encoder_revision="sha256 12"),
+            {"encoder": "hf:renamed", "revision": "sha256 12"},
+            None,
+        ),
+    ],
+)
+def test_features_of_another_encoder(origin, info, expected) -> None:
+    assert find_mismatch(origin, FeatureInfo(width=768, **info)) == expected

@@ -242,7 +242,7 @@ def test_an_unreachable_name_gives_the_remedy(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         CheckpointError,
-        match=r"is not a folder, .*\n?.*huggingface-cli download nobody/no-bert",
+        match=r"is not a folder, .*\n?.*hf download nobody/no-bert",
     ):
         from_config("nobody/no-bert")
 
