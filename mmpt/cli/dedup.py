@@ -8,6 +8,7 @@ from typer import Option
 from mmpt.cli.main import Command
 from mmpt.errors import DataError
 from mmpt.prepare.captions.corpus import SUFFIXES, convert_corpus
+from mmpt.prepare.captions.reader import CAPTION_SUFFIXES
 
 SENTENCES, RAW = "sentencified_htm_1200k", "raw_caption"
 """Names of the corpora of Norton and of VideoCLIP, without a suffix."""
@@ -21,7 +22,8 @@ def dedup(
     input: Annotated[
         Path | None,
         Option(
-            help=f"Convert this one file ({', '.join(SUFFIXES)}) instead of the folder."
+            help=f"Convert this one file ({', '.join(SUFFIXES)}), or this folder with a caption "
+            f"file per video ({', '.join(CAPTION_SUFFIXES)}), instead of --how2dir."
         ),
     ] = None,
     output: Annotated[
@@ -44,14 +46,17 @@ def dedup(
     """Convert a corpus of captions to JSON Lines, with or without de-duplication.
 
     Raw captions repeat parts of their neighbours, which the de-duplication removes. The output has
-    one video per line. Without `--input`, every corpus in `--how2dir` is converted.
+    one video per line. Without `--input`, every corpus in `--how2dir` is converted. A folder with a
+    caption file per video, such as WhisperX's JSON, becomes one file: `tea.json` and `tea.en.vtt`
+    are the captions of the video `tea`.
     """
     if output and not input:
         raise DataError("`--output` names one file, so it needs `--input`.")
     for source in [input] if input else _find_corpora(how2dir):
         wanted = source.stem == RAW if dedup is None else dedup
         suffix = "_dedup.jsonl" if wanted else ".jsonl"
-        target = output or source.with_name(source.stem + suffix)
+        stem = source.name if source.is_dir() else source.stem
+        target = output or source.with_name(stem + suffix)
         convert_corpus(source, target, dedup=wanted, seed=seed)
 
 

@@ -223,6 +223,7 @@ def submit(options: Options) -> None:
     from mmpt.cli import slurm  # deferred: only clusters need submitit
 
     _ = options.folders  # raises if two encoders have the same folder
+    _check_s3d_options(options)
     section = slurm.section_of(options.slurm or ())
     if section.nodes > 1:
         raise LaunchError(
@@ -269,7 +270,11 @@ def words_of(options: Options) -> list[str]:
 
 
 def extract_jobs(
-    options: Options, videos: VideoList, jobs: Sequence[VideoJob]
+    options: Options,
+    videos: VideoList,
+    jobs: Sequence[VideoJob],
+    *,
+    folder_option: str = "--fdir",
 ) -> list[tuple[ExtractionReport, Path]]:
     """Extracts the features of `jobs`, a part of `videos`, and writes a summary per encoder.
 
@@ -280,6 +285,7 @@ def extract_jobs(
     Args:
         jobs: the videos to extract. Their features are written to `options.fdir`. With several
             encoders, they are written to the same relative paths in the folder of each encoder.
+        folder_option: the option of the command that names the folder, for messages.
 
     Returns:
         For each encoder the report on all jobs, and the path of the summary.
@@ -294,7 +300,13 @@ def extract_jobs(
     for folder, named in zip(folders, encoders, strict=True):
         run = EncoderRun(
             _jobs_in(folder, options.fdir, jobs),
-            ClipEncoder(named.encoder, device, options.dtype, options.batch_size),
+            ClipEncoder(
+                named.encoder,
+                device,
+                options.dtype,
+                options.batch_size,
+                name=named.name,
+            ),
             l2_normalize=bool(options.l2_normalize),
             dtype="float16" if options.half_precision else "float32",
         )
@@ -308,7 +320,7 @@ def extract_jobs(
     with ExitStack() as locks:
         for folder, named, run in zip(folders, encoders, runs, strict=True):
             locks.enter_context(extracting(folder, part, num_parts))
-            _describe(folder, options, named, run.encoder)
+            _describe(folder, options, named, run.encoder, folder_option)
         finished = False
         try:
             extraction.run()
@@ -345,7 +357,11 @@ def _jobs_in(folder: Path, fdir: Path, jobs: Sequence[VideoJob]) -> Sequence[Vid
 
 
 def _describe(
-    folder: Path, options: Options, named: NamedEncoder, encoder: ClipEncoder
+    folder: Path,
+    options: Options,
+    named: NamedEncoder,
+    encoder: ClipEncoder,
+    folder_option: str,
 ) -> None:
     """Records the settings of the features in a folder, and writes `features.json`.
 
@@ -363,7 +379,7 @@ def _describe(
         settings["frames"] = sampling.num_frames
     for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
         settings[name] = getattr(options, name)
-    check_settings(folder, settings)
+    check_settings(folder, settings, folder_option)
     info = FeatureInfo(
         encoder=named.name,
         revision=named.revision,
@@ -382,8 +398,7 @@ def _open_encoders(options: Options) -> list[NamedEncoder]:
         UserError: one does not exist or cannot be loaded, or another option does not fit them.
     """
     names = options.encoders
-    if options.random_weights and "s3d" not in names:
-        raise LaunchError("--random-weights needs --encoder s3d.")
+    _check_s3d_options(options)
     # --fps sets the rate of hf: and timm: encoders. The others have a rate of their own. If there
     # are only others, they get --fps, too, so that they can refuse it.
     with_fps = [name for name in names if name.startswith(("hf:", "timm:"))]
@@ -395,6 +410,23 @@ def _open_encoders(options: Options) -> list[NamedEncoder]:
         else:
             opened.append(open_encoder(name, fps))
     return opened
+
+
+def _check_s3d_options(options: Options) -> None:
+    """Raises LaunchError if options of S3D are given without S3D, which would ignore them."""
+    if "s3d" in options.encoders:
+        return
+    names = " and ".join(options.encoders)
+    for option, value, default in (
+        ("--random-weights", options.random_weights, False),
+        ("--weights", options.weights, S3D_WEIGHTS),
+        ("--dict", options.words, None),
+    ):
+        if value != default:
+            raise LaunchError(
+                f"{option} needs --encoder s3d, the only encoder that takes it, but the encoder is "
+                f"{names}, which has weights of its own. Leave {option} out."
+            )
 
 
 def _open_s3d(options: Options, fps: float | None) -> NamedEncoder:

@@ -14,7 +14,7 @@ from mmpt.cli.main import Command
 from mmpt.cli.pack import pack
 from mmpt.config import RunConfig, load_config
 from mmpt.config.yaml_files import to_yaml
-from mmpt.errors import DataError
+from mmpt.errors import DataError, LaunchError
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VideoList, find_videos
 from mmpt.models.bert import WEIGHT_FILES, read_bert_config
@@ -67,11 +67,13 @@ class Options:
         float, Option(min=0, max=1, help="Share of the videos to validate on.")
     ] = 0.05
     encoder: Annotated[
-        str,
+        list[str] | None,  # a list, so that a repeated option is noticed
         Option(
-            metavar="NAME", help="The network of the features, as for `mmpt extract`."
+            metavar="NAME",
+            show_default="s3d",
+            help="The network of the features, as for `mmpt extract`, but only one.",
         ),
-    ] = "s3d"
+    ] = None
     fps: Annotated[
         float | None,
         Option(min=0.001, max=1000, help="Feature rows per second. Default: 1."),
@@ -164,6 +166,11 @@ def prepare(options: Options) -> None:
 
 def _check_options(options: Options) -> None:
     """Raises an error for options that the command would otherwise reject only hours later."""
+    if options.encoder and len(options.encoder) > 1:
+        raise LaunchError(
+            f"`--encoder` must be given once, but is given {len(options.encoder)} times. Run the "
+            "command for each encoder, with an `--out` and a `--yaml` of its own."
+        )
     if not options.captions.is_dir():
         raise DataError(
             f"{options.captions}: no such folder. Name where the captions are with `--captions`."
@@ -318,13 +325,13 @@ def extract_videos(
     settings = extract.Options(
         vdir=str(options.videos),
         fdir=options.features,
-        encoder=[options.encoder],
+        encoder=options.encoder,
         fps=options.fps,
         weights=options.weights,
         random_weights=options.random_weights,
         num_decoding_thread=options.decoders,
     )
-    ((found, _),) = extract.extract_jobs(settings, videos, jobs)
+    ((found, _),) = extract.extract_jobs(settings, videos, jobs, folder_option="--out")
     report["videos_without_features"] = found.failed
     report["videos_damaged"] = found.notes
 

@@ -11,13 +11,18 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli import prepare
 from mmpt.config import load_config
+from mmpt.errors import DataError
+from mmpt.media.video_list import find_videos
 from mmpt.processors import (
     ShardedHow2MetaProcessor,
     ShardedTextProcessor,
     ShardedVideoProcessor,
 )
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.utils.io import write_json
+from tests.support.extract_jobs import SMALL
 from tests.support.paths import ROOT
+from tests.support.videos import regular_times, write_video
 
 VTT = (
     "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n"
@@ -68,6 +73,30 @@ def run(corpus: Path, *more: str) -> int:
         f"{corpus}/bert",
     ]
     return prepare.main([*options, *more])
+
+
+def test_only_one_encoder_is_taken(corpus, folder, capsys):
+    assert run(corpus, "--encoder", "s3d", "--encoder", "timm:vit") == 2
+    assert (
+        "`--encoder` must be given once, but is given 2 times."
+        in capsys.readouterr().err
+    )
+    assert not (folder / "data").exists()
+
+
+def test_features_of_another_encoder_name_the_option_for_another_folder(tmp_path):
+    (tmp_path / "raw").mkdir()
+    write_video(tmp_path / "raw/a.mp4", regular_times(1), SMALL)
+    options = prepare.Options(
+        videos=tmp_path / "raw",
+        captions=tmp_path / "raw",
+        out=tmp_path / "out",
+        encoder=["tests.support.extract_jobs.MeanColours"],
+    )
+    write_json(options.features / "extract_settings.json", {"type": "s3d"})
+    videos = find_videos([str(options.videos)], options.features)
+    with pytest.raises(DataError, match="Give another folder with `--out`, or remove"):
+        prepare.extract_videos(options, videos, ["a"], {})
 
 
 def report_of(folder: Path) -> dict:

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 from mmpt.errors import DataError
 from mmpt.prepare.captions import caption_list
+from mmpt.prepare.captions.caption_folder import find_caption_files, iter_caption_files
 from mmpt.prepare.captions.caption_list import CaptionList, as_captions
 from mmpt.prepare.captions.dedup import deduplicate
 from mmpt.prepare.captions.json_object import iter_object
@@ -46,10 +47,16 @@ MAX_LINE = 1 << 26
 
 def check_suffix(path: Path) -> None:
     """Raises DataError unless `path` has one of `SUFFIXES`."""
+    if path.is_dir():
+        raise DataError(
+            f"{path}: captions must be a file, but this is a folder. If it contains a caption file "
+            f"per video, `mmpt dedup --input {path} --output {path}.jsonl` makes one file of them."
+        )
     if path.suffix not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
         raise DataError(
-            f"{path}: captions must be a {allowed} file, but this is `{path.suffix}`."
+            f"{path}: captions must be a {allowed} file, but this "
+            f"{f'is `{path.suffix}`' if path.suffix else 'has no suffix'}."
         )
 
 
@@ -220,7 +227,13 @@ def _parse_line(line: bytes, path: Path, offset: int) -> tuple[str, Any]:
 
 def _check_paths(source: Path, output: Path) -> None:
     """Raises DataError unless a corpus at `source` can be converted to `output`."""
-    check_suffix(source)
+    if not source.is_dir():
+        check_suffix(source)
+    elif output.resolve().is_relative_to(source.resolve()):
+        raise DataError(
+            f"{output}: the output must be outside of {source}, whose caption files are read, but "
+            "is in it. Name another with `--output`."
+        )
     if output.suffix != ".jsonl":
         raise DataError(
             f"{output}: the output must be a .jsonl file, but this is `{output.suffix}`."
@@ -241,7 +254,8 @@ def convert_corpus(
     the source and the settings. A second run finds a finished corpus by this fingerprint.
 
     Args:
-        source: a `.json` object {id: captions}, a `.jsonl` file, or the released `.pkl`.
+        source: a `.json` object {id: captions}, a `.jsonl` file, the released `.pkl`, or a folder
+            with a caption file per video, as for `iter_caption_files`.
         output: a `.jsonl` file.
         dedup: correct the times and de-duplicate. Otherwise, captions are written as they are.
         seed: seed of the generator that de-duplicates all videos in file order, as in the released
@@ -256,7 +270,7 @@ def convert_corpus(
         "change": "CaptionDedupProcessor" if dedup else None,
         "seed": seed if dedup else None,
     }
-    mark = fingerprint(settings, file_hash(source))
+    mark = fingerprint(settings, _content_hash(source))
     lock = output.with_name(f".{output.name}.lock")
     with writing(output.parent), exclusive(lock, "converting captions"):
         artefact = Artefact(output.with_suffix(".made.json"), (output,))
@@ -267,7 +281,8 @@ def convert_corpus(
         artefact.begin()
         counts = Counter(videos=0, captions=0, videos_without_captions=0)
         flaws = Counter(dict.fromkeys(caption_list.FLAWS, 0))
-        videos = iter_corpus(source)
+        is_folder = source.is_dir()
+        videos = iter_caption_files(source) if is_folder else iter_corpus(source)
         if dedup:
             videos = _deduplicate_videos(videos, source, seed, flaws)
         write_corpus(output, _count_captions(videos, counts))
@@ -280,6 +295,14 @@ def convert_corpus(
             "%s: %d of %d videos have no caption", source, num_without, num_videos
         )
     logger.info("%s: %d videos, %d captions", output, num_videos, counts["captions"])
+
+
+def _content_hash(source: Path) -> str:
+    """Returns a hash of a corpus: of its file, or of the caption files of a folder."""
+    if not source.is_dir():
+        return file_hash(source)
+    files = find_caption_files(source)
+    return fingerprint([(name, file_hash(path)) for name, path in files.items()])
 
 
 def _deduplicate_videos(

@@ -10,19 +10,21 @@ four.
 Legend: N clips, D width of the features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
-from mmpt.errors import DataError
-from mmpt.media.frame_graph import SIZE
+from mmpt.errors import DataError, DeviceMemoryError
+from mmpt.media.frame_graph import SIZE, Sampling
 from mmpt.media.s3d import S3D, load_s3d
 from mmpt.prepare.features.encoders import Encoder
+from mmpt.prepare.features.own_encoder import describe
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
@@ -34,6 +36,15 @@ DTYPES = {
     "fp16": torch.float16,
 }
 NORM_FLOOR = 1e-12  # smallest L2 norm that a row is divided by
+
+DEVICE_ERROR: type[Exception] = getattr(
+    torch, "AcceleratorError", torch.OutOfMemoryError
+)
+"""An exception of the device, which is unusable after it. Not in old versions of torch."""
+
+
+class EncoderError(DataError):
+    """An encoder raises an exception for the frames of a clip."""
 
 
 def open_network(
@@ -78,6 +89,11 @@ class PendingFeatures:
     _num_clips: int
     _event: torch.cuda.Event | None = None  # recorded after the copy from the GPU
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the encoder returned for the batch with its padding: [N, D]."""
+        return tuple(self._rows.shape)
+
     def result(self) -> np.ndarray:
         """Waits for the device. Returns the features of the clips, float32 [clips, D]."""
         if self._event is not None:
@@ -94,6 +110,10 @@ class ClipEncoder:
         device: the device that it runs on.
         dtype: a key of `DTYPES`, the type in which convolutions are computed. Weights stay float32.
         batch_size: number of clips per batch on a GPU.
+        name: value of `--encoder`, for messages. Default: the name of the class.
+    Raises:
+        DataError: the encoder raises an exception for a black clip, or its methods return values of
+            another kind than `Encoder` says.
     """
 
     def __init__(
@@ -102,7 +122,9 @@ class ClipEncoder:
         device: torch.device,
         dtype: str = "fp32",
         batch_size: int = 64,
+        name: str | None = None,
     ):
+        self.name = name or type(encoder).__name__
         self.device = device
         self.dtype = DTYPES[dtype]
         self.batch_size = 1
@@ -111,33 +133,111 @@ class ClipEncoder:
         if isinstance(encoder, nn.Module):
             encoder.eval().to(device)
         self.encoder = encoder
-        self.sampling = encoder.sampling()
+        self.sampling = self._find_sampling()
         self.width: int = getattr(encoder, "width", None) or self._find_width()
         """D."""
+
+    @contextmanager
+    def _calling(self, method: str) -> Iterator[None]:
+        """Converts an exception of the block, which calls a method of the encoder.
+
+        Raises:
+            EncoderError: the method raises an exception.
+            DeviceMemoryError: the batch does not fit into the memory of the GPU.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as err:
+            raise DeviceMemoryError(
+                f"`--encoder {self.name}`: the memory of the GPU does not suffice for "
+                f"{self.batch_size} clips. Give a smaller `--batch_size`."
+            ) from err
+        except DEVICE_ERROR:
+            raise
+        except Exception as err:
+            raise EncoderError(
+                f"`--encoder {self.name}`: its method `{method}` raises {describe(err)}"
+            ) from err
+
+    def _as_tensor(self, method: str, value: Any) -> torch.Tensor:
+        """Returns what a method of the encoder has returned as a tensor."""
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as err:
+            raise DataError(
+                f"`--encoder {self.name}`: its method `{method}` must return a tensor or an array, "
+                f"but returns {type(value).__name__}."
+            ) from err
+
+    def _find_sampling(self) -> Sampling:
+        """Returns which frames make a row."""
+        with self._calling("sampling"):
+            sampling = self.encoder.sampling()
+        if not isinstance(sampling, Sampling):
+            raise DataError(
+                f"`--encoder {self.name}`: its method `sampling` must return a "
+                f"`mmpt.media.Sampling`, but returns {type(sampling).__name__}."
+            )
+        if sampling.frame_rate <= 0 or sampling.num_frames < 1:
+            raise DataError(
+                f"`--encoder {self.name}`: the frame rate of its `sampling` must be greater than "
+                f"0, and its number of frames at least 1, but is {sampling}."
+            )
+        return sampling
 
     def _find_width(self) -> int:
         """Returns the width of the features of a black clip."""
         size = self.sampling.size or SIZE
         shape = (self.sampling.num_frames, size, size, 3)
-        clip = self.encoder.prepare(np.zeros(shape, dtype=np.uint8))
-        features = self.start([clip]).result()
-        if features.ndim != 2:
+        try:
+            clip = self.prepare(np.zeros(shape, dtype=np.uint8))
+            shape_ND = self._start([clip]).shape
+        except EncoderError as err:
             raise DataError(
-                f"{type(self.encoder).__name__}.encode must return features [clips, width], but "
-                f"returns the shape {list(features.shape)}."
-            )
-        return features.shape[1]
+                f"{err}, for black frames of {size} x {size}. Correct it, or give the class an "
+                "attribute `width`, so that its width need not be measured."
+            ) from err
+        if len(shape_ND) != 2 or shape_ND[1] < 1:
+            self._refuse_shape(shape_ND, "width")
+        width = shape_ND[1]
+        if shape_ND[0] != self.batch_size:
+            self._refuse_shape(shape_ND, width)
+        return width
 
-    @torch.inference_mode()
+    def prepare(self, frames_THWC: np.ndarray) -> torch.Tensor:
+        """Returns the network's input for one row, on the CPU. Several threads call it.
+
+        Args:
+            frames_THWC: uint8, RGB.
+        Raises:
+            EncoderError: the encoder raises an exception for these frames.
+            DataError: the encoder returns something else than a tensor or an array.
+        """
+        with self._calling("prepare"):
+            prepared: Any = self.encoder.prepare(frames_THWC)
+        return self._as_tensor("prepare", prepared)
+
     def start(self, clips: Sequence[torch.Tensor]) -> PendingFeatures:
         """Starts to encode clips. On a GPU, returns before the features are computed.
 
         Args:
-            clips: 1 to `batch_size` clips, as `Encoder.prepare` returns them.
+            clips: 1 to `batch_size` clips, as `prepare` returns them.
+        Raises:
+            EncoderError: the encoder raises an exception for these clips.
+            DataError: the clips have several shapes, or the features have a wrong one.
         """
+        pending = self._start(clips)
+        if pending.shape != (self.batch_size, self.width):
+            self._refuse_shape(pending.shape, self.width)
+        return pending
+
+    @torch.inference_mode()
+    def _start(self, clips: Sequence[torch.Tensor]) -> PendingFeatures:
+        """Does the work of `start`, without checking the shape of the features."""
         num_clips = len(clips)
         assert 0 < num_clips <= self.batch_size
         is_gpu = self.device.type == "cuda"
+        self._check_one_shape(clips)
         # Step 1: copy the clips into a full batch. Slots without a clip stay black.
         batch_shape = (self.batch_size, *clips[0].shape)
         inputs = torch.zeros(batch_shape, dtype=clips[0].dtype, pin_memory=is_gpu)
@@ -152,8 +252,10 @@ class ClipEncoder:
             torch.backends.cudnn.flags(
                 enabled=True, deterministic=True, allow_tf32=not is_exact
             ),
+            self._calling("encode"),
         ):
-            rows_ND = self.encoder.encode(inputs).float()
+            encoded: Any = self.encoder.encode(inputs)
+        rows_ND = self._as_tensor("encode", encoded).float()
         if not is_gpu:
             return PendingFeatures(rows_ND, num_clips)
         # Step 4: start the copy to the CPU. The event is recorded when it is complete.
@@ -164,6 +266,26 @@ class ClipEncoder:
         stream = torch.cuda.current_stream(self.device)
         event.record(stream)
         return PendingFeatures(on_host_ND, num_clips, event)
+
+    def _check_one_shape(self, clips: Sequence[torch.Tensor]) -> None:
+        """Raises DataError if the clips of a batch have several shapes."""
+        first = list(clips[0].shape)
+        for clip in clips:
+            if list(clip.shape) != first:
+                raise DataError(
+                    f"`--encoder {self.name}`: its method `prepare` must return inputs of one "
+                    f"shape, but returns {first} and {list(clip.shape)}. Resize the frames, or "
+                    "give `--batch_size 1`."
+                )
+
+    def _refuse_shape(self, found: Sequence[int], width: int | str) -> NoReturn:
+        """Raises DataError for features of another shape than [batch size, width]."""
+        raise DataError(
+            f"`--encoder {self.name}`: its method `encode` must return features of the shape "
+            f"[{self.batch_size}, {width}], one row for each clip, but returns {list(found)}. The "
+            "width must not depend on the size of the frames: pool the features, or resize the "
+            "frames in `prepare`."
+        )
 
 
 def finish_features(

@@ -17,6 +17,7 @@ import torch
 from mmpt.media.video_list import VideoJob
 from mmpt.prepare.features.clip_encoder import (
     ClipEncoder,
+    EncoderError,
     PendingFeatures,
     finish_features,
 )
@@ -56,6 +57,7 @@ class VideoRows:
     job: VideoJob
     num_clips: int = 0  # decoded so far
     notes: list[str] | None = None  # None: there may be more clips
+    has_failed: bool = False  # the encoder cannot use one of its clips
     rows: bytearray = field(default_factory=bytearray)
     """Its features so far, float32 [clips, D], in one growing block of memory. An array per row
     would lie on the heap between the large arrays of the network, and keep the allocator from
@@ -114,7 +116,7 @@ class EncoderRun:
         return is_finished(job.feature, self._dtype, self.encoder.width)
 
     def add(self, video: VideoRows, pixels: torch.Tensor) -> None:
-        """Adds the next clip of a video, as `Encoder.prepare` returns it."""
+        """Adds the next clip of a video, as `ClipEncoder.prepare` returns it."""
         video.num_clips += 1
         self._clips.append(_Clip(video, pixels))
 
@@ -124,19 +126,38 @@ class EncoderRun:
         Args:
             at_end: there are no more clips. Also encode a partial batch, and wait for all features.
         Raises:
-            DataError: features cannot be written (full disk, no permission). Finished ones stay.
+            DataError: features cannot be written (full disk, no permission), or have a wrong
+                shape. Finished ones stay.
         """
         size = self.encoder.batch_size
         while len(self._clips) >= size or (at_end and self._clips):
             batch = self._clips[:size]
             del self._clips[:size]
             # Start this batch before waiting for the one before it.
-            pending = self.encoder.start([clip.pixels for clip in batch])
-            self._running.append((pending, [clip.video for clip in batch]))
-            if len(self._running) > 1:
+            self._start(batch)
+            while len(self._running) > 1:
                 self._store_rows(*self._running.popleft())
         while at_end and self._running:
             self._store_rows(*self._running.popleft())
+
+    def _start(self, batch: list[_Clip]) -> None:
+        """Starts to encode a batch. If its encoder raises an exception, encodes clip by clip.
+
+        Only the videos whose own clips cannot be encoded fail.
+        """
+        batch = [clip for clip in batch if not clip.video.has_failed]
+        if not batch:
+            return
+        try:
+            pending = self.encoder.start([clip.pixels for clip in batch])
+        except EncoderError as err:
+            if len(batch) == 1:
+                self.give_up(batch[0].video, str(err))
+                return
+            for clip in batch:
+                self._start([clip])
+            return
+        self._running.append((pending, [clip.video for clip in batch]))
 
     def end(self, video: VideoRows, notes: list[str]) -> None:
         """Ends a video after its last clip.
@@ -147,6 +168,15 @@ class EncoderRun:
         video.notes = notes
         self._write_if_complete(video)
 
+    def give_up(self, video: VideoRows, reason: str) -> None:
+        """Reports a video that the encoder cannot use. The rest of its clips is ignored."""
+        if video.has_failed:
+            return
+        video.has_failed = True
+        video.rows.clear()
+        self.fail(video.job, reason)
+        logger.warning("%s: %s; left out", video.job.video, reason)
+
     def fail(self, job: VideoJob, reason: str) -> None:
         """Reports a video without features."""
         self.report.failed[job.video_id] = reason
@@ -156,14 +186,15 @@ class EncoderRun:
     def _store_rows(self, pending: PendingFeatures, videos: list[VideoRows]) -> None:
         """Appends the features of a batch to the rows of their videos."""
         for video, row in zip(videos, pending.result(), strict=True):
-            video.rows += row.tobytes()
-            self._write_if_complete(video)
+            if not video.has_failed:
+                video.rows += row.tobytes()
+                self._write_if_complete(video)
 
     def _write_if_complete(self, video: VideoRows) -> None:
         """Writes the feature file of a video if all its clips are decoded and encoded."""
         width = self.encoder.width
         num_rows = len(video.rows) // (4 * width)
-        if video.notes is None or num_rows < video.num_clips:
+        if video.has_failed or video.notes is None or num_rows < video.num_clips:
             return
         job = video.job
         rows_ND = np.frombuffer(video.rows, np.float32).reshape(num_rows, width)

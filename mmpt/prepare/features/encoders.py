@@ -8,10 +8,6 @@
 Legend: N clips, T frames of a clip, H, W pixels, C colours (RGB), D width of the features.
 """
 
-import importlib
-import inspect
-import os
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -22,13 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.batch import FEATURE_DIM
-from mmpt.errors import CheckpointError, DataError, first_line
+from mmpt.errors import DataError, first_line
 from mmpt.media.frame_graph import S3D_SAMPLING, Sampling
-from mmpt.utils.artefact import fingerprint
+from mmpt.prepare.features.hub_model import (
+    WEIGHT_SUFFIXES,
+    check_input,
+    check_source,
+    load_error,
+)
+from mmpt.prepare.features.own_encoder import open_own
+from mmpt.utils.artefact import fingerprint, weights_fingerprint
 from mmpt.utils.io import file_hash
 
-METHODS = ("sampling", "prepare", "encode")
-WEIGHT_SUFFIXES = (".safetensors", ".bin")
 NAMES = "s3d, hf:<model or folder>, timm:<model> or module.Class"
 
 
@@ -110,22 +111,16 @@ class HuggingFaceEncoder(nn.Module):
 
     def __init__(self, name: str, fps: float):
         super().__init__()
-        _check_folder(name)
+        check_source(name)
         # deferred: takes seconds
-        from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
+        from transformers import AutoModel
 
         try:
             self.model = AutoModel.from_pretrained(name).eval()
-            try:
-                self.processor = AutoImageProcessor.from_pretrained(name)
-            except (OSError, ValueError):
-                self.processor = AutoVideoProcessor.from_pretrained(name)
-        except (OSError, ValueError, ImportError, RuntimeError) as err:
-            raise CheckpointError(
-                f"`--encoder hf:{name}` must be a model with a processor, in a folder or on the "
-                f"Hugging Face hub, but cannot be loaded ({first_line(err)}). On a machine with "
-                f"network run `hf download {name} --local-dir <folder>`, and give the folder."
-            ) from err
+            self.processor = _load_processor(name)
+        except Exception as err:  # damaged files raise almost any error
+            raise load_error(name, err) from err
+        check_input(name, self.model)
         config = self.model.config
         vision = getattr(config, "vision_config", config)
         self.num_frames: int = 1
@@ -191,7 +186,9 @@ class TimmEncoder(nn.Module):
         config = timm.data.resolve_model_data_config(self.model)
         self.transform = timm.data.create_transform(**config, is_training=False)
         self.fps = fps
-        self.revision = f"timm {timm.__version__}"
+        self.revision = (
+            f"sha256 {weights_fingerprint(self.model, trainable_only=False)}"
+        )
 
     def sampling(self) -> Sampling:
         """Returns one frame a row."""
@@ -258,52 +255,33 @@ def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
     if colon and kind == "timm":
         vision = TimmEncoder(model, fps or 1)
         return NamedEncoder(name, vision.revision, vision)
-    module, _, cls = name.rpartition(".")
-    if colon or not module:
+    if colon or not name.rpartition(".")[0]:
         raise DataError(f"`--encoder` must be {NAMES}, but is {name!r}.")
     if fps is not None:
         raise DataError(
             f"`--fps` cannot be given with `--encoder {name}`, whose method `sampling` decides "
             "the rate."
         )
-    return _own_encoder(name, module, cls)
+    own, revision = open_own(name)
+    return NamedEncoder(name, revision, own)
 
 
-def _own_encoder(name: str, module_name: str, class_name: str) -> NamedEncoder:
-    """Returns an instance of a class in a module of the working directory."""
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.append(folder)
+def _load_processor(name: str) -> Any:
+    """Returns the image processor of a model or, if it has none, its video processor."""
+    from transformers import AutoImageProcessor, AutoVideoProcessor
+
     try:
-        module = importlib.import_module(module_name)
-        cls = getattr(module, class_name)
-    except (ImportError, AttributeError) as err:
-        raise DataError(f"`--encoder {name}` cannot be imported: {err}.") from err
-    missing = [method for method in METHODS if not callable(getattr(cls, method, None))]
-    if missing:
-        raise DataError(
-            f"`--encoder {name}` must have the methods {', '.join(METHODS)}, but has no "
-            f"{', '.join(missing)}."
-        )
-    return NamedEncoder(name, f"sha256 {file_hash(inspect.getfile(cls))}", cls())
+        return AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as err:
+        try:
+            return AutoVideoProcessor.from_pretrained(name)
+        except (OSError, ValueError):
+            raise err from None  # most models are image models
 
 
 def _fraction(fps: float) -> Fraction:
     """Returns a rate as a short fraction, which FFmpeg can read."""
     return Fraction(fps).limit_denominator(100_000)
-
-
-def _check_folder(name: str) -> None:
-    """Raises CheckpointError if `name` can only be a folder, and there is none.
-
-    Names on the hub have at most one slash, and begin with a letter or a digit.
-    """
-    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1
-    if is_path and not Path(name).is_dir():
-        raise CheckpointError(
-            f"`--encoder hf:{name}` must be a folder with a model, but there is no such folder. "
-            "Correct the path, or give the name of a model on the Hugging Face hub."
-        )
 
 
 def _hash_of_folder(name: str) -> str | None:

@@ -11,8 +11,8 @@ With several encoders, a video is decoded once for all encoders whose features a
 
 Memory is bounded by the batch size and the number of threads, not by the length of videos. With S3D
 it is about (5 batches + 4 x threads) x 4.5 MB, plus 2 KB of features per second of the videos in
-progress. Each further encoder needs memory of its own. A broken video is reported with a reason and
-never stops the others.
+progress. Each further encoder needs memory of its own. A video that is broken, or that an encoder
+cannot use, is reported with a reason and never stops the others.
 """
 
 import math
@@ -27,8 +27,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mmpt.errors import DataError
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
+from mmpt.prepare.features.clip_encoder import EncoderError
 from mmpt.prepare.features.encoder_run import EncoderRun, VideoRows
 from mmpt.utils.log import format_seconds, get_logger
 
@@ -59,7 +61,8 @@ class _Clip(NamedTuple):
     """The prepared frames of one feature row of one encoder."""
 
     missing: _Missing
-    pixels: torch.Tensor
+    pixels: torch.Tensor | EncoderError | None
+    """None: the encoder could not use an earlier clip of the video."""
 
 
 @dataclass
@@ -96,7 +99,8 @@ class Extraction:
         Call it within `extracting`, which keeps other processes from the same videos.
 
         Raises:
-            DataError: features cannot be written (full disk, no permission). Finished ones stay.
+            DataError: features cannot be written (full disk, no permission), or have a wrong
+                shape. Finished ones stay.
         """
         for run in self.runs:
             run.prepare_folders()
@@ -123,6 +127,14 @@ class Extraction:
                     self._log_progress(now - begin)
             for run in self.runs:
                 run.encode_batches(at_end=True)
+        for run in self.runs:
+            report = run.report
+            if report.num_done != report.num_videos:
+                raise DataError(
+                    f"`--encoder {run.encoder.name}`: each of the {report.num_videos} videos must "
+                    f"have features or a reason why it has none, but only {report.num_done} have. "
+                    "This is a bug in MMPT; please report it."
+                )
 
     def _decode(self, video: _Video) -> list[_Clip]:
         """Returns the next clips of a video, prepared for their encoders. Runs in a thread.
@@ -146,7 +158,12 @@ class Extraction:
         decoded = []
         for index, clip in islice(video.clips, self._clips_per_task):
             missing = video.missing[index]
-            pixels = missing.run.encoder.encoder.prepare(clip)
+            pixels: torch.Tensor | EncoderError | None = None
+            if not missing.rows.has_failed:
+                try:
+                    pixels = missing.run.encoder.prepare(clip)
+                except EncoderError as err:
+                    pixels = err
             decoded.append(_Clip(missing, pixels))
         return decoded
 
@@ -158,8 +175,12 @@ class Extraction:
             self._end(video, str(err))
             return False
         for (run, rows), pixels in decoded:
-            run.add(rows, pixels)
-        if len(decoded) == self._clips_per_task:
+            if isinstance(pixels, EncoderError):
+                run.give_up(rows, str(pixels))
+            elif pixels is not None:
+                run.add(rows, pixels)
+        is_wanted = any(not rows.has_failed for _, rows in video.missing)
+        if is_wanted and len(decoded) == self._clips_per_task:
             return True
         self._end(video)
         return False
@@ -175,6 +196,8 @@ class Extraction:
         for index, (run, rows) in enumerate(video.missing):
             # An encoder may have failed before the others.
             reason = video.file.failed.get(index, error)
+            if rows.has_failed:  # and is reported already
+                continue
             if reason is None:
                 run.end(rows, video.file.notes)
             else:

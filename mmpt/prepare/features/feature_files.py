@@ -73,12 +73,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+def check_settings(
+    folder: Path, settings: dict[str, Any], option: str = "--fdir"
+) -> None:
     """Records the settings of the features in `folder`, or compares them with the recorded ones.
 
     Args:
         folder: the folder of the feature files.
         settings: plain values by name.
+        option: the option of the command that names another folder, for the message.
     Raises:
         DataError: the features in `folder` were made with other settings, or it cannot be written.
     """
@@ -103,7 +106,7 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
             changes.append(f"{key} {old!r} (now {new!r})")
     raise DataError(
         f"{folder}: its features were made with other settings: {', '.join(changes)}. Give "
-        f"another folder with `--fdir`, or remove this one's features and {SETTINGS_FILE} to "
+        f"another folder with `{option}`, or remove this one's features and {SETTINGS_FILE} to "
         "make them again."
     )
 

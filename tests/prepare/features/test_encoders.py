@@ -155,7 +155,7 @@ def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
         ("clip", DataError, "must be s3d, hf:<model or folder>"),
         ("jax:clip", DataError, "must be s3d, hf:<model or folder>"),
         ("own_encoders.Half", DataError, "but has no prepare, encode"),
-        ("own_encoders.Missing", DataError, "cannot be imported"),
+        ("own_encoders.Missing", DataError, "has no class Missing"),
         ("hf:nowhere/at-all", CheckpointError, "hf download nowhere/at-all"),
         ("hf:./models/none", CheckpointError, "must be a folder with a model"),
         ("hf:models/clip/none", CheckpointError, "must be a folder with a model"),
@@ -192,7 +192,7 @@ def test_a_model_of_timm_is_used_with_its_own_transform(monkeypatch):
     timm = ModuleType("timm")
     timm.__version__ = "1"
     timm.data = ModuleType("timm.data")
-    network = torch.nn.Flatten()
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.PReLU()).double()
     timm.create_model = lambda name, pretrained, num_classes: network
     timm.data.resolve_model_data_config = lambda model: {"size": 3}
     timm.data.create_transform = lambda size, is_training: (
@@ -201,6 +201,11 @@ def test_a_model_of_timm_is_used_with_its_own_transform(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", timm)
     encoder = TimmEncoder("some", fps=2)
     assert encoder.sampling().fps == 2
+    # The revision identifies the weights.
+    before = encoder.revision
+    assert before.startswith("sha256 ")
+    torch.nn.init.zeros_(network[1].weight)
+    assert TimmEncoder("some", fps=2).revision != before
     frames = np.full((1, 8, 8, 3), 51, np.uint8)
     features = encoder.encode(encoder.prepare(frames)[None])
     assert features.tolist() == [[0.2] * 27]

@@ -236,6 +236,12 @@ def test_folders_have_the_last_part_of_an_encoders_name():
         ([*TWO, "--fps", "2"], "--fps must be 1 with --encoder s3d, but is 2."),
         ([*TWO, "--encoder", "clip"], "`--encoder` must be s3d, hf:<model or folder>"),
         (["--encoder", COLOURS, "--random-weights"], "needs --encoder s3d"),
+        (
+            ["--encoder", COLOURS, "--weights", "foo.pth"],
+            f"--weights needs --encoder s3d, the only encoder that takes it, but the encoder is "
+            f"{COLOURS}",
+        ),
+        (["--encoder", COLOURS, "--dict", "x.npy"], "--dict needs --encoder s3d"),
     ],
 )
 def test_mistakes_give_one_message(

@@ -1,0 +1,104 @@
+"""Checks of the models of `--encoder hf:<name>` that need no network and load no weights."""
+
+from pathlib import Path
+from typing import Any
+
+from mmpt.errors import CheckpointError
+from mmpt.prepare.features.own_encoder import describe_briefly
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
+"""Files of which a model with an image or video processor has at least one."""
+OTHER_INPUTS = ("input_ids", "input_features", "input_values")
+"""Names of the inputs of models of texts and sounds."""
+
+
+def check_source(name: str) -> None:
+    """Raises CheckpointError if `name` is an incomplete folder, or the path of a missing one.
+
+    Names on the hub have at most one slash, and begin with a letter or a digit. A name of this form
+    is the path of a folder if the part before the slash is a folder, unless the model of this name
+    was downloaded from the hub.
+    """
+    if not name:
+        raise CheckpointError(
+            "`--encoder hf:` must be followed by a model on the Hugging Face hub, or a folder, but "
+            "is followed by nothing."
+        )
+    folder = Path(name)
+    if folder.is_dir():
+        _check_files(name, folder)
+        return
+    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1
+    owner, slash, _ = name.partition("/")
+    remedy = "Correct the path, or give the name of a model on the Hugging Face hub."
+    if not is_path and slash and Path(owner).is_dir() and not _is_downloaded(name):
+        is_path = True
+        remedy = (
+            f"{owner} is a folder here. Correct the path. If you mean the model {name} on the "
+            f"Hugging Face hub, run `hf download {name}` before."
+        )
+    if is_path:
+        raise CheckpointError(
+            f"`--encoder hf:{name}` must be a folder with a model, but there is no such folder. "
+            f"{remedy}"
+        )
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """Raises CheckpointError if a folder lacks a file that every model has."""
+    files = [path.name for path in folder.iterdir()]
+    missing = []
+    if "config.json" not in files:
+        missing.append("config.json")
+    if not any(file.endswith(WEIGHT_SUFFIXES) for file in files):
+        missing.append("weights (such as model.safetensors)")
+    if not set(PROCESSOR_FILES) & set(files):
+        missing.append("preprocessor_config.json")
+    if missing:
+        raise CheckpointError(
+            f"`--encoder hf:{name}` must be a folder with a model and its processor, but has no "
+            f"{' and no '.join(missing)}. Correct the path, or save or download the whole model."
+        )
+
+
+def _is_downloaded(name: str) -> bool:
+    """Returns whether the cache of the Hugging Face hub has a model."""
+    from huggingface_hub import try_to_load_from_cache  # deferred: slow
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # not a name on the hub
+        return False
+
+
+def load_error(name: str, error: Exception) -> CheckpointError:
+    """Returns the error for a model that cannot be loaded, with the reason and what to do."""
+    if Path(name).is_dir():
+        what = "in a folder"
+        remedy = "Save or download the model again."
+    else:
+        what = "on the Hugging Face hub"
+        remedy = (
+            f"On a machine with network run `hf download {name} --local-dir <folder>`, and give "
+            "the folder."
+        )
+    return CheckpointError(
+        f"`--encoder hf:{name}` must be a model with a processor, {what}, but cannot be loaded "
+        f"({describe_briefly(error)}). {remedy}"
+    )
+
+
+def check_input(name: str, model: Any) -> None:
+    """Raises CheckpointError if a model takes texts or sounds only."""
+    if hasattr(model, "get_image_features") or hasattr(model, "get_video_features"):
+        return
+    if model.main_input_name in OTHER_INPUTS:
+        raise CheckpointError(
+            f"`--encoder hf:{name}` must be a vision or video model, but is a "
+            f"{type(model).__name__}, whose input is `{model.main_input_name}`."
+        )

@@ -1,0 +1,90 @@
+"""Models of `--encoder hf:<name>` that cannot be used: each gives one message, at once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import transformers
+
+from mmpt.errors import CheckpointError
+from mmpt.prepare.features.encoders import open_encoder
+from mmpt.prepare.features.hub_model import check_source
+from tests.support.tiny_encoders import TEXT, save_encoder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a folder with a model, `enc/clip` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return save_encoder("clip", Path("enc/clip"))
+
+
+def test_a_damaged_file_of_weights_is_an_error(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"SafetensorError: .*download the model"):
+        open_encoder(f"hf:{folder}")
+
+
+def test_a_model_of_texts_is_an_error(folder):
+    text = Path("enc/text")
+    config = transformers.BertConfig(**{**TEXT, "vocab_size": 20})
+    transformers.BertModel(config).save_pretrained(text)
+    shutil.copy(folder / "preprocessor_config.json", text)
+    with pytest.raises(
+        CheckpointError, match=r"is a BertModel, whose input is `input_ids`"
+    ):
+        open_encoder(f"hf:{text}")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("config.json", "but has no config.json"),
+        ("model.safetensors", r"but has no weights \(such as model.safetensors\)"),
+        ("preprocessor_config.json", "but has no preprocessor_config.json"),
+    ],
+)
+def test_a_file_that_is_missing_in_a_folder_is_named(folder, file, message):
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        open_encoder(f"hf:{folder}")
+
+
+def test_a_damaged_processor_is_the_reason(folder):
+    (folder / "preprocessor_config.json").write_text('{"image_processor_type": "X"}')
+    with pytest.raises(CheckpointError) as caught:
+        open_encoder(f"hf:{folder}")
+    assert "video processor" not in str(caught.value)
+    assert "cannot be loaded" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "enc/nothere",
+            r"no such folder. enc is a folder here. .*`hf download enc/nothere`",
+        ),
+        ("enc/not here", "no such folder. enc is a folder here"),
+        ("./nothere", "no such folder. Correct the path"),
+        ("~/nothere", "no such folder. Correct the path"),
+        ("/nothere", "no such folder. Correct the path"),
+        ("enc/clip/nothere", "no such folder. Correct the path"),
+        ("enc", "has no config.json and no weights"),
+        ("", "is followed by nothing"),
+    ],
+)
+def test_the_path_of_a_missing_folder_is_no_name_on_the_hub(folder, name, message):
+    with pytest.raises(CheckpointError, match=message):
+        check_source(name)
+
+
+def test_names_on_the_hub_are_not_refused(folder, monkeypatch):
+    for name in ("openai/clip-vit-large-patch14", "gpt2"):
+        check_source(name)
+    # A model that was downloaded may have the name of a path here.
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda name, file: f"cache/{file}"
+    )
+    check_source("enc/nothere")
