@@ -31,8 +31,9 @@ def pack(
     features: Annotated[
         Path,
         Option(
-            help="Folder of feature files <id>.npy (or .npz, .pt, .pth, .pkl) or of WebDataset "
-            "tars, a tar, an .h5 file, or an LMDB folder."
+            help="Folder of feature files <id>.npy (or .npz, .pt, .pth, .pth.tar, .pkl) or of "
+            "WebDataset tars, a tar, an .h5 file, an LMDB folder or file, or a .pkl, .pth or .npz "
+            "file of all videos."
         ),
     ] = Path("data/feat/feat_how2_s3d"),
     key: Annotated[

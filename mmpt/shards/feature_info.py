@@ -51,13 +51,12 @@ def read_feature_info(folder: str | Path) -> FeatureInfo | None:
     return read_json_as(path, FeatureInfo, remedy)
 
 
-def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
-    """Writes `<folder>/features.json`. In an existing file, unknown values are filled in.
+def merge_feature_info(folder: str | Path, info: FeatureInfo) -> FeatureInfo:
+    """Returns `info` with the values that only `<folder>/features.json` has.
 
     Raises:
         DataError: the folder has features of another kind.
     """
-    path = Path(folder) / FILE
     found = read_feature_info(folder)
     known = {} if found is None else found.model_dump(exclude_none=True)
     changes = []
@@ -67,13 +66,22 @@ def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
             changes.append(f"{name} {old!r} (to be added: {value!r})")
     if changes:
         raise DataError(
-            f"{path}: all features in a folder must be alike, but those here have "
+            f"{Path(folder) / FILE}: all features in a folder must be alike, but those here have "
             f"{', '.join(changes)}. Give another folder for the new ones, or remove this one to "
             "make its features again."
         )
-    merged = FeatureInfo(**known)
-    if merged != found:
-        write_json(path, merged.model_dump())
+    return FeatureInfo(**known)
+
+
+def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
+    """Writes `<folder>/features.json`. In an existing file, unknown values are filled in.
+
+    Raises:
+        DataError: the folder has features of another kind.
+    """
+    merged = merge_feature_info(folder, info)
+    if merged != read_feature_info(folder):
+        write_json(Path(folder) / FILE, merged.model_dump())
 
 
 def check_feature_info(config: DatasetConfig) -> None:

@@ -30,11 +30,36 @@ def write_features(folder: Path) -> Path:
     return raw
 
 
-def arguments(raw: Path, *more: object, target: str = "packed") -> list[str]:
+def arguments(
+    raw: Path, *more: object, target: str = "packed", source: Path | None = None
+) -> list[str]:
+    """Returns the arguments of `mmpt pack`.
+
+    Args:
+        raw: the folder of the feature files, next to the lists.
+        more: more arguments.
+        target: name of the folder of shards, next to the lists.
+        source: the features, if they are elsewhere.
+    """
     top = raw.parent
     lists = ["--train-list", top / "train.lst", "--val-list", top / "val.lst"]
-    options = ["--features", raw, "--target", top / target, *lists, "--workers", 1]
+    options = [
+        "--features",
+        source or raw,
+        "--target",
+        top / target,
+        *lists,
+        "--workers",
+        1,
+    ]
     return [str(one) for one in (*options, "--shard-size", 3, *more)]
+
+
+def assert_packed(folder: Path) -> None:
+    """Compares the shards in `<folder>/packed` with all features of the lists."""
+    for shard, numbers in (("train_0", [0, 1, 2]), ("train_2", [6]), ("val_0", [7, 8])):
+        data = folder / f"packed/{shard}_data.npy"
+        assert data.read_bytes() == naive_data(numbers)
 
 
 def hashes(folder: Path) -> dict[str, str]:

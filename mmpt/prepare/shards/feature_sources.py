@@ -1,69 +1,72 @@
-"""Reads the features of single videos, from files of several kinds.
+"""Finds the features of single videos, in files of several kinds.
 
-A source is a folder with a file per video (`.npy`, `.npz`, `.pt`, `.pth` or `.pkl`), an HDF5 file
-with a data set per video, a tar or folder of tars with a `.npy` per video, as WebDataset writes
-them, or an LMDB folder with a value per video (lmdb_folder.py). No code in a file is run.
+A source is one of these:
+
+- a folder with a file per video, also in sub-folders (`SUFFIXES`);
+- a tar or a folder of tars with a file per video, as WebDataset writes them;
+- an HDF5 file with a data set per video;
+- an LMDB folder or file with a value per video (lmdb_folder.py);
+- a single file of {video id: array}: a pickle, an `.npz` file, or a file of torch.
 """
 
-import io
+import os
 import tarfile
-import zipfile
-import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from mmpt.errors import DataError, first_line
+from mmpt.media.video_list import VIDEO_SUFFIXES
+from mmpt.prepare.shards.feature_arrays import (
+    PICKLE_SUFFIXES,
+    SUFFIXES,
+    FeatureError,
+    Kind,
+    Place,
+    read_mapping,
+    suffix_of,
+)
 from mmpt.prepare.shards.lmdb_folder import (
-    DATA_FILE,
-    HERO_KEY,
     check_lmdb,
-    is_lmdb,
-    read_value,
+    list_keys,
+    lmdb_file,
     require_package,
 )
-from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
 
-SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".pkl", ".pickle")
-"""Kinds of files of one video, in the order in which they are looked for."""
 HDF5_SUFFIXES = (".h5", ".hdf5")
+TORCH_TAR = ".pth.tar"
 
 
-class FeatureError(Exception):
-    """The features of a video cannot be used.
+class Entry(NamedTuple):
+    """A feature file in a folder or tar."""
 
-    Args:
-        reason: why they cannot.
-        is_temporary: a later attempt may succeed with the same file.
-    """
+    name: str
+    """Path inside the folder or tar, without suffix."""
+    suffix: str
+    place: Place
 
-    def __init__(self, reason: str, is_temporary: bool = False):
-        super().__init__(reason)
-        self.is_temporary = is_temporary
+    @property
+    def folder(self) -> str:
+        """The folder inside the folder or tar."""
+        return self.name.rpartition("/")[0]
 
+    @property
+    def ids(self) -> list[str]:
+        """Ids that the video may have: with or without the folder and a video's suffix.
 
-class Place(NamedTuple):
-    """The place of a video's features."""
-
-    path: Path
-    """The file."""
-    entry: str | None = None
-    """Name of the data set in an HDF5 file, or of the file in a tar, or key in an LMDB folder."""
-    offset: int = 0
-    """First byte in the tar."""
-    size: int = 0
-    """Number of bytes in the tar."""
-
-    def state(self) -> tuple[Any, ...]:
-        """Returns the size and the modification time of the file, and the place in it."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return 0, 0
-        inside = () if self.entry is None else (self.entry, self.offset)
-        return status.st_size, status.st_mtime_ns, *inside
+        Some programs keep this suffix, as in `<id>.mp4.npy`. In a tar the id may also end at the
+        first dot of the name, as in WebDataset.
+        """
+        _, _, name = self.name.rpartition("/")
+        names = [name]
+        stem, dot, ending = name.rpartition(".")
+        if stem and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES:
+            names.append(stem)
+        if self.place.kind is Kind.TAR:
+            names.append(name.partition(".")[0])
+        if not self.folder:
+            return names
+        return [*(f"{self.folder}/{each}" for each in names), *names]
 
 
 def check_id(video_id: str) -> None:
@@ -77,172 +80,158 @@ def check_id(video_id: str) -> None:
 def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
     """Returns the places of the videos that the source has.
 
+    HDF5 and LMDB files are not searched: all ids have a place in them.
+
     Raises:
-        DataError: there is no such source, or it is of another kind.
+        DataError: there is no such source, it is of another kind, or has two files of a video.
     """
-    if source.suffix.lower() in HDF5_SUFFIXES and source.is_file():
-        require_package("h5py", source)
-        return {video_id: Place(source, video_id) for video_id in ids}
-    if source.suffix.lower() == ".tar" and source.is_file():
-        return _places_in_tars([source], ids)
-    if not source.is_dir():
-        raise DataError(
-            f"{source}: must be a folder of features, a .tar or an .h5 file, but is none. Extract "
-            "them first, or correct the path."
-        )
-    if is_lmdb(source):
-        check_lmdb(source)
-        return {video_id: Place(source / DATA_FILE, video_id) for video_id in ids}
-    tars = sorted(source.glob("*.tar"))
-    if tars:
-        return _places_in_tars(tars, ids)
-    places = {}
-    for video_id in ids:
-        path = _file_of(source, video_id)
-        if path is not None:
-            places[video_id] = Place(path)
-    return places
+    path, kind = _kind_of(source)
+    if kind in (Kind.HDF5, Kind.LMDB):
+        return {video_id: Place(path, video_id, kind=kind) for video_id in ids}
+    if kind is Kind.MAPPING:
+        arrays = read_mapping(path)
+        found = [video_id for video_id in ids if video_id in arrays]
+        return {video_id: Place(path, video_id, kind=kind) for video_id in found}
+    entries = _match(_entries(path, kind), ids)
+    return {
+        video_id: entries[video_id].place for video_id in ids if video_id in entries
+    }
 
 
-def _file_of(folder: Path, video_id: str) -> Path | None:
-    """Returns the first file of a video that exists."""
-    try:
-        check_id(video_id)
-    except FeatureError:
-        return None  # reported when it is packed
-    for suffix in SUFFIXES:
-        path = folder / f"{video_id}{suffix}"
-        if path.exists():
-            return path
-    return None
-
-
-def _places_in_tars(tars: Iterable[Path], ids: Collection[str]) -> dict[str, Place]:
-    """Returns the places of the `.npy` files of videos. The last one of an id counts.
-
-    The id of a file is its path up to the first dot of its name, as in WebDataset; or, for ids with
-    dots, up to `.npy`.
-    """
-    wanted = set(ids)
-    places = {}
-    for path in tars:
-        try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    if not member.isfile() or not member.name.endswith(".npy"):
-                        continue
-                    name = member.name.removeprefix("./").removesuffix(".npy")
-                    folder, slash, file = name.rpartition("/")
-                    before_dot, _, _ = file.partition(".")
-                    short = f"{folder}{slash}{before_dot}"
-                    video_id = name if name in wanted else short
-                    if video_id in wanted:
-                        where = member.offset_data, member.size
-                        places[video_id] = Place(path, member.name, *where)
-        except tarfile.TarError as err:
-            raise DataError(
-                f"{path}: must be a tar without compression, but cannot be read ({err})."
-            ) from err
-    return places
-
-
-def read_array(place: Place, key: str | None = None) -> np.ndarray:
-    """Returns the array at a place.
+def list_ids(source: Path, key: str | None = None) -> Iterator[str]:
+    """Yields the ids of all features in a source.
 
     Args:
-        key: name of the array, if a file has several.
+        key: name of a group in an HDF5 file.
     Raises:
-        FeatureError: the file is missing, damaged or of another kind, or has no such array.
+        DataError: it cannot be read.
     """
-    suffix = place.path.suffix.lower()
+    path, kind = _kind_of(source)
+    if kind is Kind.LMDB:
+        yield from list_keys(path)
+    elif kind is Kind.HDF5:
+        h5py = require_package("h5py", path)
+        try:
+            with h5py.File(path, "r") as file:
+                group = file.get(key or "/")
+                yield from group if isinstance(group, h5py.Group) else file
+        except (OSError, RuntimeError) as err:
+            reason = first_line(err)
+            raise DataError(
+                f"{path}: cannot be read ({reason}). Copy it again."
+            ) from err
+    elif kind is Kind.MAPPING:
+        yield from read_mapping(path)
+    else:
+        for entry in _entries(path, kind):
+            yield entry.ids[-1]
+
+
+def _kind_of(source: Path) -> tuple[Path, Kind]:
+    """Returns the path that is read, and its kind. A folder of single files is `Kind.SINGLE`.
+
+    Raises:
+        DataError: there is no such source, it cannot be read, or it is of another kind.
+    """
+    if not os.path.exists(source):
+        raise DataError(f"{source}: does not exist. Correct the path.")
+    lmdb = lmdb_file(source)
+    if lmdb is not None:
+        check_lmdb(lmdb)
+        return lmdb, Kind.LMDB
+    if source.is_dir():
+        return source, Kind.TAR if _tars_in(source) else Kind.SINGLE
+    name = source.name.lower()
+    if name.endswith(HDF5_SUFFIXES):
+        require_package("h5py", source)
+        return source, Kind.HDF5
+    if name.endswith(".tar") and not name.endswith(TORCH_TAR):
+        return source, Kind.TAR
+    if suffix_of(name) not in ("", ".npy"):
+        return source, Kind.MAPPING
+    raise DataError(
+        f"{source}: must be a folder of feature files, of tars or of LMDB, or a .tar, .h5 or LMDB "
+        "file, or a .pkl, .pth or .npz file of {video id: array}, but is none. Extract the "
+        "features first, or correct the path."
+    )
+
+
+def _tars_in(folder: Path) -> list[Path]:
+    tars = sorted(folder.glob("*.tar"))
+    return [path for path in tars if not path.name.lower().endswith(TORCH_TAR)]
+
+
+def _entries(path: Path, kind: Kind) -> Iterator[Entry]:
+    """Yields the feature files in a folder, or in a tar or a folder of tars."""
+    if kind is Kind.SINGLE:
+        yield from _files_in(path)
+        return
+    for tar in _tars_in(path) if path.is_dir() else [path]:
+        yield from _members_of(tar)
+
+
+def _files_in(folder: Path) -> Iterator[Entry]:
+    """Yields the feature files in a folder and its sub-folders, except hidden ones."""
+    seen = set()  # a link may lead back
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        parent = Path(here)
+        inside = parent.relative_to(folder).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        # A folder with the name of a feature file is reported when it is read.
+        for name in sorted([*folders, *files]):
+            suffix = suffix_of(name)
+            if suffix:
+                stem = name[: -len(suffix)]
+                yield Entry(f"{prefix}{stem}", suffix, Place(parent / name))
+
+
+def _members_of(path: Path) -> Iterator[Entry]:
+    """Yields the feature files in a tar.
+
+    Raises:
+        DataError: the tar is damaged or compressed.
+    """
     try:
-        if place.entry is not None and suffix in HDF5_SUFFIXES:
-            return _read_hdf5(place.path, place.entry, key)
-        if place.entry is not None and place.path.name == DATA_FILE:
-            value = read_value(place.path, place.entry)
-            if key is None and isinstance(value, Mapping) and HERO_KEY in value:
-                key = HERO_KEY
-            return _only_array(value, key)
-        if place.entry is not None:
-            with open(place.path, "rb") as file:
-                file.seek(place.offset)
-                content = io.BytesIO(file.read(place.size))
-            return _only_array(np.load(content, allow_pickle=False), key)
-        if suffix in (".pt", ".pth"):
-            return _read_torch(place.path, key)
-        if suffix in (".pkl", ".pickle"):
-            return _only_array(load_plain_pickle(place.path, arrays=True), key)
-        return _only_array(np.load(place.path, allow_pickle=False), key)
-    except FileNotFoundError:
-        raise FeatureError("no such file") from None
-    except DataError as err:
-        raise FeatureError(str(err)) from None
-    except OSError as err:
-        raise FeatureError(
-            f"cannot be read ({err.strerror or err})", is_temporary=True
-        ) from None
-    except (*NPY_ERRORS, zipfile.BadZipFile, zlib.error) as err:
-        # Without NumPy's advice to allow pickled code.
-        reason, _, _ = str(err).partition(". ")
-        raise FeatureError(f"not a complete .npy or .npz file ({reason})") from None
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                suffix = suffix_of(member.name)
+                if not member.isfile() or suffix in ("", *PICKLE_SUFFIXES):
+                    continue
+                name = member.name.removeprefix("./")[: -len(suffix)]
+                where = member.offset_data, member.size
+                yield Entry(name, suffix, Place(path, member.name, *where, Kind.TAR))
+    except tarfile.TarError as err:
+        raise DataError(
+            f"{path}: must be a tar without compression, but cannot be read ({err})."
+        ) from err
 
 
-def _only_array(found: Any, key: str | None) -> np.ndarray:
-    """Returns the array in a file: the only one, or the one called `key`."""
-    if isinstance(found, np.ndarray):
-        return found
-    if not isinstance(found, Mapping):
-        raise FeatureError(f"holds a {type(found).__name__} instead of an array")
-    names = [str(name) for name in found]
-    if key is None and len(names) == 1:
-        key = names[0]
-    if key is None or key not in names:
-        listed = ", ".join(names)
-        wanted = "one array" if key is None else f"an array `{key}`"
-        raise FeatureError(
-            f"must hold {wanted}, but holds {listed or 'none'}; name one with --key"
-        )
-    return _only_array(found[key], None)
+def _match(entries: Iterable[Entry], ids: Iterable[str]) -> dict[str, Entry]:
+    """Returns the feature files of the videos.
 
+    In one folder, the first kind in `SUFFIXES` counts, and of the same kind the last file.
 
-def _read_torch(path: Path, key: str | None) -> np.ndarray:
-    """Returns the tensor in a file of torch. A tensor in bfloat16 becomes float32."""
-    # deferred: takes seconds
-    import torch
-
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as err:  # with damaged files torch raises almost any error
-        reason = first_line(err)
-        raise FeatureError(f"torch does not read it without code ({reason})") from None
-    if isinstance(found, Mapping):
-        found = {
-            name: value
-            for name, value in found.items()
-            if isinstance(value, torch.Tensor)
-        }
-        if key is None and len(found) == 1:
-            (found,) = found.values()
-        elif key in found:
-            found = found[key]
-    if not isinstance(found, torch.Tensor):
-        return _only_array(found, key)
-    if found.dtype == torch.bfloat16:
-        found = found.float()
-    return found.numpy()
-
-
-def _read_hdf5(path: Path, entry: str, key: str | None) -> np.ndarray:
-    """Returns the data set of a video: `<id>`, or `<id>/<key>` or `<key>/<id>`."""
-    import h5py  # deferred: it is optional
-
-    with h5py.File(path, "r") as file:
-        names = [entry, f"{entry}/{key}", f"{key}/{entry}"]
-        for name in names if key else names[:1]:
-            if name in file and isinstance(file[name], h5py.Dataset):
-                array: np.ndarray = file[name][()]
-                return array
-    where = f" or under the key `{key}`" if key else "; if it is in a group, give --key"
-    raise FeatureError(f"no data set of this id{where}")
+    Raises:
+        DataError: two folders have a file of the same video.
+    """
+    wanted = set(ids)
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        video_id = next((each for each in entry.ids if each in wanted), None)
+        if video_id is None:
+            continue
+        other = found.get(video_id, entry)
+        if other.folder != entry.folder:
+            raise DataError(
+                f"{entry.place}: a video must have one feature file, but `{video_id}` also has "
+                f"{other.place}. Remove one of them."
+            )
+        if SUFFIXES.index(entry.suffix) <= SUFFIXES.index(other.suffix):
+            found[video_id] = entry
+    return found

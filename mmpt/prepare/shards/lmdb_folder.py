@@ -1,4 +1,4 @@
-"""Reads LMDB folders of features, as HERO writes them.
+"""Reads LMDB folders of features, as HERO writes them, and LMDB without a folder (`subdir=False`).
 
 A key is the id of a video in UTF-8. A value is an `.npz` or `.npy` file, or msgpack in the form of
 msgpack_numpy: an array is a map with `nd`, `type`, `shape` and `data`. The package msgpack_numpy
@@ -8,12 +8,14 @@ unpickles arrays of objects, so it is not used. No code in a value is run.
 import importlib
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmpt.errors import DataError, first_line
+from mmpt.utils.io import reading
 
 DATA_FILE = "data.mdb"
 HERO_KEY = "features"
@@ -21,21 +23,28 @@ HERO_KEY = "features"
 older versions of NumPy stored this argument of `np.savez`.
 """
 _NUMPY_FILES = (b"PK\x03\x04", b"\x93NUMPY")  # first bytes of .npz and .npy files
+_FILE_SUFFIXES = (".mdb", ".lmdb")
+_MAGIC = 0xBEEFC0DE.to_bytes(4, "little")  # bytes 16 to 20 of a data file
 _TYPES = [f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8")]
 
 
-def is_lmdb(folder: Path) -> bool:
-    """Returns whether a folder is an LMDB environment."""
-    return (folder / DATA_FILE).is_file()
+def lmdb_file(source: Path) -> Path | None:
+    """Returns the data file in an LMDB folder, or `source` if it is one. None: it is neither."""
+    path = source / DATA_FILE if source.is_dir() else source
+    if not path.is_file():
+        return None
+    if path.name == DATA_FILE or path.suffix.lower() in _FILE_SUFFIXES:
+        return path
+    with reading(path), open(path, "rb") as file:
+        return path if file.read(20)[16:] == _MAGIC else None
 
 
-def check_lmdb(folder: Path) -> None:
-    """Checks that a folder can be read.
+def check_lmdb(path: Path) -> None:
+    """Checks that a data file can be read.
 
     Raises:
         DataError: the package lmdb is not installed, or the data file is damaged or incomplete.
     """
-    path = folder / DATA_FILE
     lmdb = require_package("lmdb", path)
     try:
         with _open(lmdb, path) as env:
@@ -83,10 +92,30 @@ def read_value(path: Path, video_id: str) -> Any:
         raise DataError(f"neither an .npz file nor msgpack ({reason})") from err
 
 
+def list_keys(path: Path) -> Iterator[str]:
+    """Yields all keys of a data file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    lmdb = require_package("lmdb", path)
+    try:
+        with _open(lmdb, path) as env, env.begin() as transaction:
+            for key in transaction.cursor().iternext(values=False):
+                yield key.decode("utf-8", "replace")
+    except lmdb.Error as err:
+        raise DataError(f"{path}: cannot be read ({err}). Copy it again.") from err
+
+
 def _open(lmdb: Any, path: Path) -> Any:
     """Opens an LMDB environment for reading. Creates no lock file."""
     return lmdb.open(
-        str(path.parent), readonly=True, create=False, lock=False, readahead=False
+        str(path),
+        subdir=False,
+        readonly=True,
+        create=False,
+        lock=False,
+        readahead=False,
     )
 
 

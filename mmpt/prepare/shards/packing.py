@@ -5,7 +5,8 @@ split s is `<target>/.packing/<s>_<k>.json`.
 
 The meta file names the content of all shards. It is removed before the first shard is written, and
 written again when all shards are complete, so that an interrupted run never leaves a meta file with
-wrong shards. Only one run at a time packs into a folder. Other runs wait for it.
+wrong shards. `features.json` is written then, too, so that a failed run does not restrict the next
+one. Only one run at a time packs into a folder. Other runs wait for it.
 """
 
 import math
@@ -21,16 +22,18 @@ import numpy as np
 from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
-from mmpt.prepare.shards.feature_sources import (
+from mmpt.prepare.shards.feature_arrays import (
+    NUM_NAMED,
     FeatureError,
+    Kind,
     Place,
-    check_id,
-    find_places,
     read_array,
 )
+from mmpt.prepare.shards.feature_sources import check_id, find_places, list_ids
 from mmpt.shards.feature_info import (
     FILE,
     FeatureInfo,
+    merge_feature_info,
     read_feature_info,
     write_feature_info,
 )
@@ -46,7 +49,6 @@ logger = get_logger(__name__)
 NOTES = ".packing"  # folder of the notes, inside the target folder
 FORMAT = 1  # increase it when the content of shards changes
 DTYPE = np.dtype(np.float16)
-NUM_NAMED = 5  # ids listed in a message
 NUM_MEASURED = 100  # files whose widths are compared
 
 
@@ -55,7 +57,7 @@ class Source:
     """Where features come from, and what they are."""
 
     path: Path
-    """A folder of files or of LMDB, an HDF5 file or a tar; see `feature_sources`."""
+    """A folder or file of one of the kinds in `feature_sources`."""
     key: str | None = None
     """Name of the array, if files hold several."""
     encoder: str | None = None
@@ -63,32 +65,43 @@ class Source:
     fps: float | None = None
     """Rows per second, if there is no `features.json`. Default: 1."""
 
-    def describe(self, places: Mapping[str, Place]) -> FeatureInfo:
+    def describe(
+        self, places: Mapping[str, Place], usual_width: int = FEATURE_DIM
+    ) -> FeatureInfo:
         """Returns encoder, width and rate of the features, as `features.json` has them.
 
-        Without this file, the width is measured on the first feature files.
+        The options give values that this file does not have. Without it, the width is measured on
+        the first feature files.
 
+        Args:
+            usual_width: the width if it cannot be measured.
         Raises:
             DataError: `features.json` has another rate or encoder than was given.
         """
         folder = self.path if self.path.is_dir() else self.path.parent
         info = read_feature_info(folder)
         if info is None:
-            width = _usual_width(islice(places.values(), NUM_MEASURED), self.key)
+            measured = islice(places.values(), NUM_MEASURED)
+            width = _usual_width(measured, self.key, usual_width)
             return FeatureInfo(encoder=self.encoder, width=width, fps=self.fps or 1)
-        given = {"fps": self.fps, "encoder": self.encoder}
-        for name, value in given.items():
+        added = {}
+        for name in ("fps", "encoder"):
+            value = getattr(self, name)
             found = getattr(info, name)
-            if value not in (None, found):
+            if value is None:
+                continue
+            if found is None or name not in info.model_fields_set:
+                added[name] = value
+            elif value != found:
                 raise DataError(
                     f"{folder / FILE}: `{name}` must be {value}, as given by --{name}, but is "
                     f"{found}. Leave the option out, or correct the file."
                 )
-        return info
+        return info.model_copy(update=added)
 
 
-def _usual_width(places: Iterable[Place], key: str | None) -> int:
-    """Returns the most frequent width of features, 512 if several are equally frequent."""
+def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
+    """Returns the most frequent width of features, `default` if another is as frequent."""
     widths: Counter[int] = Counter()
     for place in places:
         try:
@@ -98,9 +111,9 @@ def _usual_width(places: Iterable[Place], key: str | None) -> int:
         if len(shape) == 2 and shape[0] > 0:
             widths[shape[1]] += 1
     for width, count in widths.most_common(1):
-        if count > widths[FEATURE_DIM]:
+        if count > widths[default]:
             return width
-    return FEATURE_DIM
+    return default
 
 
 def read_features(place: Place | None, width: int, key: str | None) -> np.ndarray:
@@ -113,12 +126,17 @@ def read_features(place: Place | None, width: int, key: str | None) -> np.ndarra
     if place is None:
         raise FeatureError("no such file")
     stored = read_array(place, key)
+    what = f"{stored.dtype} of shape {list(stored.shape)}"
+    if stored.ndim != 2:
+        raise FeatureError(
+            f"must hold floats of shape [seconds, width], or [rows, width] with --fps, but holds "
+            f"{what}"
+        )
     is_float = stored.dtype.kind == "f"
     has_rows = stored.shape[1:] == (width,) and len(stored) > 0
     if not (is_float and has_rows):
         raise FeatureError(
-            f"must hold floats of shape [rows, {width}], one row at least, but holds "
-            f"{stored.dtype} of shape {list(stored.shape)}"
+            f"must hold floats of shape [rows, {width}], one row at least, but holds {what}"
         )
     with np.errstate(over="ignore"):  # overflow gives infinity, which is checked below
         features = stored.astype(DTYPE, copy=False)
@@ -158,33 +176,52 @@ def pack_features(
     target = Path(target)
     places = find_places(source.path, ids)
     name = split.shard_name
+    videos = f"{name} videos"
+    if not places:  # raises the error before the target is changed
+        _check_ids(source, places, ids, videos)
     notes_folder = target / NOTES
     with writing(target), exclusive(notes_folder / "lock", "packing features"):
         # Remove temporary files of killed runs.
         for folder in (target, notes_folder):
             remove_leftovers(folder, rf"({name}_\w+|features)\.(npy|json)")
         # Write the shards whose inputs have changed. The meta file is removed first.
-        info = source.describe(places)
-        if places:
-            write_feature_info(target, info)
-        jobs = _make_jobs(
-            places, target, split, ids, shard_size, info.width, source.key
-        )
+        info = _describe_for(target, source, places)
+        width = info.width
+        jobs = _make_jobs(places, target, split, ids, shard_size, width, source.key)
         meta = target / f"{name}_meta.json"
-        what = f"{name} shards packed"
-        notes = write_missing(jobs, workers, what, stale=meta)
+        if any(place.kind is Kind.MAPPING for place in places.values()):
+            workers = 1  # only one process reads the file into memory
+        notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
         # List the videos that are not in a shard.
-        skipped: dict[str, str] = {}
-        for note in notes:
-            skipped |= note["skipped"]
+        skipped = _skipped_in(notes)
         write_json(target / f"{name}_not_packed.json", skipped)
+        if len(skipped) == len(ids):
+            _check_ids(source, places, ids, videos)
         if skipped:
-            videos = f"{name} videos"
             _check_missing(skipped, len(ids), videos, source.path, max_missing)
         # Everything is complete, so the meta file can be written again.
         _remove_surplus(target, split, len(jobs))
+        write_feature_info(target, info)
         write_shard_meta(target, split, [note["ids"] for note in notes])
     _log_result(name, notes, len(ids), info.fps)
+
+
+def _describe_for(
+    target: Path, source: Source, places: Mapping[str, Place]
+) -> FeatureInfo:
+    """Returns the description of the features, which is compared with the target's."""
+    there = read_feature_info(target)
+    info = source.describe(places, FEATURE_DIM if there is None else there.width)
+    merge_feature_info(target, info)
+    return info
+
+
+def _skipped_in(notes: Sequence[Note]) -> dict[str, str]:
+    """Returns why videos are not in the shards, by id."""
+    skipped: dict[str, str] = {}
+    for note in notes:
+        skipped |= note["skipped"]
+    return skipped
 
 
 def _log_result(name: str, notes: Sequence[Note], num_listed: int, fps: float) -> None:
@@ -282,6 +319,26 @@ def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
             shard_file.unlink(missing_ok=True)
 
 
+def _check_ids(
+    source: Source, places: Mapping[str, Place], ids: Sequence[str], videos: str
+) -> None:
+    """Raises DataError if the source has none of the listed videos."""
+    there = list(list_ids(source.path, source.key))
+    # HDF5 and LMDB files have not been searched yet.
+    kinds = {place.kind for place in places.values()}
+    if not (kinds <= {Kind.HDF5, Kind.LMDB} and set(there).isdisjoint(ids)):
+        return
+    num_there = "1 entry" if len(there) == 1 else f"{len(there)} entries"
+    first_ids = ", ".join(f"`{video_id}`" for video_id in there[:2])
+    content = f"{num_there}, first {first_ids}" if there else "no feature files"
+    is_hdf5 = Kind.HDF5 in kinds and source.key is None
+    remedy = ", or give --key if an entry is a group of them" if is_hdf5 else ""
+    raise DataError(
+        f"{source.path}: must have features of at least one of the {len(ids)} listed {videos} "
+        f"(first `{ids[0]}`), but has {content}. Correct the list or the path{remedy}."
+    )
+
+
 def _check_missing(
     skipped: dict[str, str],
     num_listed: int,
@@ -300,7 +357,7 @@ def _check_missing(
     )
     if num_skipped == num_listed:
         raise DataError(
-            f"{what}, but at least one must. Extract them, or correct the paths."
+            f"{what}, but at least one must. Correct the feature files, or the paths."
         )
     if share > max_missing:
         raise DataError(

@@ -151,13 +151,17 @@ def test_too_many_unusable_videos_are_an_error(raw, tmp_path, capsys):
     assert main(arguments(raw, "--max-missing", "0.2")) == 0
     (tmp_path / "train.lst").write_text("other1\nother2\n")
     assert main(arguments(raw)) == 2
-    assert "at least one must" in capsys.readouterr().err
+    message = (
+        f"{raw}: must have features of at least one of the 2 listed train videos (first `other1`), "
+        "but has 8 entries, first `video1`, `video2`. Correct the list or the path."
+    )
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--features", "/no/such"], "error: /no/such: must be a folder"),
+        (["--features", "/no/such"], "error: /no/such: does not exist"),
         (["--train-list", "/no/such.lst"], "error: /no/such.lst: no such file."),
         (
             ["--target", "/dev/null/packed"],

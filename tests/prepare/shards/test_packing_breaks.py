@@ -15,6 +15,7 @@ import pytest
 from mmpt.batch import Split
 from mmpt.cli.pack import main
 from mmpt.prepare.shards import packing
+from mmpt.shards.feature_info import read_feature_info
 from mmpt.shards.shardedtensor import ShardedTensor, read_shard_meta, video_stem
 from mmpt.shards.writer import RowStream
 from tests.support.feature_files import IDS, arguments, feature, hashes
@@ -145,10 +146,30 @@ def test_a_full_disk_leaves_no_incomplete_files(
     wanted = f"error: {tmp_path}/packed/train_1_data.npy: cannot be written: the disk is full"
     assert capsys.readouterr().err.startswith(wanted)
     names = {path.name for path in (tmp_path / "packed").iterdir()}
-    shard = {"train_0_data.npy", "train_0_starts.npy"}
-    assert names == {".packing", "features.json"} | shard
+    assert names == {".packing", "train_0_data.npy", "train_0_starts.npy"}
     assert main(arguments(raw)) == 0
     assert hashes(tmp_path / "packed") == whole
+
+
+def test_a_failed_run_does_not_decide_the_width_of_the_next_one(raw, tmp_path, capsys):
+    for path in raw.glob("*.npy"):
+        np.save(path, np.ones((10, 1, 768), np.float16))
+    assert main(arguments(raw)) == 2
+    message = capsys.readouterr().err
+    assert "must hold floats of shape [seconds, width]" in message
+    assert "but holds float16 of shape [10, 1, 768]" in message
+    assert "Extract" not in message
+    assert not (tmp_path / "packed/features.json").exists()
+    for path in raw.glob("*.npy"):
+        np.save(path, np.ones((10, 768), np.float16))
+    assert main(arguments(raw)) == 0
+    assert read_feature_info(tmp_path / "packed").width == 768
+    before = hashes(tmp_path / "packed")
+    for path in raw.glob("*.npy"):
+        path.unlink()
+    assert main(arguments(raw)) == 2
+    assert "but has no feature files. Correct the list" in capsys.readouterr().err
+    assert hashes(tmp_path / "packed") == before
 
 
 @pytest.mark.spawn
