@@ -1,5 +1,6 @@
 """Figures of the results: gains of arms, gains by level, and curves over the constant of DTW."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ SHOWN: dict[str, Number] = {
 }
 """Title of a panel -> its number."""
 BY_LEVEL = {
-    title: SHOWN[title] for title in ("clip", "video, DTW calibrated", "alignment AUC")
+    title: SHOWN[title] for title in ("clip", "video, caption average", "alignment AUC")
 }
+MOST_COLUMNS = 4
+"""Largest number of panels next to each other."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mmpt",
     "svg.fonttype": "none",
@@ -89,17 +92,24 @@ def draw_levels(arms: Sequence[Arm], by_arm: Results, x_title: str, path: Path) 
     if not names:
         return False
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.4 * len(names) + 1.5, 2.8), layout="constrained")
-        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-        for panel, name in zip(panels, names, strict=True):
+        num_columns = min(len(names), MOST_COLUMNS)
+        num_rows = math.ceil(len(names) / num_columns)
+        size = (2.4 * num_columns + 1.5, 2.5 * num_rows + 0.3)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
+        panels = list(grid.flat)
+        for unused in panels[len(names) :]:
+            unused.set_axis_off()
+        for panel, name in zip(panels, names, strict=False):
             members = [arm for arm in arms if arm.panel == name and by_arm[arm.name]]
             for colour, (title, number) in zip(COLOURS, BY_LEVEL.items(), strict=False):
                 _draw_levels(panel, members, by_arm, number, title, colour)
             panel.axhline(0, color=GREY, linewidth=1)
             panel.set_title(name)
             panel.set_xlabel(x_title)
-        panels[0].set_ylabel("gain in points")
-        panels[-1].legend(fontsize=7)
+        for row in grid:
+            row[0].set_ylabel("gain in points")
+        panels[len(names) - 1].legend(fontsize=7)
         _save(figure, path)
     return True
 

@@ -52,7 +52,8 @@ def results_text(
     if not any(by_arm.values()):
         return NO_RESULTS
     path = images / f"{experiment.name}-{corpus.name}.svg"
-    table = f"{tables(arms, by_arm, MAIN)}\n\n{folded(tables(arms, by_arm, OTHER))}"
+    rows = without_repeats(arms, corpus)
+    table = f"{tables(rows, by_arm, MAIN)}\n\n{folded(tables(rows, by_arm, OTHER))}"
     if experiment.name == "dtw_offset":
         drawn = draw_offsets(arms, by_arm, path)
         # All other numbers are in the tables of the control experiment, whose runs these are.
@@ -70,6 +71,14 @@ def results_text(
         parts.append(f"![{experiment.question}]({images.name}/{path.name})")
     parts.append(table)
     return "\n\n".join(parts) + "\n"
+
+
+def without_repeats(arms: Sequence[Arm], corpus: Corpus) -> list[Arm]:
+    """Returns the first of all arms with the same runs, as the default level of kinds of noise."""
+    first: dict[str, Arm] = {}
+    for arm in arms:
+        first.setdefault(Run.of(arm, corpus, 0).arm_key, arm)
+    return list(first.values())
 
 
 def folded(text: str) -> str:
