@@ -9,6 +9,7 @@ from mmpt.cli import prepare
 from mmpt.config import load_config
 from mmpt.shards.feature_info import read_feature_info
 from mmpt.utils.checkpoint_file import load_checkpoint
+from tests.support.forked import run_forked
 from tests.support.jobs import launch
 from tests.support.paths import ROOT
 from tests.support.tiny_encoders import save_encoder
@@ -65,11 +66,10 @@ def overrides(folder: Path, name: str, *more: str) -> list[str]:
     ]
 
 
-def run(folder: Path, name: str, *more: str, **env: str) -> str:
-    """Trains for one epoch in one process, and returns the log."""
-    yaml = folder / "train.yaml"
-    words = overrides(folder, name, *more)
-    job = launch([yaml, "--jobtype", "local_single", *words], **env)
+def run(folder: Path, name: str, *more: str) -> str:
+    """Trains for one epoch in one process, and returns what the screen shows."""
+    words = ["--jobtype", "local_single", *overrides(folder, name, *more)]
+    job = run_forked("mmpt.cli.main:main", ["train", folder / "train.yaml", *words])
     assert job.returncode == 0, job.stderr[-4000:]
     return job.stdout + job.stderr
 
@@ -96,7 +96,7 @@ def test_training_starts_from_a_checkpoint_for_s3d(prepared: Path) -> None:
     assert weight.shape[1] == 24
     content["model"][FIRST_LAYER] = torch.zeros(len(weight), 512)
     torch.save(content, prepared / "s3d.pt")
-    shown = run(prepared, "second", f"{restore}={prepared / 's3d.pt'}", LOGLEVEL="")
+    shown = run(prepared, "second", f"{restore}={prepared / 's3d.pt'}")
     assert "features of width 512, but `model.input_dim` is 24" in shown
     trained = load_checkpoint(prepared / "runs/second/checkpoint_last.pt")["model"]
     assert trained[FIRST_LAYER].shape == weight.shape
