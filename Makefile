@@ -44,7 +44,7 @@ demo: $(READY)   ## make the demo data, train VideoCLIP and Norton on it, print 
 test: $(READY)   ## run the tests, on all cores
 	$(PYTEST) $(ARGS)
 
-test-fast: $(READY)   ## run the tests that start no other programs, in about 65 seconds
+test-fast: $(READY)   ## run the tests that start no other programs, a quarter of the time of all
 	$(PYTEST) -m "not e2e and not spawn and not browser" $(ARGS)
 
 lint: $(READY)   ## check style (ruff), types (mypy), spelling (codespell), words and the Dockerfile (hadolint)
