@@ -72,11 +72,10 @@ def load_config(
         logger.info("%s: filled in as the released script does: %s", path, keys)
     # Name only the inert keys that the user has set. A released file that is included has many.
     own = (override_values, read_without_includes(path))
-    inert = [
-        key
-        for key in inert_keys(config)
-        if any(value_at(values, key) is not None for values in own)
-    ]
+    inert = []
+    for key in inert_keys(config):
+        if any(value_at(values, key) is not None for values in own):
+            inert.append(key)
     if inert:
         logger.info("%s: these keys have no effect here: %s", path, ", ".join(inert))
     return config

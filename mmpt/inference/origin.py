@@ -21,7 +21,7 @@ FAIRSEQ_GROUPS = ("dataset", "optimization")
 HUB_ID = re.compile(r"[^./~\\][^/\\]*(/[^/\\]+)?")
 """A name that is no path: it has at most one slash, and does not start with `.`, `/` or `~`."""
 OF_FOLDER = "sha256 "
-"""Beginning of the revision of an encoder that is a folder."""
+"""Beginning of the revision of an `hf:` encoder that is a folder."""
 EXTRACTED = re.compile(r"s3d|(hf|timm):.+|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 """Names of encoders that `mmpt extract` takes. `mmpt pack` records any other names."""
 
@@ -102,7 +102,8 @@ def published_encoder(encoder: str | None, revision: str | None) -> str | None:
     if encoder is None:
         return None
     kind, colon, model = encoder.rpartition(":")
-    is_folder = (revision or "").startswith(OF_FOLDER)
+    # The revision of an encoder of timm is a hash, too, although its name is no folder.
+    is_folder = kind == "hf" and (revision or "").startswith(OF_FOLDER)
     if is_hub_id(model) and not is_folder:
         return encoder
     return f"{kind}{colon}{_without_folders(model)}"

@@ -91,6 +91,7 @@ def test_a_saved_model_says_no_checkpoint(tmp_path: Path) -> None:
         ("my_parts.Encoder", None, "my_parts.Encoder"),
         ("hf:openai/clip-vit-large-patch14", "ce19dc", None),
         ("timm:hf-hub:timm/resnet18.a1_in1k", "timm 1.0", None),
+        ("timm:hf-hub:timm/resnet18.a1_in1k", "sha256 12", None),
         ("CLIP ViT-B/32", None, "CLIP ViT-B/32"),
         ("hf:/tmp/secret/clip", None, "hf:clip"),
         ("hf:/secret/", None, "hf:secret"),
