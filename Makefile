@@ -24,6 +24,9 @@ TORCH_INDEX ?= $(shell [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null |
 	"$(PYTHON)" -c "from urllib.request import urlopen; urlopen('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
 	&& echo $(CPU_INDEX); })
 
+# Keep compiled modules also where the environment forbids it, as containers often do: tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Three processes for every two cores, because tests of whole jobs sometimes wait.
 WORKERS := $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))
 PYTEST := $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -2,6 +2,7 @@
 default handling of signals, because tests send some.
 """
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -48,3 +49,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("corpus") / "demo"
     make_small_corpus(out)
     return out
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection, which is then faster in all tests."""
+    gc.collect()
+    gc.freeze()
