@@ -19,8 +19,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from gpu_day.part import Report
 from gpu_day.refresh import device_of
 from gpu_day.training_step import milliseconds
-from mmpt.prepare.features.clip_encoder import DTYPES, ClipEncoder, open_network
-from mmpt.prepare.features.encoders import S3DEncoder
+from mmpt.media.clip_encoder import DTYPES, ClipEncoder, open_network
+from mmpt.media.encoders import S3DEncoder
 
 VIT_L_14 = {
     "hidden_size": 1024,

@@ -70,7 +70,7 @@ class Aligner:
     def __init__(self, model: MMPTModel, files: VideoFiles):
         self._model = model
         self._files = files
-        # The features of the last videos are kept, because S3D is slow without a GPU.
+        # The features of the last videos are kept, because these networks are slow without a GPU.
         self._features = lru_cache(maxsize=8)(self._read_features)
 
     def align(self, name: str, path: str | Path, monotone: bool) -> str:

@@ -52,6 +52,13 @@ class Options:
     checkpoint: Annotated[str | None, Option(help="File name of its checkpoint.")] = (
         None
     )
+    encoder: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="The network to align videos, as for mmpt extract. Default: that of the training.",
+        ),
+    ] = None
     s3d: Annotated[
         Path | None,
         Option(help="S3D weights, to align videos. Default: pretrained_models/."),
@@ -81,6 +88,7 @@ def app(options: Options) -> None:
         options.model,
         options.checkpoint,
         device=choose_device(options.device),
+        encoder=options.encoder,
         s3d=options.s3d,
     )
     files = VideoFiles(index.windows.names, [*folders, *index.settings.folders])

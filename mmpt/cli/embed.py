@@ -186,6 +186,13 @@ class VideoOptions:
         Literal["float32", "bfloat16", "float16", "float64"],
         Option(help="Precision of the networks."),
     ] = "float32"
+    encoder: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="The network for --videos, as for mmpt extract. Default: that of the training.",
+        ),
+    ] = None
     s3d: Annotated[
         Path | None,
         Option(help="S3D weights for --videos. Default: pretrained_models/."),
@@ -218,21 +225,23 @@ def find_videos(options: VideoOptions) -> dict[str, Path]:
 
 
 def load_model(options: VideoOptions) -> MMPTModel:
-    """Returns the model, with S3D if there are videos.
+    """Returns the model, with the network that encodes frames if there are videos.
 
     Raises:
         CheckpointError: weights are missing or damaged.
-        DataError: the model does not take S3D features, or not those in the folder.
+        DataError: this network cannot be loaded, or the model does not take the features in the
+            folder.
     """
     model = MMPTModel.from_pretrained(
         options.model,
         options.checkpoint,
         device=choose_device(options.device),
         dtype=getattr(torch, options.dtype),
+        encoder=options.encoder,
         s3d=options.s3d or S3D_WEIGHTS,
     )
     if options.videos:
-        model.get_s3d()  # reports missing weights before any video is decoded
+        model.load_encoder()  # reports missing weights before any video is decoded
     if options.features:
         model.check_features(options.features, str(options.features))
     return model

@@ -10,6 +10,7 @@ from typer import Option
 from mmpt.batch import FEATURE_DIM
 from mmpt.cli import extract
 from mmpt.cli.check import check
+from mmpt.cli.extract_options import Options as ExtractOptions
 from mmpt.cli.main import Command
 from mmpt.cli.pack import pack
 from mmpt.config import RunConfig, load_config
@@ -322,7 +323,7 @@ def extract_videos(
     jobs = [job for job in videos.jobs if job.video_id in ids]
     if not jobs:
         return
-    settings = extract.Options(
+    settings = ExtractOptions(
         vdir=str(options.videos),
         fdir=options.features,
         encoder=options.encoder,

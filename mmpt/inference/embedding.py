@@ -1,7 +1,7 @@
 """Embeds texts and windows of videos with the two towers, in batches.
 
-Legend: N texts or windows, T text slots, L feature rows of a video, F rows of a window, D hidden
-size, I width of the features.
+Legend: N texts or windows, T text slots, L feature rows and S seconds of a video, F rows of a
+window, D hidden size, I width of the features.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from mmpt.errors import DataError
@@ -18,7 +19,11 @@ from mmpt.losses.base import upcast
 from mmpt.processors.sampling import Span
 from mmpt.processors.tensorise import stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
-from mmpt.processors.window_aligner import window_spans
+from mmpt.processors.window_aligner import (
+    average_seconds,
+    average_windows,
+    window_spans,
+)
 
 if TYPE_CHECKING:
     # The import takes seconds, and evaluations are checked without a model.
@@ -130,6 +135,26 @@ def embed_windows(
                 pooled=pooled_ND[row],
                 states=states_of_rows,
             )
+
+
+def states_of_seconds(windows: Iterable[Window], fps: float) -> Tensor:
+    """Returns the state of each second of a video, [S, D].
+
+    It is the mean of the states of its rows. The state of a row is the mean of its states in the
+    windows that contain it, after these have been divided by their lengths.
+
+    Args:
+        windows: the windows of one video.
+        fps: feature rows per second of video.
+    """
+    states = []
+    spans = []
+    for window in windows:
+        unit_states = normalize(window.states, dim=-1)
+        states.append(unit_states.cpu().numpy())
+        spans.append(window.span)
+    rows_LD = average_windows(states, spans)
+    return torch.from_numpy(average_seconds(rows_LD, fps))
 
 
 def _cut_windows(

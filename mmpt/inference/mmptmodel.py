@@ -19,37 +19,35 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 
-from mmpt.batch import FEATURE_DIM, ModelOutput, Split
+from mmpt.batch import ModelOutput, Split
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import DataError
 from mmpt.inference import hub, inputs
-from mmpt.inference.alignment import Alignment, align_sentences
-from mmpt.inference.embedding import Window, embed_texts, embed_windows
+from mmpt.inference.alignment import EPSILON, ITERATIONS, Alignment, align_sentences
+from mmpt.inference.embedding import (
+    Window,
+    embed_texts,
+    embed_windows,
+    states_of_seconds,
+)
 from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.model_card import make_card
-from mmpt.inference.origin import Origin, extract_command, find_mismatch
+from mmpt.inference.origin import Origin
 from mmpt.inference.pretrained import read_pretrained, write_pretrained
-from mmpt.inference.videos import read_video, run_s3d, split_videos
-from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.inference.video_features import VideoFeatures
+from mmpt.inference.videos import split_videos
+from mmpt.media.s3d import S3D, S3D_WEIGHTS
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.processors.downstream import DSAligner
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.processors.window_aligner import average_seconds, average_windows
-from mmpt.shards.feature_info import read_feature_info
-from mmpt.utils.log import get_logger
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-logger = get_logger(__name__)
+    from mmpt.media.encoders import Encoder
 
-EPSILON = 0.3
-"""Default smoothness of an alignment. On held-out videos of the demo, spans then overlap the true
-ones by 0.78 on average. With 0.1 the overlap is 0.29, with 1 it is 0.12."""
-ITERATIONS = 50
-"""Default number of Sinkhorn iterations of an alignment."""
 WIDER = (
     "numbers exceed the range of the model's type, or weights were set to such values. Load the "
     "model in a wider type (`dtype`), and divide features by their length"
@@ -57,7 +55,7 @@ WIDER = (
 
 
 class MMPTModel(nn.Module):
-    """A two-tower model together with S3D for video frames and a tokenizer for texts.
+    """A two-tower model together with a network for video frames and a tokenizer for texts.
 
     As in the original, it can be unpacked:
     `model, tokenizer, aligner = MMPTModel.from_pretrained(yaml)`.
@@ -66,8 +64,12 @@ class MMPTModel(nn.Module):
         fusion: the two towers.
         dataset: configuration of the conversion of text and video to tensors.
         model: the configuration that `fusion` was built with.
-        s3d: S3D, or the path of its weights. They are read when frames are embedded for the first
-            time, and not needed for features.
+        encoder: the network that turns frames into features. It is a value of `mmpt extract
+            --encoder`, or an object with the methods of `mmpt.media.encoders.Encoder`. None: the
+            network of the training, in the same revision, if `origin` names a model of the Hugging
+            Face Hub or of timm; else S3D. It is loaded when frames are embedded for the first
+            time, and not needed for features. A class of your own is only imported if you name it.
+        s3d: S3D, or the path of its weights.
         normalise: divide S3D features by their length, as for training. The released wrapper does
             not; False reproduces its scores.
         origin: where the model is from. The model card describes it.
@@ -79,21 +81,27 @@ class MMPTModel(nn.Module):
         dataset: DatasetConfig,
         model: ModelConfig,
         *,
+        encoder: str | Encoder | None = None,
         s3d: S3D | str | Path = S3D_WEIGHTS,
         normalise: bool = True,
         origin: Origin | None = None,
     ):
         super().__init__()
         self.fusion = fusion
-        self.s3d: S3D | Path = s3d if isinstance(s3d, S3D) else Path(s3d)
         self.dataset_config = dataset
         self.model_config = model
-        self.normalise = normalise
         self.origin = origin or Origin()
+        self.features = VideoFeatures(
+            self.origin,
+            fusion.video_encoder.input_dim,
+            dataset.feature_fps,
+            encoder=encoder,
+            s3d=s3d,
+            normalise=normalise,
+        )
         self.aligner = DSAligner(dataset, Split.TEST)
         self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast)
         self.max_video_len = self.aligner.max_video_len
-        self._warned_folders: set[str] = set()
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the model, its tokenizer and its aligner, for unpacking."""
@@ -108,6 +116,7 @@ class MMPTModel(nn.Module):
         revision: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        encoder: str | Encoder | None = None,
         s3d: S3D | str | Path = S3D_WEIGHTS,
         normalise: bool = True,
         bert_name: str | None = None,
@@ -124,7 +133,7 @@ class MMPTModel(nn.Module):
             device: device of the model. None: the CPU.
             dtype: dtype of the weights. None: the dtype in which a folder was saved, or float32 for
                 a checkpoint.
-            s3d, normalise: see the class.
+            encoder, s3d, normalise: see the class.
             bert_name: folder of BERT, or its name on the Hub. None: `dataset.bert_name` of the
                 YAML. A folder from `save_pretrained` does not need it.
         Raises:
@@ -136,7 +145,13 @@ class MMPTModel(nn.Module):
             source, checkpoint, revision, bert_name
         )
         model = cls(
-            fusion, dataset, config, s3d=s3d, normalise=normalise, origin=origin
+            fusion,
+            dataset,
+            config,
+            encoder=encoder,
+            s3d=s3d,
+            normalise=normalise,
+            origin=origin,
         )
         return model.to(device=device, dtype=dtype).eval()
 
@@ -150,7 +165,7 @@ class MMPTModel(nn.Module):
     ) -> None:
         """Writes towers (safetensors), config, tokenizer and model card for `from_pretrained`.
 
-        S3D is not included.
+        The network that turns frames into features is not included.
 
         Args:
             folder: created if it is missing.
@@ -220,27 +235,14 @@ class MMPTModel(nn.Module):
         """Dtype of the towers."""
         return next(self.fusion.parameters()).dtype
 
-    def get_s3d(self) -> S3D:
-        """Returns S3D. The first call reads its weights.
+    def load_encoder(self) -> None:
+        """Loads the network that turns frames into features. Otherwise, the first frames load it.
 
         Raises:
-            DataError: the model takes other features than S3D's.
-            CheckpointError: the weights are missing. The message says how to download them.
+            DataError: the model takes features of an encoder that cannot be loaded here.
+            CheckpointError: the weights of S3D are missing. The message says how to download them.
         """
-        width = self.fusion.video_encoder.input_dim
-        fps = self.dataset_config.feature_fps
-        encoder = self.origin.encoder
-        is_s3d = encoder is None or encoder.lower().startswith("s3d")
-        if (width, fps) != (FEATURE_DIM, 1) or not is_s3d:
-            maker = f" of {encoder}" if encoder else ""
-            raise DataError(
-                f"the model must take S3D features ({FEATURE_DIM} wide, 1 a second) to embed "
-                f"frames, but takes features{maker} {width} wide, {fps:g} a second. Extract them "
-                f"with `{self._extract_command()}`, and embed these: `--features FEATURES`."
-            )
-        if not isinstance(self.s3d, S3D):
-            self.s3d = load_s3d(self.s3d).to(self.device, self.dtype)
-        return self.s3d
+        self.features.frames.load(self.device, self.dtype)
 
     def forward(
         self,
@@ -291,21 +293,19 @@ class MMPTModel(nn.Module):
         return output
 
     def embed_clips(self, clips_NPHWC: Array, name: str = "clips") -> Tensor:
-        """Returns S3D features [N, 512] of clips of one second each.
+        """Returns the features [N, I] of the frames of N rows. With S3D, a row is a second.
 
         Args:
             clips_NPHWC: uint8, or float in 0..1, [N, P, H, W, 3].
             name: name of the argument, for messages.
         Raises:
-            DataError: the clips have another layout, dtype or range.
+            DataError: the clips have another layout, dtype or range, or the model takes features of
+                an encoder that cannot be loaded here.
             CheckpointError: the weights of S3D are missing.
         """
         accepted = "uint8, or floats in 0..1, [clips, frames, height, width, 3]"
         clips = inputs.to_tensor(clips_NPHWC, name, accepted, {5: inputs.FRAMES})
-        features_NI = run_s3d(self.get_s3d(), clips, name)
-        if self.normalise:
-            features_NI = normalize(features_NI, dim=-1)
-        return features_NI
+        return self.features.frames.encode_clips(clips, name, self.device, self.dtype)
 
     def check_features(self, folder: str | Path, name: str) -> None:
         """Compares `features.json` of a folder, if there is one, with the model.
@@ -317,61 +317,19 @@ class MMPTModel(nn.Module):
         Raises:
             DataError: the features have another width or rate.
         """
-        info = read_feature_info(folder)
-        width = self.fusion.video_encoder.input_dim
-        fps = self.dataset_config.feature_fps
-        if info is not None and (info.width, info.fps) != (width, fps):
-            raise DataError(
-                f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
-                f"them, but are {info} (features.json)."
-            )
-        mismatch = info and find_mismatch(self.origin, info)
-        if mismatch and str(folder) not in self._warned_folders:
-            self._warned_folders.add(str(folder))
-            logger.warning(
-                "%s: %s. Scores are meaningless if they differ; `%s` makes the right ones.",
-                folder,
-                mismatch,
-                self._extract_command(),
-            )
-
-    def _extract_command(self) -> str:
-        """Returns the command that makes the features that the model takes."""
-        command = extract_command(
-            self.origin.encoder,
-            fps=self.dataset_config.feature_fps,
-            normalised=self.origin.normalised,
-        )
-        return command or "mmpt extract --vdir VIDEOS --fdir FEATURES --encoder NAME"
+        self.features.check_folder(folder, name)
 
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> Tensor:
         """Returns the features [R, I] of one video in the model's dtype and on its device.
 
         Args:
-            video: a path, features or frames, as in `encode_video`. S3D is run on frames only.
+            video: a path, features or frames, as in `encode_video`. Features need no encoder.
             name: name of an array, for messages.
         Raises:
             DataError, CheckpointError: as for `encode_video`.
         """
-        width = self.fusion.video_encoder.input_dim
-        if isinstance(video, str | Path):
-            name = str(video)
-            if Path(video).suffix == ".npy":
-                self.check_features(Path(video).parent, name)
-        content = read_video(video, name)
-        if not isinstance(content, Tensor):
-            blocks = [self.embed_clips(block, name) for block in content]
-            return torch.cat(blocks)
-        found = content.shape[1]
-        if found != width:
-            raise DataError(
-                f"{name}: features must be {width} wide, as the model is, but are {found}."
-            )
-        features_RI = content.detach().to(self.device, self.dtype)
-        remedy = "extract this video again, or load the model in a wider type (`dtype`)"
-        inputs.require_finite(features_RI, f"{name}: features", remedy)
-        return features_RI
+        return self.features.read(video, name, self.device, self.dtype)
 
     @torch.no_grad()
     def encode_video(self, videos: Videos, batch_size: int = 64) -> Tensor:
@@ -382,9 +340,10 @@ class MMPTModel(nn.Module):
 
         Args:
             videos: one video or several. A video is the path of a video file or of a `.npy` file,
-                features [R, I] (any float dtype), or frames [L, 30, H, W, 3] in RGB (uint8, or
-                any float dtype, in 0..1). Several videos are a list, tuple, array of paths, pandas
-                Series or other iterable, or an array with a leading axis N.
+                features [R, I] (any float dtype), or frames [R, P, H, W, 3] in RGB (uint8, or any
+                float dtype, in 0..1), where P frames make a row: 30 with S3D. Several videos are a
+                list, tuple, array of paths, pandas Series or other iterable, or an array with a
+                leading axis N.
             batch_size: number of windows in a batch.
         Returns:
             float32 or float64 [N, D] on the model's device.
@@ -496,15 +455,8 @@ class MMPTModel(nn.Module):
         texts = inputs.to_texts(sentences, "sentences")
 
         stride = max(self.aligner.num_video_slots // 2, 1)
-        states = []
-        spans = []
-        for window in self._windows(video_by_name, stride):
-            unit_states = normalize(window.states, dim=-1)
-            states.append(unit_states.cpu().numpy())
-            spans.append(window.span)
-        video_RD = average_windows(states, spans)
-        fps = self.dataset_config.feature_fps
-        video_LD = torch.from_numpy(average_seconds(video_RD, fps))
+        windows = self._windows(video_by_name, stride)
+        video_LD = states_of_seconds(windows, self.features.fps)
         inputs.require_finite(video_LD, "video: states", WIDER)
         text_SD = self.encode_text(texts).cpu()
         return align_sentences(

@@ -179,6 +179,7 @@ def _feature_facts(
         "normalised": IS_NORMALISED[origin.normalised],
         "command": command,
         "is_folder": encoder.startswith("hf:") and "/" not in encoder,
+        "is_class": "." in encoder.partition(":")[0],
     }
 
 

@@ -5,6 +5,7 @@ Legend: m queries, D hidden size.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from mmpt.inference.moments import Moment, WindowTable, suppress_overlaps
 from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.retrieval.saved_index import SavedIndex, map_vectors
 from mmpt.utils.artefact import weights_fingerprint
+
+if TYPE_CHECKING:
+    from mmpt.media.encoders import Encoder  # needs PyAV
 
 
 class MomentIndex:
@@ -109,6 +113,7 @@ class MomentIndex:
         checkpoint: str | None = None,
         *,
         device: torch.device | str | None = None,
+        encoder: "str | Encoder | None" = None,
         s3d: str | Path | None = None,
     ) -> "MomentIndex":
         """Returns an index from its folder. Its files are mapped into memory, not read.
@@ -118,7 +123,8 @@ class MomentIndex:
                 `MMPTModel.from_pretrained`. None: the place that the index stores.
             checkpoint: as in `MMPTModel.from_pretrained`. None: the one that the index stores.
             device: device of the model, if it is loaded. None: the CPU.
-            s3d: weights of S3D, if the model is loaded. A search does not need them.
+            encoder, s3d: as in `MMPTModel.from_pretrained`, if the model is loaded. A search needs
+                neither.
         Raises:
             DataError: the folder holds no finished index, or the index has another model.
             CheckpointError: the model cannot be loaded.
@@ -139,6 +145,7 @@ class MomentIndex:
             bert_name=bert if bert and Path(bert).is_dir() else None,
             device=device,
             dtype=getattr(torch, settings.dtype),
+            encoder=encoder,
             s3d=s3d or S3D_WEIGHTS,
         )
         return cls(folder, loaded)

@@ -10,6 +10,7 @@ from typing import Any
 from mmpt.config import RetrievalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError, DataError
 from mmpt.shards.feature_info import FeatureInfo, read_feature_info
+from mmpt.utils.hub_names import is_hub_name
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -18,8 +19,8 @@ KEYS = ("task", "dataset", "model", "loss", *RetrievalConfig.model_fields)
 """Keys of a training YAML that are published."""
 FAIRSEQ_GROUPS = ("dataset", "optimization")
 """Groups of fairseq's options that are published. The others describe the machine."""
-HUB_ID = re.compile(r"[^./~\\][^/\\]*(/[^/\\]+)?")
-"""A name that is no path: it has at most one slash, and does not start with `.`, `/` or `~`."""
+FREE_NAME = re.compile(r"[^./~\\][^/\\]*(/[^/\\]+)?")
+"""A name from `mmpt pack --encoder` that is no path, such as `CLIP ViT-B/32`."""
 OF_FOLDER = "sha256 "
 """Beginning of the revision of an `hf:` encoder that is a folder."""
 EXTRACTED = re.compile(r"s3d|(hf|timm):.+|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -85,11 +86,6 @@ def published_settings(config: RunConfig) -> dict[str, Any]:
     return _without_folders(published)
 
 
-def is_hub_id(name: str) -> bool:
-    """Returns False for names that can only be paths, with several slashes for example."""
-    return HUB_ID.fullmatch(name) is not None
-
-
 def published_encoder(encoder: str | None, revision: str | None) -> str | None:
     """Returns the name of an encoder without the folders of this machine.
 
@@ -104,7 +100,8 @@ def published_encoder(encoder: str | None, revision: str | None) -> str | None:
     kind, colon, model = encoder.rpartition(":")
     # The revision of an encoder of timm is a hash, too, although its name is no folder.
     is_folder = kind == "hf" and (revision or "").startswith(OF_FOLDER)
-    if is_hub_id(model) and not is_folder:
+    is_name = is_hub_name(model) if kind else FREE_NAME.fullmatch(model)
+    if is_name and not is_folder:
         return encoder
     return f"{kind}{colon}{_without_folders(model)}"
 

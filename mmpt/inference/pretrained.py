@@ -6,7 +6,6 @@ Hub. A saved folder holds `model.safetensors`, the tokenizer's files, a model ca
 used as `bert_name`. The section holds a fingerprint of the weights.
 """
 
-import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +18,13 @@ from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import CheckpointError, ConfigError, HubError
 from mmpt.inference import hub
 from mmpt.inference.model_card import CARD_NAME, read_card, write_card
-from mmpt.inference.origin import (
-    Origin,
-    find_origin,
-    is_hub_id,
-    published_encoder,
-)
+from mmpt.inference.origin import Origin, find_origin, published_encoder
 from mmpt.models.bert import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.utils.artefact import weights_fingerprint
+from mmpt.utils.hub_names import is_hub_name
 from mmpt.utils.io import atomic_write, read_json, write_json
 
 WEIGHTS_NAME = "model.safetensors"
@@ -38,7 +33,6 @@ FILES = ("*.json", "*.txt", WEIGHTS_NAME, CARD_NAME)
 """Patterns of the files of a saved folder. Other files are not downloaded."""
 SECTION = "mmpt"
 FORMAT = 1
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FILE_SUFFIXES = (*YAML_SUFFIXES, ".pt", ".safetensors")
 DATASET_KEYS = {"feature_fps", "max_video_len", "max_len", "use_fast"}
 """Keys of `dataset:` that a saved model needs; `bert_name` is the folder itself."""
@@ -93,7 +87,8 @@ def read_pretrained(
             f"{path}: must hold {CONFIG_NAME} and {WEIGHTS_NAME} (from save_pretrained) or a run's "
             "config.yaml and checkpoints, but holds neither."
         )
-    if HUB_ID.fullmatch(str(source)) and path.suffix not in FILE_SUFFIXES:
+    is_repository = "/" in str(source) and is_hub_name(str(source))
+    if is_repository and path.suffix not in FILE_SUFFIXES:
         return _from_saved(_download(str(source), None), trusted=False)
     raise CheckpointError(
         f"{source}: must be a YAML, a folder, a checkpoint or a hub name `owner/model`, but there "
@@ -167,7 +162,7 @@ def _build(config: RunConfig, checkpoint: Path, bert_name: str | None) -> Pretra
 
 def _check_bert(yaml: str | Path | None, bert_name: str) -> None:
     """Raises CheckpointError if `dataset.bert_name` is a path, and there is no such folder."""
-    if not bert_name or is_hub_id(bert_name) or Path(bert_name).is_dir():
+    if not bert_name or is_hub_name(bert_name) or Path(bert_name).is_dir():
         return
     remedy = "Correct it"
     if not Path(bert_name).is_absolute():

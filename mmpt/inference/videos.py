@@ -2,24 +2,26 @@
 
 A video is features, decoded frames, an `.npy` file of either, or a video file.
 
-Legend: N videos, R feature rows, L seconds, l seconds of a block, P frames per second (30), H, W
-pixels, I width of the features.
+Legend: N videos or clips, R feature rows, T frames of a row (P = 30 with S3D), H, W pixels, I width
+of the features.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmpt.errors import DataError
 from mmpt.inference import inputs
-from mmpt.inference.embedding import batches
 from mmpt.inference.inputs import Array, Video, Videos
 from mmpt.media.s3d import S3D
 from mmpt.utils.io import load_npy
 from mmpt.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from mmpt.media.frame_graph import Sampling
 
 logger = get_logger(__name__)
 
@@ -55,27 +57,24 @@ def split_videos(videos: Videos, name: str = "videos") -> dict[str, Video]:
     return by_name
 
 
-def read_video(video: Video, name: str) -> Tensor | Iterator[Tensor]:
-    """Returns features [R, I] as one tensor, or an iterator over blocks of frames [l, P, H, W, 3].
+def read_array(video: Path | Array, name: str) -> Array:
+    """Returns features [R, I] or frames [R, T, H, W, 3].
 
     Args:
-        name: name of an array, for messages.
+        video: an array, or the path of an `.npy` file.
+        name: name of the array, for messages.
     Raises:
         DataError: the file cannot be read, or the array has another layout or dtype.
     """
-    if isinstance(video, str | Path):
-        path = Path(video)
-        if path.suffix != ".npy":
-            return _decode(path)
-        video = load_npy(path, "Extract or copy it again.")
+    if isinstance(video, Path):
+        video = load_npy(video, "Extract or copy it again.")
     is_valid = inputs.is_array(video, DTYPES_BY_AXES) and len(video) > 0
-    if is_valid and video.ndim == FEATURE_AXES:
-        return inputs.contiguous(video)
-    if is_valid and video.shape[-1] == NUM_COLOURS:
-        return _frame_blocks(video)
+    if is_valid and (video.ndim == FEATURE_AXES or video.shape[-1] == NUM_COLOURS):
+        return video
     raise DataError(
-        f"{name}: must be features, floats [rows, width], or frames [seconds, 30, H, W, 3], "
-        f"uint8 or floats in 0..1, of at least one second, but is {inputs.describe(video)}."
+        f"{name}: must be features, floats [rows, width], or frames [rows, frames of a row, H, W, "
+        "3] (S3D: [seconds, 30, H, W, 3]), uint8 or floats in 0..1, of at least one second, but is "
+        f"{inputs.describe(video)}."
     )
 
 
@@ -120,26 +119,34 @@ def to_unit_range(frames: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return frames.to(dtype)
 
 
-def _frame_blocks(frames: Array) -> Iterator[Tensor]:
-    """Yields an array of frames in blocks of up to `CLIPS_AT_ONCE` seconds."""
-    for start in range(0, len(frames), CLIPS_AT_ONCE):
-        block = frames[start : start + CLIPS_AT_ONCE]
-        yield inputs.contiguous(block)
+def to_bytes(frames: Tensor, name: str) -> Tensor:
+    """Returns frames as uint8. Floats in 0..1 are multiplied by 255.
+
+    Raises:
+        DataError: as for `to_unit_range`.
+    """
+    if frames.dtype == torch.uint8:
+        return frames
+    scaled = 255 * to_unit_range(frames, torch.float32, name)
+    return scaled.round().to(torch.uint8)
 
 
-def _decode(path: Path) -> Iterator[Tensor]:
-    """Yields the frames of a video file in blocks of up to `CLIPS_AT_ONCE` seconds.
+def decode(path: Path, sampling: "Sampling | None" = None) -> Iterator[Tensor]:
+    """Yields the frames of a video file, uint8 [T, H, W, 3] for each row.
 
-    A second has 30 frames of 224 x 224 pixels.
+    Args:
+        sampling: which frames make a row. None: S3D's, 30 frames of 224 x 224 pixels per second.
+    Raises:
+        DataError: the file cannot be read.
     """
     # Deferred: it needs PyAV, which is not installed where only features are used.
+    from mmpt.media.frame_graph import S3D_SAMPLING
     from mmpt.media.video_reader import VideoError, VideoFile
 
-    video = VideoFile(path)
+    video = VideoFile(path, samplings=[sampling or S3D_SAMPLING])
     try:
-        for clips in batches(video.clips(), CLIPS_AT_ONCE):
-            block = np.stack(clips)
-            yield torch.from_numpy(block)
+        for clip in video.clips():
+            yield torch.from_numpy(clip)
     except VideoError as err:
         raise DataError(f"{path}: {err}.") from err
     for note in video.notes:

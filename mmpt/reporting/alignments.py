@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mmpt.inference.mmptmodel import EPSILON, MMPTModel
+from mmpt.inference.alignment import EPSILON
+from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.models import MMFusionSeparate
 from mmpt.reporting.figures import heat_maps
 from mmpt.reporting.run import Run, Section

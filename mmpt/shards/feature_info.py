@@ -57,7 +57,29 @@ def merge_feature_info(folder: str | Path, info: FeatureInfo) -> FeatureInfo:
     Raises:
         DataError: the folder has features of another kind.
     """
+    return _merge(folder, read_feature_info(folder), info)
+
+
+def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
+    """Writes `<folder>/features.json`. In an existing file, unknown values are filled in.
+
+    Raises:
+        DataError: the folder has features of another kind.
+    """
     found = read_feature_info(folder)
+    merged = _merge(folder, found, info)
+    if merged != found:
+        write_json(Path(folder) / FILE, merged.model_dump())
+
+
+def _merge(
+    folder: str | Path, found: FeatureInfo | None, info: FeatureInfo
+) -> FeatureInfo:
+    """Returns `info` with the values that only `found`, the content of the file, has.
+
+    Raises:
+        DataError: they describe features of different kinds.
+    """
     known = {} if found is None else found.model_dump(exclude_none=True)
     changes = []
     for name, value in info:
@@ -71,17 +93,6 @@ def merge_feature_info(folder: str | Path, info: FeatureInfo) -> FeatureInfo:
             "make its features again."
         )
     return FeatureInfo(**known)
-
-
-def write_feature_info(folder: str | Path, info: FeatureInfo) -> None:
-    """Writes `<folder>/features.json`. In an existing file, unknown values are filled in.
-
-    Raises:
-        DataError: the folder has features of another kind.
-    """
-    merged = merge_feature_info(folder, info)
-    if merged != read_feature_info(folder):
-        write_json(Path(folder) / FILE, merged.model_dump())
 
 
 def check_feature_info(config: DatasetConfig) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmpt.cli import app, index
+from mmpt.errors import DataError
 from mmpt.inference.index_folder import IndexFolder
 from tests.support.tiny_run import make_run
 
@@ -58,6 +59,13 @@ def test_the_page_gets_the_index_and_its_folders(built, tmp_path, calls, capsys)
     assert call["files"].video("one") == tmp_path / "one.mp4"
     assert call["files"].features("one") == features / "one.npy"
     assert call["index"].settings.num_videos == 1
+
+
+def test_the_model_gets_the_encoder(built, calls):
+    assert app.main([str(built), "--encoder", "missing.Encoder"]) == 130
+    (call,) = calls
+    with pytest.raises(DataError, match=r"`--encoder missing.Encoder` cannot be"):
+        call["index"].model.load_encoder()
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from torch._dynamo import config as dynamo
 from transformers import BertConfig
 
 from mmpt.losses import MMContraLoss
+from mmpt.media.clip_encoder import ClipEncoder, open_network
+from mmpt.media.encoders import S3DEncoder
 from mmpt.models import MMFusionSeparate
 from mmpt.models.compilation import compile_layers
 from mmpt.modules.packing import plan_packing
-from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
-from mmpt.prepare.features.encoders import S3DEncoder
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.jobs import NORTON, ONE_EPOCH, VIDEOCLIP, train
 from tests.support.norton import norton_loss

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mmpt.media.video_list import VideoJob
-from mmpt.prepare.features.clip_encoder import (
+from mmpt.media.clip_encoder import (
     ClipEncoder,
     EncoderError,
     PendingFeatures,
     finish_features,
 )
+from mmpt.media.video_list import VideoJob
 from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes
 from mmpt.utils.io import atomic_write, remove_leftovers
 from mmpt.utils.log import get_logger

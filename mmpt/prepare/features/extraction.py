@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from mmpt.errors import DataError
+from mmpt.media.clip_encoder import EncoderError
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
-from mmpt.prepare.features.clip_encoder import EncoderError
 from mmpt.prepare.features.encoder_run import EncoderRun, VideoRows
 from mmpt.utils.log import format_seconds, get_logger
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from mmpt.errors import CheckpointError, DataError
-from mmpt.prepare.features.encoders import TimmEncoder, open_encoder, pooled
+from mmpt.media.encoders import TimmEncoder, open_encoder, pooled
 from mmpt.shards.feature_info import read_feature_info
 from tests.support.extract_jobs import SECONDS
 from tests.support.tiny_encoders import MAKERS, NUM_FRAMES, save_encoder

@@ -12,12 +12,12 @@ import torch
 
 from mmpt.cli import extract
 from mmpt.cli.main import Command
+from mmpt.media.clip_encoder import ClipEncoder, open_network
+from mmpt.media.encoders import S3DEncoder
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features import extraction
-from mmpt.prepare.features.clip_encoder import ClipEncoder, open_network
 from mmpt.prepare.features.encoder_run import EncoderRun, ExtractionReport
-from mmpt.prepare.features.encoders import S3DEncoder
 from mmpt.prepare.features.extraction import Extraction
 from tests.support.extract_jobs import SECONDS, SMALL, Pooling, contents, summary
 from tests.support.paths import ROOT

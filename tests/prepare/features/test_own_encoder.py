@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmpt.errors import DataError
-from mmpt.prepare.features.clip_encoder import ClipEncoder
+from mmpt.media.clip_encoder import ClipEncoder
 from mmpt.prepare.features.encoder_run import EncoderRun
 from tests.support.extract_jobs import SECONDS, SMALL, contents, summary
 from tests.support.videos import Clip, regular_times, write_video

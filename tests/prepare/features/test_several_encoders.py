@@ -10,7 +10,7 @@ import pytest
 
 from mmpt.cli import extract
 from mmpt.errors import DataError
-from mmpt.prepare.features.encoders import folder_names
+from mmpt.media.encoders import folder_names
 from mmpt.prepare.features.feature_files import extracting
 from mmpt.shards.feature_info import read_feature_info
 from tests.support.extract_jobs import SECONDS, SMALL, contents, process, summary

@@ -13,7 +13,7 @@ from mmpt.errors import DataError, first_line
 from mmpt.utils.io import file_hash
 
 METHODS = ("sampling", "prepare", "encode")
-_PACKAGE = Path(__file__).parents[2]
+_PACKAGE = Path(__file__).parents[1]
 
 
 def open_own(name: str) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""The networks that `mmpt extract` runs, by the value of `--encoder`.
+"""The networks that make features of frames, by the value of `mmpt extract --encoder`.
 
 - `s3d`: the network of the release.
 - `hf:<name>`: a vision or video model on the Hugging Face hub, or in a folder.
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError, first_line
 from mmpt.media.frame_graph import S3D_SAMPLING, Sampling
-from mmpt.prepare.features.hub_model import (
+from mmpt.media.hub_model import (
     WEIGHT_SUFFIXES,
     check_input,
     check_source,
     load_error,
 )
-from mmpt.prepare.features.own_encoder import open_own
+from mmpt.media.own_encoder import open_own
 from mmpt.utils.artefact import fingerprint, weights_fingerprint
 from mmpt.utils.io import file_hash
 
@@ -105,19 +105,22 @@ class HuggingFaceEncoder(nn.Module):
     Args:
         name: a model on the hub, or a folder.
         fps: rows per second.
+        revision: commit of a model on the hub. None: the newest one.
     Raises:
-        CheckpointError: the model cannot be loaded.
+        CheckpointError: the model cannot be loaded, or needs code of its own, which is never run.
     """
 
-    def __init__(self, name: str, fps: float):
+    def __init__(self, name: str, fps: float, revision: str | None = None):
         super().__init__()
         check_source(name)
         # deferred: takes seconds
         from transformers import AutoModel
 
+        # Without an explicit False, transformers asks whether to run the code of a model.
+        options = {"revision": revision or "main", "trust_remote_code": False}
         try:
-            self.model = AutoModel.from_pretrained(name).eval()
-            self.processor = _load_processor(name)
+            self.model = AutoModel.from_pretrained(name, **options).eval()
+            self.processor = _load_processor(name, options)
         except Exception as err:  # damaged files raise almost any error
             raise load_error(name, err) from err
         check_input(name, self.model)
@@ -239,18 +242,22 @@ def folder_names(names: Sequence[str]) -> list[str]:
     return folders
 
 
-def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
+def open_encoder(
+    name: str, fps: float | None = None, revision: str | None = None
+) -> NamedEncoder:
     """Returns the encoder that `--encoder` names, unless it is S3D.
 
     Args:
         fps: rows per second. Default: 1. It cannot be given for a class of your own, whose method
             `sampling` decides the rate.
+        revision: commit of a model on the Hugging Face Hub. None: the newest one. The others have
+            no commits.
     Raises:
         UserError: there is no such encoder, or it cannot be loaded.
     """
     kind, colon, model = name.partition(":")
     if colon and kind == "hf":
-        hub = HuggingFaceEncoder(model, fps or 1)
+        hub = HuggingFaceEncoder(model, fps or 1, revision)
         return NamedEncoder(name, hub.revision, hub)
     if colon and kind == "timm":
         vision = TimmEncoder(model, fps or 1)
@@ -266,15 +273,15 @@ def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
     return NamedEncoder(name, revision, own)
 
 
-def _load_processor(name: str) -> Any:
+def _load_processor(name: str, options: dict[str, Any]) -> Any:
     """Returns the image processor of a model or, if it has none, its video processor."""
     from transformers import AutoImageProcessor, AutoVideoProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(name)
+        return AutoImageProcessor.from_pretrained(name, **options)
     except (OSError, ValueError) as err:
         try:
-            return AutoVideoProcessor.from_pretrained(name)
+            return AutoVideoProcessor.from_pretrained(name, **options)
         except (OSError, ValueError):
             raise err from None  # most models are image models
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import CheckpointError
-from mmpt.prepare.features.own_encoder import describe_briefly
+from mmpt.media.own_encoder import describe_briefly
+from mmpt.utils.hub_names import is_hub_name
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 PROCESSOR_FILES = (
@@ -20,9 +21,9 @@ OTHER_INPUTS = ("input_ids", "input_features", "input_values")
 def check_source(name: str) -> None:
     """Raises CheckpointError if `name` is an incomplete folder, or the path of a missing one.
 
-    Names on the hub have at most one slash, and begin with a letter or a digit. A name of this form
-    is the path of a folder if the part before the slash is a folder, unless the model of this name
-    was downloaded from the hub.
+    The form of a name shows whether it can be on the hub. A name of this form is the path of a
+    folder if the part before the slash is a folder, unless the model of this name was downloaded
+    from the hub.
     """
     if not name:
         raise CheckpointError(
@@ -33,7 +34,7 @@ def check_source(name: str) -> None:
     if folder.is_dir():
         _check_files(name, folder)
         return
-    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1
+    is_path = not is_hub_name(name)
     owner, slash, _ = name.partition("/")
     remedy = "Correct the path, or give the name of a model on the Hugging Face hub."
     if not is_path and slash and Path(owner).is_dir() and not _is_downloaded(name):
@@ -70,10 +71,7 @@ def _is_downloaded(name: str) -> bool:
     """Returns whether the cache of the Hugging Face hub has a model."""
     from huggingface_hub import try_to_load_from_cache  # deferred: slow
 
-    try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
-    except ValueError:  # not a name on the hub
-        return False
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
 def load_error(name: str, error: Exception) -> CheckpointError:

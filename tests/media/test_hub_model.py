@@ -7,8 +7,8 @@ import pytest
 import transformers
 
 from mmpt.errors import CheckpointError
-from mmpt.prepare.features.encoders import open_encoder
-from mmpt.prepare.features.hub_model import check_source
+from mmpt.media.encoders import open_encoder
+from mmpt.media.hub_model import check_source
 from tests.support.tiny_encoders import TEXT, save_encoder
 
 
@@ -66,7 +66,7 @@ def test_a_damaged_processor_is_the_reason(folder):
             "enc/nothere",
             r"no such folder. enc is a folder here. .*`hf download enc/nothere`",
         ),
-        ("enc/not here", "no such folder. enc is a folder here"),
+        ("enc/not here", "no such folder. Correct the path"),
         ("./nothere", "no such folder. Correct the path"),
         ("~/nothere", "no such folder. Correct the path"),
         ("/nothere", "no such folder. Correct the path"),
