@@ -40,7 +40,7 @@ def read_pins(*files: str) -> dict[str, str]:
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-SERVICES = {"wandb", "trackio", "aim"}
+SERVICES = {"aim"}
 """Extras of large packages, which are not pinned. Tests that need them are skipped."""
 
 

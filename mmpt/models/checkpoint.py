@@ -8,6 +8,7 @@ A checkpoint of fairseq is a dict whose entry `model` holds the weights, with th
 `mmmodel.`. A bare state dict is accepted too.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -181,7 +182,8 @@ def adapt_state(
     """Returns a checkpoint's weights as a state dict that fits the model exactly.
 
     Logs the number of tensors, and which ones are renamed, cast or ignored, or keep the model's
-    own values. Neither the checkpoint nor the model is changed.
+    own values: at DEBUG for inference, at INFO for a training. Neither the checkpoint nor the model
+    is changed.
 
     A training may start from a checkpoint for features of another width. The layer that takes the
     features then keeps the model's own values.
@@ -233,7 +235,8 @@ def adapt_state(
             report.append(f"{verb} {names} ({'; '.join(distinct)})")
     # A layer that starts from random weights is no detail of the log.
     where = ON_SCREEN if replaced else None
-    logger.info("%s", ", ".join(report), extra=where)
+    level = logging.DEBUG if use is Use.INFERENCE else logging.INFO
+    logger.log(level, "%s", ", ".join(report), extra=where)
     return state
 
 

@@ -35,7 +35,7 @@ FORMAT = 2
 """Version of plan files. Format 1 had ids only; its files are refused, and their epoch is planned
 again."""
 HARDNESS_LOG = "hardness.jsonl"
-"""A file next to the plans with one JSON line per plan: how similar the videos of a batch are."""
+"""A file next to the plans with one JSON line per plan: the epoch, and `Plan.hardness`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Plan:
     batches: tuple[tuple[int, ...], ...]
     """Positions in the training list. The positions of a batch are different."""
     hardness: dict[str, float] | None = field(default=None, compare=False)
-    """Result of `plan_hardness`. None for a plan that was read from a file."""
+    """Result of `plan_hardness`, and `refresh_s`, the seconds of the refresh before the plan was
+    saved, if they were measured. None for a plan that was read from a file."""
 
     @staticmethod
     def path(folder: str | Path, epoch: int) -> Path:

@@ -8,6 +8,7 @@ other processes receive its plan. Until the plan is saved, the vectors are in fi
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -216,16 +217,18 @@ class RetriTask(Task):
             list_fingerprint=self._ids_fingerprint,
             watch=watch,
         )
+        assert plan.hardness is not None, "the plan is new"
+        figures = plan.hardness | {"refresh_s": round(watch.total, 3)}
+        plan = replace(plan, hardness=figures)
         with watch.timed("save"):
             plan.save(self.plan_dir, ids)
         summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
         logger.info("refresh of epoch %d: %s", epoch, summary)
-        hardness = plan.hardness
-        assert hardness is not None, "the plan is new"
+        # It fits in a terminal of 80 columns.
         logger.info(
-            f"epoch {epoch}: refreshed in {watch.total:.1f} s, {hardness['coverage']:.1%} of "
-            f"{plan.num_videos} videos covered, cosine within a batch "
-            f"{hardness['mean_cosine']:.3f} (at random {hardness['random_mean_cosine']:.3f})",
+            f"epoch {epoch}: refreshed in {figures['refresh_s']:.1f} s, "
+            f"{figures['coverage']:.1%} of videos, cosine {figures['mean_cosine']:.3f} "
+            f"(random {figures['random_mean_cosine']:.3f})",
             extra=ON_SCREEN,
         )
         return plan

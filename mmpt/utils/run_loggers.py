@@ -192,7 +192,11 @@ class WeightsAndBiases(RunLogger):
 
     def close(self) -> None:
         """Sends what is left."""
+        import wandb
+
         self._run.finish()
+        # Its own process may still be writing, and would be killed at the end of the training.
+        wandb.teardown()
 
 
 class Trackio(RunLogger):
@@ -225,8 +229,12 @@ class Trackio(RunLogger):
 
     def close(self) -> None:
         """Sends what is left."""
+        import trackio
+
         with _printed_to_log():
-            self._run.finish()
+            # `Run.finish` would not be enough: Trackio would finish the run once more at the exit
+            # of the process, and print on the screen.
+            trackio.finish()
 
 
 class Aim(RunLogger):

@@ -9,6 +9,9 @@ import pytest
 
 from mmpt.cli import compare, report
 from mmpt.cli.trainings import COMPARISON, REPORT
+from mmpt.config.run import LOCK_NAME
+from mmpt.utils.lock import exclusive
+from mmpt.utils.metrics_log import METRICS_LOG
 from tests.support.sample_trainings import write_run
 
 
@@ -100,6 +103,40 @@ def test_trainings_are_compared_with_each_other_and_with_scores(
 
     assert compare.main([*runs, "--markdown"]) == 0
     assert "| best validation loss | 5 | 6 |" in capsys.readouterr().out
+
+
+def test_trainings_that_differ_in_state_metrics_and_folder_are_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two have the same name. One of them is running, has no second term, and was not refreshed."""
+    write_run(Path("one/run"))
+    running = write_run(Path("two/run"), offset=1, num_epochs=1)
+    (running / "retri" / "hardness.jsonl").unlink()
+    log = running / METRICS_LOG
+    log.write_text(log.read_text().replace('"video_paragraph": 0.5, ', ""))
+    write_run(Path("other"), offset=2)
+    with exclusive(running / LOCK_NAME, "training"):
+        assert compare.main(["one/run", "two/run", "other", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in (
+        "|  | one/run | two/run | other |",
+        "| state | finished | running | finished |",
+        "| updates | 30 | 10 | 30 |",
+        "| final clip-caption | 1.5 | 4.5 | 3.5 |",
+        "| final video-paragraph | 0.5 | - | 0.5 |",
+        "| best validation loss | 5 | 7 | 7 |",
+        "| coverage, % | 63 | - | 63 |",
+        "| refresh, seconds | 13 | - | 13 |",
+    ):
+        assert line in lines
+    page = Path(COMPARISON).read_text()
+    for line in (
+        "one/run, validation: 6 at 30",
+        "two/run, validation: 7 at 10",
+        "other, validation: 7 at 20",
+    ):
+        assert line in page  # texts of the curves in the chart of the loss
+    assert "running: epoch 1 of 3, 10 updates, about 7 minutes left (two/run)" in page
 
 
 def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -390,6 +390,16 @@ def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tm
     assert list(again.fairseq) == list(config.fairseq)  # the order of the command line
 
 
+def test_tensorboard_gets_the_curves_of_loggers_or_those_of_fairseq(tmp_path):
+    save_dir = f"fairseq.checkpoint.save_dir={tmp_path}"
+    for loggers, written in (("[wandb]", True), ("[wandb,tensorboard]", False)):
+        config = with_run_dir(load(save_dir, f"loggers={loggers}"))
+        assert ("--tensorboard-logdir" in fairseq_flags(config)) == written
+        save_resolved(config, tmp_path / "saved.yaml")
+        again = with_run_dir(load_config(tmp_path / "saved.yaml"))
+        assert ("--tensorboard-logdir" in fairseq_flags(again)) == written
+
+
 @pytest.mark.parametrize("text", ["1e5", "${dataset.vfeat_dir}", "\\${x}", "", "a: #b"])
 def test_a_saved_config_is_read_back(text, tmp_path):
     config = load("nprobe=7", "freeze_plan=true", "loss.gather_negatives=true")

@@ -118,10 +118,18 @@ def test_an_interrupted_epoch_continues_with_its_plan() -> None:
     assert sorted(begun + rest) == [200 + place for place in range(7)]
 
 
-def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
+@pytest.mark.parametrize("resumes", [True, False])
+def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone(
+    resumes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is only expected in the folder of the same run."""
     data = PlannedValues()
     resumed = iterator(
-        data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other"
+        data,
+        2,
+        0,
+        plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other",
+        resumes=resumes,
     )
     resumed.load_state_dict(
         {
@@ -133,6 +141,9 @@ def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone() -> None:
         }
     )
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
+    assert data.calls == [(2, "plan-2" if resumes else None)]
+    warning = "the plan that epoch 2 was training on is gone: the epoch starts again"
+    assert caplog.messages == [warning] * resumes
 
 
 def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> (

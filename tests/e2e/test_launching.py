@@ -144,6 +144,7 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     finish(start_here(arguments))
     assert_identical(outcome(tmp_path), two_processes)
     assert len(list((tmp_path / "tensorboard" / "train").iterdir())) == 2
+    assert list(tmp_path.glob("run_*")) == []  # fairseq's own curves
     # Both starts write to one log, and neither fails.
     whole = (tmp_path / "train.log").read_text()
     assert whole.count("| num. shared model params") == 2

@@ -66,7 +66,7 @@ def equal(a, b) -> bool:
 )
 @pytest.mark.parametrize("prefix", ["", "mmmodel."])
 def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     source, target = fusion(1), fusion(2)
     torch.save(
         wrap({prefix + name: value for name, value in source.state_dict().items()}),
@@ -80,8 +80,19 @@ def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix, ca
     assert caplog.messages == [f"{tmp_path}/c.pt: {num} tensors loaded{renamed}"]
 
 
-def test_half_precision_weights_are_cast_and_logged(tmp_path, caplog):
+def test_only_a_training_logs_at_info_what_was_loaded(caplog):
     caplog.set_level("INFO")
+    source, target = fusion(1), fusion(2)
+    load_weights(target, source.state_dict())
+    assert caplog.messages == []
+    for use in (Use.START, Use.RESUME):
+        adapt_state(source.state_dict(), target, use=use)
+    loaded = f"checkpoint: {len(source.state_dict())} tensors loaded"
+    assert caplog.messages == [loaded, loaded]
+
+
+def test_half_precision_weights_are_cast_and_logged(tmp_path, caplog):
+    caplog.set_level("DEBUG")
     source, target = fusion(1).half(), fusion(2)
     load_weights(target, saved(tmp_path / "c.pt", source))
     assert equal(target, source.float())
@@ -89,7 +100,7 @@ def test_half_precision_weights_are_cast_and_logged(tmp_path, caplog):
 
 
 def test_position_ids_and_old_layernorm_names_are_accepted(caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     source, target = fusion(1), fusion(2)
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
@@ -139,7 +150,7 @@ def test_a_new_training_may_add_or_drop_the_step_classifier(caplog):
 
 
 def test_inference_needs_a_trained_step_classifier_and_ignores_an_unused_one(caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     with pytest.raises(
         CheckpointError,
         match=r"2 in the model only:\n.*video_encoder\.classifier(.*\n)*.*model_cls",

@@ -91,7 +91,7 @@ def test_a_checkpoint_of_the_release_loads_and_gives_its_outputs(caplog):
     assert len(content["model"]) == 118
 
     model = tiny_towers(16)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         load_weights(model, path)
     embeddings = ("text_encoder.embeddings", "video_encoder.bert.embeddings")
     ignored = ", ".join(f"{name}.position_ids" for name in embeddings)

@@ -105,6 +105,6 @@ def test_the_page_of_trainings_opens_without_an_error(tmp_path: Path) -> None:
     seen = look(tmp_path)
     assert seen["errors"] == seen["requests"] == []
     assert seen["headings"] == seen["sections"] == 5
-    assert seen["charts"] == 6  # losses, rate, two of retrieval, memory
+    assert seen["charts"] == 7  # losses, rate, three of retrieval, memory
     assert seen["fits"]
     assert seen["links"]

@@ -52,7 +52,7 @@ def write_run(
         valid = 5 + offset + abs(epoch - 2)
         log.append("valid", epoch, end, {"loss": valid, "clip_caption": valid - 1})
         hardness = {"mean_cosine": 0.5 + 0.1 * epoch, "coverage": 0.6 + 0.01 * epoch}
-        hardness["random_mean_cosine"] = 0.3
+        hardness |= {"random_mean_cosine": 0.3, "refresh_s": 10.0 + epoch}
         plan = Plan(epoch, "fingerprint", "list", 2, ((0, 1),), hardness)
         plan.save(folder / "retri", ["a", "b"])
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -9,9 +9,10 @@ import torch
 
 from mmpt.batch import Split
 from mmpt.datasets import MMDataset
-from mmpt.retrieval import Plan
+from mmpt.retrieval import HARDNESS_LOG, Plan
 from mmpt.tasks import Task, VideoRetriTask
 from mmpt.utils.distributed import World
+from mmpt.utils.io import read_json_lines
 from tests.support.ranks import run_group
 from tests.support.retri_task import make_model, make_task
 
@@ -153,6 +154,29 @@ def test_planned_batches_are_whole_and_written_last(
         assert len(set(batch)) == 4
         planned_ids = [ids[position] for position in batch]
         assert dataset[number]["video_id"] == planned_ids
+
+
+def test_a_refresh_logs_its_figures_in_a_line_that_fits_the_screen(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make_task(corpus, tmp_path)
+    with caplog.at_level("INFO"):
+        plan = task.refresh(make_model(task), 1, World())
+    (line,) = [
+        record.getMessage()
+        for record in caplog.records
+        if getattr(record, "screen", "") == "line"
+    ]
+    (row,) = read_json_lines(tmp_path / "retri" / HARDNESS_LOG)
+    assert row == {"epoch": 1, **(plan.hardness or {})}
+    assert 0 < row["refresh_s"] < 300
+    assert line == (
+        f"epoch 1: refreshed in {row['refresh_s']:.1f} s, {row['coverage']:.1%} of videos, "
+        f"cosine {row['mean_cosine']:.3f} (random {row['random_mean_cosine']:.3f})"
+    )
+    # A terminal has 80 columns. A long run may have two digits more in its epoch and four in its
+    # seconds.
+    assert len(line) <= 80 - 6
 
 
 def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(

@@ -1,4 +1,4 @@
-"""The services that get the metrics of a training: TensorBoard, and the others if installed."""
+"""The services that get the metrics of a training: what is logged is in what they write."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from wandb.proto.wandb_internal_pb2 import Record
 
 from mmpt.config import load_config
 from mmpt.errors import ConfigError, LaunchError
@@ -21,7 +22,9 @@ METRICS = {"loss": 2.5, "accuracy": 0.25, "gnorm": math.nan}
 
 
 def facts(folder: Path, num_updates: int = 0) -> RunFacts:
-    return RunFacts(folder / "runs" / "mine", num_updates, SETTINGS)
+    save_dir = folder / "runs" / "mine"
+    save_dir.mkdir(parents=True, exist_ok=True)
+    return RunFacts(save_dir, num_updates, SETTINGS)
 
 
 def log_a_run(service: str, folder: Path) -> None:
@@ -109,7 +112,7 @@ class Recorder:
     def finish(self) -> None:
         self.calls.append(("end",))
 
-    close = finish
+    close = teardown = finish
 
 
 @pytest.fixture
@@ -220,42 +223,95 @@ def test_a_yaml_names_one_or_several(value: str, read: tuple[str, ...]) -> None:
         load_config(yaml, ["loggers=[comet]"])
 
 
-# ---- the real packages, which the project does not install
+# ---- the real packages
 
 
-def test_the_real_wandb_continues_offline(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def log_of_wandb(path: Path) -> list[Record]:
+    """Reads a `.wandb` file: 7 bytes, then records of a checksum, length, type and content.
+
+    A file of more than 32 KiB would also have records in parts.
+    """
+    content = path.read_bytes()
+    found, at = [], 7
+    while at < len(content):
+        _, length, _ = struct.unpack("<IHB", content[at : at + 7])
+        at += 7 + length
+        found.append(Record.FromString(content[at - length : at]))
+    return found
+
+
+def test_the_real_wandb_writes_and_continues_offline(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     log_a_run("wandb", tmp_path)
-    runs = list((tmp_path / "runs" / "mine" / "wandb").glob("offline-run-*"))
-    ids = {path.name.rpartition("-")[2] for path in runs}
-    assert len(ids) == 1
-    known = json.loads((tmp_path / "runs" / "mine" / "loggers.json").read_text())
-    assert ids == {known["wandb"]}
+    folder = tmp_path / "runs" / "mine"
+    logs = []
+    for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
+        logs.append(log_of_wandb(path))
+    runs = [record.run for log in logs for record in log if record.HasField("run")]
+    known = json.loads((folder / "loggers.json").read_text())
+    assert [run.run_id for run in runs] == [known["wandb"]] * 2
+    assert {(run.project, run.display_name) for run in runs} == {("mmpt", "runs/mine")}
+    assert "1234abc" in str(runs[0].config)
+
+    curves = []
+    for log in logs:
+        curve = []
+        for record in log:
+            row = {}
+            for item in record.history.item:
+                (name,) = item.nested_key
+                row[name] = json.loads(item.value_json)
+            if "train/loss" in row:
+                curve.append((row["update"], row["train/loss"]))
+            assert "train/gnorm" not in row
+        curves.append(curve)
+    assert curves == [[(1, 9), (2, 8), (3, 7)], [(3, 7), (4, 6)]]
+    assert capfd.readouterr() == ("", "")
 
 
-def test_the_real_trackio_continues(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_real_trackio_writes_and_continues(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     # The package reads the variable when it is imported.
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    trackio = pytest.importorskip("trackio")
+    import trackio
+    from trackio.sqlite_storage import SQLiteStorage
+
     log_a_run("trackio", tmp_path)
     (run,) = trackio.Api().runs("mmpt")
     assert run.name == "runs/mine"
     assert run.config["git_commit"] == "1234abc"
+    rows = SQLiteStorage.get_logs("mmpt", run.name)
+    curve = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
+    assert sorted(curve) == [(1, 9), (2, 8), (3, 7), (3, 7), (4, 6)]
+    assert [row["step"] for row in rows if "valid/accuracy" in row] == [3, 4]
+    # Otherwise it would be finished at the exit of the process, with a line on the screen.
+    with pytest.raises(RuntimeError, match=r"trackio\.init"):
+        trackio.finish()
+    assert capfd.readouterr() == ("", "")
 
 
-def test_the_real_aim_continues(
+def test_the_real_aim_writes_and_continues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    aim = pytest.importorskip("aim")
+    # Aim is not in requirements-dev.txt: it installs 20 packages with 240 MB, such as clients of
+    # cloud services, and an older version of filelock.
+    aim = pytest.importorskip("aim", reason="aim is too large for requirements-dev.txt")
     monkeypatch.chdir(tmp_path)
     log_a_run("aim", tmp_path)
     (name,) = (path.name for path in (tmp_path / ".aim" / "meta" / "chunks").iterdir())
-    run = aim.Run(name, force_resume=True, capture_terminal_logs=False)
+    run = aim.Run(
+        name,
+        force_resume=True,
+        system_tracking_interval=None,
+        capture_terminal_logs=False,
+    )
     assert run.name == "runs/mine"
     assert run["settings"]["git_commit"] == "1234abc"
     curves = {}

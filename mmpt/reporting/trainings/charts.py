@@ -87,11 +87,14 @@ def retrieval_charts(trainings: Sequence[Training]) -> dict[str, str]:
         Kind("at random", partial(_hardness, "random_mean_cosine"), dots=True),
     ]
     coverage = Kind("coverage", partial(_hardness, "coverage"), dots=True)
-    hard, covered = "mean cosine of two videos", "share of videos in the epoch"
-    charts = {
-        hard: _chart(trainings, hard, "epoch", cosines),
-        covered: _chart(trainings, covered, "epoch", [coverage]),
-    }
+    seconds = Kind("refresh", partial(_hardness, "refresh_s"), dots=True)
+    charts = {}
+    for title, kinds in (
+        ("mean cosine of two videos", cosines),
+        ("share of videos in the epoch", [coverage]),
+        ("seconds of the refresh", [seconds]),
+    ):
+        charts[title] = _chart(trainings, title, "epoch", kinds)
     return _drawn(charts)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mmpt
-from mmpt.config.yaml_files import to_yaml
+from mmpt.config.yaml_files import to_yaml, value_at
 from mmpt.evaluators.table import ResultsLike, table_rows
 from mmpt.reporting.figures import themed
 from mmpt.reporting.page import write_page
@@ -78,12 +78,15 @@ def _facts(trainings: Sequence[Training]) -> dict[str, str]:
 
 
 def _code(training: Training) -> str:
-    """Returns the version and the git commit of the code of a training; empty if not recorded."""
+    """Returns the version and the git commit of the code of a training, as far as recorded."""
     path = training.folder / RUN_FACTS
-    if not path.exists():
-        return ""
-    facts = read_json(path)
-    return f"mmpt {facts['mmpt']}, git commit {facts['git_commit']}"
+    facts = read_json(path) if path.exists() else {}
+    parts = []
+    for key, title in (("mmpt", "mmpt"), ("git_commit", "git commit")):
+        value = value_at(facts, key)
+        if value is not None:
+            parts.append(f"{title} {value}")
+    return ", ".join(parts)
 
 
 def _clock(training: Training, place: int) -> str:
@@ -147,7 +150,8 @@ def _chart_sections(trainings: Sequence[Training]) -> list[Section]:
         ),
         (
             "Retrieved batches",
-            "Cosine of two videos of a batch, in the plan of each epoch.",
+            "Cosine of two videos of a batch in the plan of each epoch, share of the videos that "
+            "occur in it, and time that it took.",
             "random batches",
             retrieval_charts(trainings),
         ),

@@ -48,6 +48,8 @@ class HardnessLine(BaseModel):
     mean_cosine: float | None = None
     random_mean_cosine: float | None = None
     coverage: float | None = None
+    refresh_s: float | None = None
+    """Seconds of the refresh. Logs of older versions do not have them."""
 
 
 @dataclass(frozen=True, kw_only=True)

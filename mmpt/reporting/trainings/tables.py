@@ -24,6 +24,7 @@ TITLES = {
     "memory_gb": "memory, GB",
     "cosine_in_batch": "cosine in a batch",
     "coverage_percent": "coverage, %",
+    "refresh_s": "refresh, seconds",
 }
 """Titles in tables for the figures whose names alone would not be clear."""
 
@@ -83,12 +84,13 @@ def _batches(training: Training) -> Figures:
     if not training.hardness:
         return {}
     last = training.hardness[-1]
+    covered = last.coverage
     figures = {
         "cosine_in_batch": last.mean_cosine,
         "cosine_at_random": last.random_mean_cosine,
+        "coverage_percent": None if covered is None else 100 * covered,
+        "refresh_s": last.refresh_s,
     }
-    if last.coverage is not None:
-        figures["coverage_percent"] = 100 * last.coverage
     return {name: value for name, value in figures.items() if value is not None}
 
 

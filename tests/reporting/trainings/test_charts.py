@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from mmpt.reporting.figures import COLOURS
-from mmpt.reporting.trainings import read_trainings
+from mmpt.reporting.trainings import figures_of, read_trainings
 from mmpt.reporting.trainings.charts import (
     colour_of,
     loss_charts,
@@ -29,8 +29,20 @@ def test_a_training_has_charts_of_everything_that_changes(tmp_path: Path) -> Non
     assert list(batches) == [
         "mean cosine of two videos",
         "share of videos in the epoch",
+        "seconds of the refresh",
     ]
     assert "in a batch: 0.8 at 3" in batches["mean cosine of two videos"]
+
+
+def test_hardness_of_an_older_version_has_no_seconds(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    log = folder / "retri" / "hardness.jsonl"
+    log.write_text(re.sub(r',"refresh_s":[\d.]+', "", log.read_text()))
+    (training,) = read_trainings([folder])
+    assert "seconds of the refresh" not in retrieval_charts([training])
+    figures = figures_of(training)
+    assert "refresh_s" not in figures
+    assert figures["coverage_percent"] == 63
 
 
 def test_several_trainings_have_the_same_charts_and_different_colours(

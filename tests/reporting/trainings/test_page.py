@@ -1,12 +1,16 @@
 """The page about trainings shows what the log and the settings say, and is safe HTML."""
 
 import html
+import json
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import mmpt
 from mmpt.reporting.trainings import Evaluation, read_trainings, write_training_page
-from mmpt.utils.run_loggers import RunFacts
+from mmpt.utils.run_loggers import RUN_FACTS, RunFacts
 from tests.support.sample_runs import NASTY
 from tests.support.sample_trainings import write_run
 
@@ -43,6 +47,24 @@ def test_the_page_of_a_training(tmp_path: Path) -> None:
         assert text in words
     assert "<script" not in page.read_text()
     assert "not equal in all trainings" not in words
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"git_commit": "abc1234"}, "code git commit abc1234"),
+        ({"mmpt": "9.0", "git_commit": None, "more": 1}, "code mmpt 9.0 logged"),
+        ({}, "loss 5 after update 20 logged"),
+        ([], "loss 5 after update 20 logged"),
+    ],
+)
+def test_the_facts_of_another_version_are_shown_as_far_as_they_are_known(
+    tmp_path: Path, facts: Any, words: str
+) -> None:
+    folder = write_run(tmp_path / "mine")
+    (folder / RUN_FACTS).write_text(json.dumps(facts))
+    page = write_training_page(read_trainings([folder]), [], tmp_path / "page.html")
+    assert words in words_of(page)
 
 
 def test_the_page_of_several_trainings(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_the_figures_of_a_training(tmp_path: Path) -> None:
             "cosine_in_batch": 0.8,
             "cosine_at_random": 0.3,
             "coverage_percent": 63,
+            "refresh_s": 13,
         }
     )
 
@@ -77,6 +78,7 @@ def test_unknown_figures_are_a_dash(tmp_path: Path) -> None:
     rows = {row[0]: row[1:] for row in summary_rows(read_trainings([two, one]))}
     assert rows["best validation loss"] == ["-", "5"]
     assert rows["coverage, %"] == ["-", "63"]
+    assert rows["refresh, seconds"] == ["-", "13"]
     assert rows["final clip-caption"] == ["1.5", "1.5"]
 
 
