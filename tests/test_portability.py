@@ -15,15 +15,22 @@ import torch
 
 from mmpt.config import save_resolved
 from mmpt.tasks import Task
-from tests.support.jobs import SCORES, evaluation
+from tests.support.extract_jobs import SMALL
+from tests.support.jobs import NORTON, SCORES, corpus_overrides, evaluation
 from tests.support.paths import ROOT
+from tests.support.videos import regular_times, write_video
 
 pytestmark = pytest.mark.spawn
 
 TOKENS = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
+ENCODER = "tests.support.extract_jobs.MeanColours"
+VTT = (
+    "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the onion\n\n"
+    "00:00:02.000 --> 00:00:03.500\nput the onion in the pan\n"
+)
 LIBRARIES = (
-    "av faiss fairseq_cli.train filelock huggingface_hub matplotlib.pyplot numpy psutil rich "
-    "submitit torch torch.distributed.launcher.api transformers typer"
+    "av faiss fairseq_cli.train filelock gradio huggingface_hub matplotlib.pyplot numpy psutil "
+    "rich submitit torch torch.distributed.launcher.api transformers typer"
 )
 HIDE = f"""
 import importlib, multiprocessing, os, pkgutil, signal, sys
@@ -54,43 +61,33 @@ def run_hidden(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
     )
 
 
-def test_all_modules_can_be_imported() -> None:
+def test_all_modules_can_be_imported_and_training_is_refused_at_once() -> None:
     done = run_hidden("""
 import mmpt
+from mmpt.cli.main import main
+print(main(["train", "--help"]), main(["train", "nowhere.yaml"]), main(["demo"]))
 for module in pkgutil.walk_packages(mmpt.__path__, "mmpt."):
-    # The first is a program. Gradio looks at the system. The others belong to trainings.
-    is_left_out = module.name in ("mmpt.__main__", "mmpt.app.page")
-    if not is_left_out and ".fairseqmm" not in module.name:
+    # The first is a program. The others belong to trainings.
+    if module.name != "mmpt.__main__" and ".fairseqmm" not in module.name:
         importlib.import_module(module.name)
         print(module.name)
 """)
     assert done.returncode == 0, done.stderr
-    assert {"mmpt.cli.launch", "mmpt.cli.embed"} <= set(done.stdout.split())
-
-
-def test_training_is_refused_at_once() -> None:
-    done = run_hidden("""
-from mmpt.cli.main import main
-print(main(["train", "--help"]), main(["train", "nowhere.yaml"]), main(["demo"]))
-""")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("0 2 2\n")
+    lines = done.stdout.splitlines()
+    assert "0 2 2" in lines
     assert done.stderr.count("error: `mmpt ") == 2
     assert "WSL 2" in done.stderr
+    assert {"mmpt.cli.launch", "mmpt.cli.embed", "mmpt.app.page"} <= set(lines)
 
 
-def test_data_is_prepared_and_a_model_scored(corpus: Path, tmp_path: Path) -> None:
-    """Workers are started by spawn, as on Windows and macOS."""
+@pytest.fixture
+def folder(corpus: Path, tmp_path: Path) -> Path:
+    """A folder with features, an evaluation YAML and its checkpoint, and two captioned videos."""
+    (tmp_path / "projects").symlink_to(ROOT / "projects")
     (tmp_path / "raw").mkdir()
     for split in ("train", "val"):
         for video in (corpus / f"how2_s3d_{split}.lst").read_text().split():
             np.save(tmp_path / "raw" / f"{video}.npy", np.zeros((9, 512), np.float16))
-    pack = f"pack --features raw --target feat --train-list {corpus}/how2_s3d_train.lst"
-    pack += f" --val-list {corpus}/how2_s3d_val.lst --shard-size 20 --workers 2"
-    tokenize = f"tokenize {ROOT}/{TOKENS} --workers 2 dataset.bert_name={corpus}/bert"
-    tokenize += f" dataset.caption_pkl_path={corpus}/captions.json"
-    tokenize += " dataset.target_dir=feat"
-    evaluation_yaml = tmp_path / "scores.yaml"
     config = evaluation(
         SCORES,
         corpus,
@@ -101,22 +98,64 @@ def test_data_is_prepared_and_a_model_scored(corpus: Path, tmp_path: Path) -> No
     model = Task.from_config(config).build_model(pretrained=False)
     torch.save(model.state_dict(), tmp_path / "checkpoint.pt")
     # Loader workers get the data set, too.
-    save_resolved(config.with_option("dataset", "num_workers", 1), evaluation_yaml)
+    config = config.with_option("dataset", "num_workers", 1)
+    save_resolved(config, tmp_path / "scores.yaml")
     (tmp_path / "texts.txt").write_text("one text")
-    commands = [
-        pack,
-        tokenize,
+    (tmp_path / "videos").mkdir()
+    for name in ("a", "b"):
+        write_video(tmp_path / "videos" / f"{name}.mp4", regular_times(4), SMALL)
+        (tmp_path / "videos" / f"{name}.vtt").write_text(VTT)
+    return tmp_path
+
+
+def commands(corpus: Path) -> list[str]:
+    """Returns a command line of every command that prepares data or uses a model."""
+    model = "--model scores.yaml --checkpoint checkpoint.pt --device cpu"
+    overrides = " ".join(corpus_overrides(corpus, Path("run")))
+    return [
+        f"pack --features raw --target feat --train-list {corpus}/how2_s3d_train.lst "
+        f"--val-list {corpus}/how2_s3d_val.lst --shard-size 20 --workers 2",
+        f"tokenize {ROOT}/{TOKENS} --workers 2 dataset.bert_name={corpus}/bert "
+        f"dataset.caption_pkl_path={corpus}/captions.json dataset.target_dir=feat",
+        f"check {NORTON} {overrides} --out checked --workers 2",
+        f"config {NORTON} {overrides}",
+        f"extract --vdir videos --fdir extracted --encoder {ENCODER} --device cpu",
+        "prepare --videos videos --captions videos --out mine --yaml mine.yaml "
+        f"--encoder {ENCODER} --bert-name {corpus}/bert",
         "predict scores.yaml --device cpu",
-        "embed --model scores.yaml --checkpoint checkpoint.pt --texts texts.txt "
-        "--out vectors.npz --device cpu",
+        "report scores.yaml --device cpu",
+        f"embed {model} --texts texts.txt --out vectors.npz",
+        f"index moments {model} --features raw",
+        "search moments text --device cpu",
     ]
+
+
+def test_every_other_command_works(corpus: Path, folder: Path) -> None:
+    """Workers are started by spawn, as on Windows and macOS."""
+    lines = commands(corpus)
     code = f"""
 if __name__ == "__main__":
     from mmpt.cli.main import main
-    for command in {commands}:
-        print(main(command.split()))
+    for line in {lines}:
+        print(main(line.split()), line.split()[0])
+
+    # The inference API and the page.
+    from urllib.request import urlopen
+    from mmpt.app.page import served
+    from mmpt.app.video_files import VideoFiles
+    from mmpt.inference.mmptmodel import MMPTModel
+    from mmpt.inference.moment_index import MomentIndex
+
+    MMPTModel.from_pretrained("scores.yaml", "checkpoint.pt").save_pretrained("saved")
+    print(MMPTModel.from_pretrained("saved").encode_text(["text"]).shape)
+    index = MomentIndex.load("moments", device="cpu")
+    with served(index, VideoFiles(index.windows.names, ["raw"])) as url:
+        print(urlopen(url).status, "app")
 """
-    done = run_hidden(code, tmp_path)
+    done = run_hidden(code, folder)
     assert done.returncode == 0, done.stderr
-    codes = [line for line in done.stdout.splitlines() if line.isdigit()]
-    assert codes == ["0"] * len(commands), done.stderr
+    printed = done.stdout.splitlines()
+    for line in lines:
+        assert f"0 {line.split()[0]}" in printed, done.stderr
+    assert "torch.Size([1, 32])" in printed
+    assert "200 app" in printed

@@ -14,6 +14,7 @@ from mmpt.cli.output import print_table
 from mmpt.config import RunConfig, load_config
 from mmpt.config.origins import find_origins, key_lines, leaves
 from mmpt.config.yaml_files import to_yaml
+from mmpt.errors import LaunchError
 
 COMMENT_COLUMN = 60
 """Column of the origins. They are further right after longer lines."""
@@ -21,8 +22,8 @@ COMMENT_COLUMN = 60
 
 def config(
     yaml: Annotated[
-        str, Argument(metavar="YAML", help="A training or evaluation YAML.")
-    ],
+        str | None, Argument(metavar="YAML", help="A training or evaluation YAML.")
+    ] = None,
     overrides: Overrides = None,
     *,
     diff: Annotated[
@@ -39,6 +40,11 @@ def config(
     output is a YAML that can be used in place of the file. `--diff A B` prints the keys whose
     values differ, and overrides then apply to B. Checks the settings, but reads no data.
     """
+    if yaml is None:
+        raise LaunchError(
+            "`mmpt config` needs a YAML, and a second one with `--diff`: "
+            "mmpt config --diff A.yaml B.yaml."
+        )
     settings = load_config(yaml, overrides or [])
     if diff is None:
         print_settings(settings, overrides or [])

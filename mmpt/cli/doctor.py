@@ -1,4 +1,4 @@
-"""`mmpt doctor`: checks whether a training can run here, and prints what to do if it cannot.
+"""`mmpt doctor`: checks which parts of MMPT work here, and prints what to do for the others.
 
 It is for machines on which something is broken. So this module imports no package that may be
 broken, except for those that parse the command line and print the table.
@@ -14,12 +14,14 @@ from typer import Option
 
 from mmpt.cli import doctor_machine as machine
 from mmpt.cli import doctor_packages as packages
+from mmpt.cli.doctor_uses import find_uses
 from mmpt.cli.finding import Finding
 from mmpt.cli.main import Command
 from mmpt.cli.output import print_table
 
 Check = Callable[[], Iterable[Finding]]
 PYAV_USE = "videos (mmpt extract, mmpt prepare, mmpt embed --videos)"
+GRADIO_USE = "the search page (mmpt app)"
 CHECKS: Sequence[Check] = (
     machine.check_system,
     packages.check_python,
@@ -31,6 +33,7 @@ CHECKS: Sequence[Check] = (
     packages.check_fairseq,
     packages.check_requirements,
     packages.package_check("av", packages.INSTALL_PREPARE, "optional", PYAV_USE),
+    packages.package_check("gradio", packages.INSTALL_APP, "optional", GRADIO_USE),
     machine.check_ffmpeg,
     packages.check_hub,
     machine.check_cores,
@@ -73,12 +76,14 @@ def doctor(
 ) -> int:
     """Check whether a training can run here, and print what to do if it cannot.
 
-    Prints versions, the GPU, limits of this machine, and what is missing. A package that is broken
-    is reported like the others. The exit code is 0 if a training can run, and 1 if something that
-    it needs is missing. Writes nothing.
+    Prints versions, the GPU, limits of this machine, and whether the model hub answers. The last
+    rows are about training, several GPUs, preparation, inference and the search page. A package
+    that is broken is reported like the others. The exit code is 0 if a training can run, and 1 if
+    something that it needs is missing. Writes nothing.
     """
     findings = run_checks(CHECKS)
     missing = [finding.name for finding in findings if finding.state == "missing"]
+    findings += find_uses(findings)
     if to_json:
         checks = [asdict(finding) for finding in findings]
         print(json.dumps({"can_train": not missing, "checks": checks}, indent=1))

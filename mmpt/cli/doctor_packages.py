@@ -14,12 +14,12 @@ from mmpt.cli.finding import Finding, State
 
 INSTALL_TRAIN = "pip install 'mmpt[train]'"
 INSTALL_PREPARE = "pip install 'mmpt[prepare]'"
+INSTALL_APP = "pip install 'mmpt[app]'"
 INSTALL_FAIRSEQ = (
     "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
     f"-r {Path(mmpt.__file__).parent / 'requirements-fairseq.txt'}"
 )
 BERT = "bert-base-uncased"
-HUB_TIME_LIMIT_S = 10
 TORCH_PAGE = "https://pytorch.org/get-started/locally"
 
 
@@ -148,7 +148,8 @@ def check_torch() -> Iterable[Finding]:
         found = f"not in this torch, which has {num_gpus} GPUs"
         yield Finding("NCCL", "warning", found, remedy)
     else:
-        yield Finding("NCCL", "optional", "not used; needed for several GPUs")
+        remedy = "Several processes run on the CPU, without GPUs: --jobtype local_2"
+        yield Finding("NCCL", "optional", "not used; needed for several GPUs", remedy)
 
 
 def _driver() -> str:
@@ -196,22 +197,34 @@ def _gpu_finding(facts: Facts, driver: str) -> Finding:
 
 
 def check_hub() -> Iterable[Finding]:
-    """Looks for BERT, from which the shipped YAMLs start, here and on the hub."""
-    name = BERT
-    if Path(BERT, "config.json").is_file():
-        yield Finding(name, "ok", f"in the folder {BERT}")
-        return
-    remedy = f"mmpt download bert, on a machine with a network; then copy {BERT}"
+    """Yields whether the model hub answers, and where BERT is.
+
+    The shipped YAMLs start from this BERT.
+    """
     try:
-        facts = probe("hub", HUB_TIME_LIMIT_S)
+        facts = probe("hub")
     except ProbeError as err:
-        found = f"not here, and the model hub does not answer ({err})"
-        yield Finding(name, "warning", f"{found}; the demo does not need it", remedy)
-        return
-    if facts["cached"]:
-        yield Finding(name, "ok", "in the cache of huggingface_hub")
-    elif facts["offline"]:
-        found = "not here, and HF_HUB_OFFLINE is set; the demo does not need it"
-        yield Finding(name, "warning", found, remedy)
+        facts = {"cached": False, "offline": False, "problem": str(err)}
+    yield _hub_finding(facts)
+    if Path(BERT, "config.json").is_file():
+        yield Finding(BERT, "ok", f"in the folder {BERT}")
+    elif facts["cached"]:
+        yield Finding(BERT, "ok", "in the cache of huggingface_hub")
+    elif facts["offline"] or facts["problem"]:
+        found = "neither here nor on a hub that answers; the demo does not need it"
+        remedy = f"mmpt download bert, on a machine with a network; then copy {BERT}"
+        yield Finding(BERT, "warning", found, remedy)
     else:
-        yield Finding(name, "ok", f"not here yet; {facts['url']} answers")
+        yield Finding(BERT, "ok", "not here yet; downloaded when it is needed")
+
+
+def _hub_finding(facts: Facts) -> Finding:
+    """Returns the finding about the model hub. Models in local folders do not need it."""
+    if facts["offline"]:
+        found = "not asked, because HF_HUB_OFFLINE is set; models here can be used"
+        return Finding("model hub", "optional", found)
+    if facts["problem"]:
+        found = f"does not answer ({facts['problem']}); models here can be used"
+        remedy = "Look at the network and HTTPS_PROXY, or set HF_HUB_OFFLINE=1"
+        return Finding("model hub", "warning", found, remedy)
+    return Finding("model hub", "ok", f"{facts['url']} answers")

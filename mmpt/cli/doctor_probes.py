@@ -97,17 +97,18 @@ def _probe_fairseq() -> Facts:
 
 
 def _probe_hub() -> Facts:
-    from urllib.request import Request, urlopen
-
     from huggingface_hub import constants, try_to_load_from_cache
 
+    from mmpt.utils.hub_probe import hub_problem
+
+    offline = constants.HF_HUB_OFFLINE
     cached = try_to_load_from_cache("bert-base-uncased", "config.json")
-    facts: Facts = {"cached": isinstance(cached, str), "url": constants.ENDPOINT}
-    if not facts["cached"] and not constants.HF_HUB_OFFLINE:
-        request = Request(constants.ENDPOINT, method="HEAD")
-        with urlopen(request, timeout=3):
-            pass
-    return facts | {"offline": constants.HF_HUB_OFFLINE}
+    return {
+        "cached": isinstance(cached, str),
+        "offline": offline,
+        "problem": "" if offline else hub_problem(timeout_s=3),
+        "url": constants.ENDPOINT,
+    }
 
 
 PROBES = {"torch": _probe_torch, "fairseq": _probe_fairseq, "hub": _probe_hub}

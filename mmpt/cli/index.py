@@ -67,7 +67,7 @@ def index(options: Options) -> None:
         options.folder,
         model,
         source=_absolute(options.model),
-        checkpoint=_absolute(options.checkpoint),
+        checkpoint=_absolute_checkpoint(options.checkpoint),
         window_s=options.window,
         stride_s=options.stride,
         index_type=options.index_type,
@@ -113,6 +113,15 @@ def _absolute(source: str) -> str:
     """Returns the absolute path of a file or folder, and other names unchanged."""
     path = Path(source)
     return str(path.resolve()) if path.exists() else source
+
+
+def _absolute_checkpoint(checkpoint: str) -> str:
+    """Returns the absolute path of a checkpoint, and a mere file name unchanged.
+
+    A file name belongs to the folder of the model, also if there is such a file in this folder.
+    """
+    has_folder = Path(checkpoint).name != checkpoint
+    return _absolute(checkpoint) if has_folder else checkpoint
 
 
 main = Command(index, options=Options, stopped=CONTINUE)

@@ -1,10 +1,12 @@
 """Loads the BERT tokenizer of a run once per process, from a folder or the Hugging Face hub.
 
 A hub name is looked up in the local cache first. A machine without a connection then neither waits
-nor fails if the files are there.
+nor fails if the files are there. If they are not, the hub is asked for one answer before anything
+is downloaded, because each request of a download is repeated for 23 seconds.
 """
 
 import codecs
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,11 +14,15 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from mmpt.errors import DataError, first_line
+from mmpt.utils.hub_probe import hub_problem
 from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
 from mmpt.utils.validation import read_json_as
 
 logger = get_logger(__name__)
+
+HUB_TIME_LIMIT_S = 10
+"""Longest time until the hub answers."""
 
 
 class _BertConfig(BaseModel, extra="allow"):
@@ -52,18 +58,18 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
     folder = Path(bert_name)
     if folder.is_dir():
         return _load_folder(folder, use_fast)
-    reason = ""
-    for only_local in (True, False):
+    options = {"use_fast": use_fast}
+    with suppress(OSError, ValueError):
+        return AutoTokenizer.from_pretrained(
+            bert_name, local_files_only=True, **options
+        )
+    logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
+    reason = hub_problem(HUB_TIME_LIMIT_S)
+    if not reason:
         try:
-            return AutoTokenizer.from_pretrained(
-                bert_name, use_fast=use_fast, local_files_only=only_local
-            )
+            return AutoTokenizer.from_pretrained(bert_name, **options)
         except (OSError, ValueError) as err:
             reason = first_line(err)
-        if only_local:
-            logger.info(
-                "%s: not in the local cache; asking the Hugging Face hub", bert_name
-            )
     raise DataError(
         f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the local "
         f"cache, and the Hugging Face hub did not return it ({reason}). Check the name, run once "

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from mmpt.errors import LaunchError
+
 T = TypeVar("T")
 
 FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
@@ -33,11 +35,32 @@ def setup_logging() -> None:
     logging.basicConfig(
         format=FORMAT,
         datefmt="%H:%M:%S",
-        level=os.environ.get("LOGLEVEL", "INFO").upper(),
+        level=_read_level(),
     )
     # At INFO they log every request.
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _read_level() -> str:
+    """Returns the level LOGLEVEL, by default INFO.
+
+    torch and fairseq read the variable, too, and accept neither an empty value nor lower case. It
+    is changed for them.
+
+    Raises:
+        LaunchError: there is no such level.
+    """
+    level = os.environ.pop("LOGLEVEL", "").upper()
+    if not level:
+        return "INFO"
+    levels = logging.getLevelNamesMapping()
+    if level not in levels:
+        raise LaunchError(
+            f"The variable LOGLEVEL must be one of {', '.join(levels)}, but is {level}."
+        )
+    os.environ["LOGLEVEL"] = level
+    return level
 
 
 def format_seconds(seconds: float) -> str:

@@ -71,6 +71,16 @@ def test_overrides_apply_to_the_second_yaml(capsys: pytest.CaptureFixture[str]) 
     assert len(rows) == 2
 
 
+@pytest.mark.parametrize("words", [[], ["--diff", NORTON]])
+def test_the_yaml_of_a_difference_must_be_named(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", *words]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: `mmpt config` needs a YAML, and a second one")
+    assert "mmpt config --diff A.yaml B.yaml" in message
+
+
 def test_equal_yamls(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--diff", SCORES, SCORES]) == 0
     assert capsys.readouterr().out == "Both YAMLs give the same settings.\n"

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from mmpt.cli import doctor
+from mmpt.cli.doctor_uses import USES
 from mmpt.cli.finding import Finding
 from mmpt.cli.main import main
 from tests.support.paths import ROOT
@@ -86,12 +87,16 @@ def test_json(
     assert main(["doctor", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["can_train"] is False
-    assert result["checks"][1] == {
+    third, training = result["checks"][1:3]
+    assert third == {
         "name": "third",
         "state": "missing",
         "found": "not installed",
         "remedy": "pip install third",
     }
+    assert (training["name"], training["state"]) == ("training", "missing")
+    several = result["checks"][3]
+    assert several["found"] == "does not work, because of: third"
 
 
 @pytest.mark.spawn
@@ -101,6 +106,12 @@ def test_this_environment_can_train(capsys: pytest.CaptureFixture[str]) -> None:
     states = {check["name"]: check["state"] for check in checks}
     for name in ("Python", "mmpt", "torch", "numpy", "transformers", "faiss", "av"):
         assert states[name] == "ok"
+    for name in ("training", "preparation", "inference", "search page"):
+        assert states[name] == "ok"
+    assert states["model hub"] in ("ok", "warning", "optional")
+    # A wrong name would count as a check that is ok. Torchvision may be absent.
+    needed = {name for use in USES for name in use.needs}
+    assert needed - {"torchvision"} <= set(states)
     (fairseq,) = (check for check in checks if check["name"] == "fairseq")
     assert "`mmtask`" in fairseq["found"]
 
@@ -132,5 +143,7 @@ def test_broken_packages_are_reported_like_others(tmp_path: Path) -> None:
     assert checks["fairseq"]["state"] == "missing"
     assert checks["av"]["state"] == "optional"
     assert checks["av"]["remedy"] == "pip install 'mmpt[prepare]'"
+    assert checks["inference"]["state"] == "optional"
+    assert "torch" in checks["inference"]["found"]
     assert checks["memory"]["state"] == "warning"
     assert checks["disk"]["state"] in ("ok", "warning")

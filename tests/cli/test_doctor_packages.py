@@ -135,27 +135,51 @@ def test_versions_are_compared_with_the_declared_ones(
     assert finding.found == f"{torch}; nowhere-to-be-found is not installed"
 
 
+HUB: Facts = {"cached": False, "offline": False, "problem": "", "url": "https://hub"}
+
+
 @pytest.mark.parametrize(
-    ("facts", "state"),
+    ("changes", "states", "text"),
     [
-        ({"cached": True, "offline": True, "url": "x"}, "ok"),
-        ({"cached": False, "offline": False, "url": "x"}, "ok"),
-        ({"cached": False, "offline": True, "url": "x"}, "warning"),
-        (ProbeError("did not end within 10 s"), "warning"),
+        ({}, ("ok", "ok"), "https://hub answers"),
+        ({"cached": True}, ("ok", "ok"), "https://hub answers"),
+        ({"problem": "refused"}, ("warning", "warning"), "does not answer (refused)"),
+        (
+            {"problem": "refused", "cached": True},
+            ("warning", "ok"),
+            "does not answer (refused)",
+        ),
+        ({"offline": True}, ("optional", "warning"), "HF_HUB_OFFLINE is set"),
+        ({"offline": True, "cached": True}, ("optional", "ok"), "HF_HUB_OFFLINE"),
     ],
 )
-def test_bert(
-    facts: Facts | ProbeError,
-    state: str,
+def test_the_hub_and_bert(
+    changes: Facts,
+    states: tuple[str, str],
+    text: str,
     probed: dict[str, Facts | ProbeError],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    probed["hub"] = facts
-    (finding,) = packages.check_hub()
-    assert finding.state == state
+    probed["hub"] = HUB | changes
+    hub, bert = packages.check_hub()
+    assert (hub.state, bert.state) == states
+    assert text in hub.found
+    # The hub is also asked if BERT is here.
     Path("bert-base-uncased").mkdir()
     Path("bert-base-uncased/config.json").touch()
-    (finding,) = packages.check_hub()
-    assert finding.state == "ok"
+    hub, bert = packages.check_hub()
+    assert (hub.state, bert.state) == (states[0], "ok")
+
+
+def test_without_huggingface_hub_the_hub_is_not_known(
+    probed: dict[str, Facts | ProbeError],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    probed["hub"] = ProbeError("ModuleNotFoundError: No module named 'huggingface_hub'")
+    hub, bert = packages.check_hub()
+    assert (hub.state, bert.state) == ("warning", "warning")
+    assert "No module named 'huggingface_hub'" in hub.found

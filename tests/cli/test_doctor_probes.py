@@ -43,3 +43,18 @@ def test_an_import_that_hangs(packages: Path) -> None:
     (packages / "slow.py").write_text("import time; time.sleep(600)")
     with pytest.raises(ProbeError, match="did not end within 1 s"):
         probe("slow", timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("offline", "problem"), [("0", "refused"), ("1", "")], ids=["refused", "offline"]
+)
+def test_the_hub_is_asked_once(
+    offline: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    facts = probe("hub")
+    assert facts["url"] == "http://127.0.0.1:9"
+    assert facts["offline"] == (offline == "1")
+    assert problem in facts["problem"]
+    assert bool(problem) == bool(facts["problem"])

@@ -222,6 +222,7 @@ def test_an_index_is_searched_from_any_folder(folder, tmp_path, capsys, monkeypa
     # As in the demo, the run names the folder of BERT relative to the folder of its training.
     monkeypatch.chdir(tmp_path)
     run = make_run(Path("runs/demo"))
+    Path("checkpoint_best.pt").touch()  # not the one of the run
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["dataset"]["bert_name"] == "runs/demo/bert"
     assert build(run, Path("index"), "--features", folder) == 0

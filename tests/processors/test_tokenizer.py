@@ -1,10 +1,12 @@
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from mmpt.errors import DataError
 from mmpt.processors.tokenizer import SpecialTokens, load_tokenizer, special_tokens
+from tests.support.hub_server import running_hub, use_hub
 from tests.support.paths import GOLDEN
 from tests.support.tiny_bert import tiny_bert
 
@@ -41,17 +43,19 @@ def test_an_incomplete_folder_is_named(tmp_path, name, message):
 
 
 def test_an_unreachable_hub_is_the_users_to_fix(monkeypatch):
-    from transformers import AutoTokenizer
-
-    def refuse(name, *, use_fast, local_files_only=False):
-        raise OSError("We couldn't connect to the hub\nsecond line")
-
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
-    with pytest.raises(
-        DataError,
-        match=r"`no-such/bert`.*\(We couldn't connect to the hub\).*name a folder",
-    ):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    message = r"`no-such/bert`.*\(.*refused.*\).*name a folder"
+    with pytest.raises(DataError, match=message):
         load_tokenizer("no-such/bert")
+
+
+def test_a_name_that_the_hub_does_not_know(tmp_path, monkeypatch):
+    message = r"`no-such/bert`.*did not return it \(.*no-such/bert.*Check the name"
+    with running_hub() as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        with pytest.raises(DataError, match=message):
+            load_tokenizer("no-such/bert")
 
 
 def test_the_local_cache_is_asked_before_the_hub(monkeypatch):

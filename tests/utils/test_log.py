@@ -1,10 +1,12 @@
 """Progress lines, with a clock that the tests control."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from mmpt.cli.main import main
 from mmpt.utils import log
 
 LOGGER = log.get_logger("mmpt.test")
@@ -70,3 +72,21 @@ def test_progress_is_lazy_and_logs_one_line_for_no_items(
 )
 def test_durations_as_text(seconds: float, text: str) -> None:
     assert log.format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "left"), [("", None), ("info", "INFO")])
+def test_loglevel_is_made_valid_for_torch(
+    value: str, left: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch ends a training with a ValueError for an empty level and for lower case."""
+    monkeypatch.setenv("LOGLEVEL", value)
+    log.setup_logging()
+    assert os.environ.get("LOGLEVEL") == left
+
+
+def test_an_unknown_loglevel_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOGLEVEL", "loud")
+    assert main(["train", "nowhere.yaml"]) == 2
+    assert "LOGLEVEL must be one of CRITICAL," in capsys.readouterr().err

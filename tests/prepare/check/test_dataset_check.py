@@ -5,6 +5,7 @@ import shutil
 from itertools import chain
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 
@@ -256,6 +257,23 @@ def test_all_damage_is_reported_at_once(copy, capsys):
     assert "is packed twice" in text
     assert "are not packed" in text
     assert capsys.readouterr().err.count("\n  - ") == len(damage)
+
+
+def test_absent_data_are_reported_without_waiting_for_the_hub(
+    copy, capsys, monkeypatch
+):
+    """huggingface_hub repeats requests for 46 seconds in all, and logs `Retrying`."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    shutil.rmtree(copy / "feat")
+    (copy / "how2_s3d_train.lst").unlink()
+    assert check(copy, "dataset.bert_name=no-such/bert") == 2
+    message = capsys.readouterr().err
+    assert "`no-such/bert`" in message
+    assert "Hugging Face hub did not return it" in message
+    assert "how2_s3d_train.lst: no such file" in message
+    assert message.count("meta.pkl is there") == 2
+    assert "Retrying" not in message
 
 
 def test_captions_with_wrong_times_are_counted_but_are_not_damage(copy):
