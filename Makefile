@@ -48,7 +48,7 @@ test: $(READY)   ## run the tests, on all cores
 	$(PYTEST) $(ARGS)
 
 test-fast: $(READY)   ## run the tests that start no other programs, a quarter of the time of all
-	$(PYTEST) -m "not e2e and not spawn and not browser" $(ARGS)
+	$(PYTEST) -m "not e2e and not spawn and not browser and not slow" $(ARGS)
 
 lint: $(READY)   ## check style (ruff), types (mypy), spelling (codespell), words and the Dockerfile (hadolint)
 	$(PY) -m ruff check .

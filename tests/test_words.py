@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 PHRASES = {
@@ -152,6 +154,7 @@ def find_all() -> list[Finding]:
     return found
 
 
+@pytest.mark.slow
 def test_the_text_is_written_in_plain_words() -> None:
     found = find_all()
     assert not found, "\n".join(map(str, found))

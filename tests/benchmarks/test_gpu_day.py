@@ -39,6 +39,7 @@ def day(folder: Path) -> Day:
     return Day(folder / "out", work, rehearse=True)
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     parts = [
         part("crash", "print('no such kernel'); os.abort()"),
@@ -72,6 +73,7 @@ def test_a_run_continues_with_what_is_not_done(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text().split() == ["good", "bad", "new", "bad"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_is_done_and_ends_its_part(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path

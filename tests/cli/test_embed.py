@@ -131,6 +131,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_videos_are_decoded_and_embedded(run, tmp_path, caplog):
     pytest.importorskip("av")
     from tests.support.videos import regular_times, write_video

@@ -26,6 +26,7 @@ def test_a_program_that_closes_connections_may_be_a_launcher_that_ends():
     assert answer is Answer.CLOSED
 
 
+@pytest.mark.slow
 def test_a_program_that_answers_in_another_way_is_no_launcher():
     with socket.create_server((HERE, 0)) as server:
 

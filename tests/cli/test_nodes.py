@@ -103,6 +103,7 @@ def refused(nodes: Nodes, error: str = "") -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_is_named_with_the_reason():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]
@@ -127,6 +128,7 @@ def test_a_node_may_start_before_node_0():
         assert opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("greeting", "found"),
     [

@@ -227,6 +227,7 @@ def test_the_log_counts_captions_by_language(corpus, languages, caplog):
     )
 
 
+@pytest.mark.slow
 def test_wanted_languages_may_change_between_runs(corpus, languages, caplog):
     caplog.set_level("INFO")
     assert run(corpus, "--language", "de,en", "--language", "fr") == 0
@@ -262,6 +263,7 @@ def test_files_of_a_killed_run_are_removed(corpus, folder):
     assert list(out.glob(".*.tmp")) == [out / ".other.tmp"]
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing_unless_there_are_more_videos(corpus, folder):
     def contents() -> dict[Path, bytes]:
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -277,6 +279,7 @@ def test_a_second_run_changes_nothing_unless_there_are_more_videos(corpus, folde
     assert report_of(folder)["videos_without_captions"] == {}
 
 
+@pytest.mark.slow
 def test_implausible_captions_are_reported_after_all_files_are_written(
     corpus, folder, capsys
 ):

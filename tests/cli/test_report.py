@@ -20,6 +20,7 @@ def call_report(scored: Path, *options: str) -> int:
     return report.main([str(scored), "--device", "cpu", *options])
 
 
+@pytest.mark.slow
 def test_scoring_writes_a_report_of_all_checkpoints(scored: Path) -> None:
     assert call_predict(scored, "--all-checkpoints") == 0
     results = scored.parent / "run" / "results"
@@ -36,6 +37,7 @@ def test_scoring_writes_a_report_of_all_checkpoints(scored: Path) -> None:
     assert len(html) < 300_000
 
 
+@pytest.mark.slow
 def test_a_report_is_written_again_with_key_frames(
     scored: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_scores_of_a_moved_training_are_found(
     assert not Path("moved", REPORT).exists()
 
 
+@pytest.mark.slow
 def test_trainings_are_compared_with_each_other_and_with_scores(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -62,6 +62,7 @@ def leaves(values: dict[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, 
     return paths
 
 
+@pytest.mark.slow
 def test_mutations_are_named(tmp_path) -> None:
     """A misspelt key, a value of another type, or a number out of bounds, one at a time."""
     rng = random.Random(0)

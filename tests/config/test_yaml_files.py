@@ -125,6 +125,7 @@ PLAIN = (
 VALUES = PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(NAMES, PLAIN, max_size=3)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, VALUES, max_size=4))
 @example({"a": "1e5"})
 @example({"a": "0._E0"})

@@ -29,6 +29,7 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("mmpt.config.loader"), "disabled", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "experiment", EXPERIMENTS, ids=lambda experiment: experiment.name
 )

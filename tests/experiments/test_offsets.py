@@ -56,6 +56,7 @@ def test_recall_at_1_counts_rows_whose_diagonal_is_largest(scores: Scores) -> No
     assert recall_at_1(shifted) == recall(shifted) < recall(scores_pn)
 
 
+@pytest.mark.slow
 def test_a_constant_added_to_all_scores_moves_the_calibrated_constant(
     scores: Scores,
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_constant_added_to_all_scores_moves_the_calibrated_constant(
     assert offset_curve(moved)["DTW"] != offset_curve(scores)["DTW"]
 
 
+@pytest.mark.slow
 def test_the_calibration_does_not_use_the_pairing(scores: Scores) -> None:
     """Videos in another order than the paragraphs give the same constants and another recall."""
     clips = scores.lengths.clips

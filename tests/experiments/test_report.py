@@ -66,6 +66,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     write_results(results, ("control", "batch", "noise"))
@@ -96,6 +97,7 @@ def test_the_section_on_the_constant_has_one_table(page: Path, tmp_path: Path) -
     assert line in sections["dtw_offset"]
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     write_results(results, ("control",))
@@ -125,6 +127,7 @@ def test_the_page_of_the_docs_has_all_experiments() -> None:
     assert wanted <= marks
 
 
+@pytest.mark.slow
 def test_later_arms_that_only_repeat_other_runs_are_not_shown(
     page: Path, tmp_path: Path
 ) -> None:

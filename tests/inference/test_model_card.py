@@ -83,7 +83,9 @@ def test_the_card_says_how_to_make_the_features(model) -> None:
         "mmpt extract --vdir VIDEOS --fdir FEATURES --encoder hf:openai/clip-large "
         "--l2_normalize 0"
     )
-    block = f"from a folder of videos:\n\n```bash\n{command}\n```\n\n`model.encode_video`"
+    block = (
+        f"from a folder of videos:\n\n```bash\n{command}\n```\n\n`model.encode_video`"
+    )
     assert f"{facts}\n\nThis command makes them {block}" in text
     computed = "`model.encode_video` computes the same features from video files"
     assert f"{computed}.\n\n## Training" in text

@@ -115,6 +115,7 @@ CONCATENATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONCATENATED)
 def test_concatenated_segments_follow_each_other(tmp_path, name):
     starts, shown, notes = CONCATENATED[name]

@@ -308,11 +308,13 @@ def assert_equal_clips(path: Path, **options) -> list[int]:
     return [len(clips_of_one) for clips_of_one in clips]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VIDEOS)
 def test_clips_of_several_samplings_equal_those_of_each_alone(videos, name):
     assert min(assert_equal_clips(videos / name)) >= 1
 
 
+@pytest.mark.slow
 def test_mirrored_rotated_and_changing_frames_serve_several_samplings(tmp_path):
     rotated = write_video(
         tmp_path / "r.mp4", regular_times(1), Clip(rotation=90, hflip=True)

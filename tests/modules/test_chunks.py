@@ -227,6 +227,7 @@ def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[
     return losses, [parameter.grad for parameter in parameters]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_backward", [False, True])
 @pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
 def test_loss_and_gradients_are_those_of_the_smaller_chunk(

@@ -59,6 +59,7 @@ def test_the_documented_call_gives_the_recorded_score(model, golden):
     np.testing.assert_allclose(score, golden["score"], rtol=1e-3)  # measured 1.5e-4
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_in_float64_and_for_any_batch_size(model, golden):
     caps, cmasks = (

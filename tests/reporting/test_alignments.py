@@ -43,6 +43,7 @@ def overlap(a: tuple[int, int], b: tuple[int, int]) -> float:
     return len(seconds_a & seconds_b) / len(seconds_a | seconds_b)
 
 
+@pytest.mark.slow
 def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
     captions = [text for _, text in run.test_items()]
     figures = _figures(run.outputs, run, captions)

@@ -56,6 +56,7 @@ def recall_of(index, queries, true, num_probes):
     return np.mean(shares)
 
 
+@pytest.mark.slow
 def test_all_queries_reach_the_recall_in_19_of_20_samples():
     rng = np.random.default_rng(0)
     # So the neighbours of queries differ in their distance.

@@ -30,6 +30,7 @@ def test_flat_finds_the_neighbours_of_brute_force(vectors, queries, num_candidat
     np.testing.assert_allclose(found.scores_mk, scores, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("index_type", "least"),
     [("SQ8", 0.99), ("HNSW32", 0.95), ("PQ8", 0.9), ("IVF32,SQ8", 0.5), (None, 0.99)],

@@ -41,6 +41,7 @@ def ragged_rows(draw):
     return [draw(arrays(dtype, (length, *width))) for length in lengths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["r", None])
 @given(rows=ragged_rows())
 def test_rows_are_read_as_they_were_saved(mode, rows):
@@ -192,6 +193,7 @@ def _page_tables_kb():
     return int(kilobytes)
 
 
+@pytest.mark.slow
 def test_page_tables_of_a_large_map_are_freed(tmp_path):
     """Reads 1,024 rows of 1 kB that are 2 MB apart, so that each needs a page table of its own.
 

@@ -64,6 +64,7 @@ def test_the_plan_is_the_same_for_one_and_several_processes(
     assert list(folder.glob("*vectors*")) == []
 
 
+@pytest.mark.slow
 def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
     corpus: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def naive_features(folder: Path, video: Path, num_rows: int, fps: float) -> np.n
     return np.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "fps"),
     [(kind, 1) for kind in MAKERS] + [("clip", 2), ("videomae", 0.5)],

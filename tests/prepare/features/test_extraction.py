@@ -101,6 +101,7 @@ def test_flags_may_have_hyphens_and_features_may_be_float32_without_norm(
     np.testing.assert_allclose(features, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_s3d_runs_with_random_weights(videos, tmp_path):
     """In bfloat16, on one second of video."""
     paths = ["--vdir", str(videos / "d.mp4"), "--fdir", str(tmp_path)]
@@ -228,6 +229,7 @@ def test_decoding_waits_for_the_network(tmp_path, made_up_video):
     assert max(most) <= 5
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video):
     """An array per row once kept the heap from shrinking, which cost 18 MB per second of video."""
     sizes = []

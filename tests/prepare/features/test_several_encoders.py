@@ -55,6 +55,7 @@ def count_opened(monkeypatch):
 # ---- the same files as of separate runs
 
 
+@pytest.mark.slow
 def test_files_equal_those_of_separate_runs(videos, run_extract, tmp_path):
     """With videos of several rates, damaged videos, and videos that no encoder can read."""
     raw = tmp_path / "raw"
@@ -92,6 +93,7 @@ def test_files_equal_those_of_separate_runs(videos, run_extract, tmp_path):
     assert rates == [1, 2, 3, 3]
 
 
+@pytest.mark.slow
 def test_random_s3d_and_another_encoder_equal_separate_runs(videos, tmp_path):
     common = ["--vdir", str(videos / "d.mp4"), "--device=cpu", *FLOAT32]
     for out, *options in (
