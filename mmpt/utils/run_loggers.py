@@ -167,6 +167,8 @@ class WeightsAndBiases(RunLogger):
         import wandb
 
         known = run.read_id(self.name)
+        # Otherwise wandb advertises W&B Weave on the screen if transformers is imported.
+        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=os.environ.get("WANDB_NAME", run.name),
