@@ -120,6 +120,7 @@ def test_the_yamls_of_both_sides_can_be_launched(
         assert ("PaddedTowers" in str(scoring.model.model_cls)) == plain
 
 
+@pytest.mark.slow
 def test_the_plain_job_computes_the_same_loss(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:

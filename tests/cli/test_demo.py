@@ -42,6 +42,7 @@ def test_seed_0_runs_the_commands_of_the_readme() -> None:
         assert f"\n{command}\n" in readme
 
 
+@pytest.mark.slow
 def test_another_seed_changes_only_the_seed_and_the_folders(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_host_that_does_not_answer_is_named_with_the_reason():
     )
 
 
+@pytest.mark.slow
 def test_a_node_may_start_before_node_0():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]

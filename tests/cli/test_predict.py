@@ -154,6 +154,7 @@ def together(corpus: Path, scored: Path) -> list[str]:
     return paths
 
 
+@pytest.mark.slow
 def test_the_demos_evaluations_print_one_table(
     together: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

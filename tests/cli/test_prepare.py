@@ -134,6 +134,7 @@ def test_all_files_that_training_reads_are_written(corpus, folder, capsys):
     assert "mmpt download videoclip" in out
 
 
+@pytest.mark.slow
 def test_the_processors_read_the_written_files(corpus, folder):
     assert run(corpus) == 0
     dataset = load_config("projects/retri/mine/pretrain.yaml").dataset
@@ -156,6 +157,7 @@ def test_the_processors_read_the_written_files(corpus, folder):
     assert sorted(names) == NAMES[:7]
 
 
+@pytest.mark.slow
 def test_the_report_lists_videos_and_captions_that_are_left_out(corpus, folder):
     write_captions(folder, "nobody.srt", "1\n00:00:01,000 --> 00:00:02,000\nhello\n")
     broken, empty, undecodable = NAMES[:3]
@@ -196,6 +198,7 @@ def num_german(folder: Path) -> int:
     return path.read_text().count("Zwiebel")
 
 
+@pytest.mark.slow
 def test_the_report_lists_captions_in_other_languages(corpus, languages):
     assert run(corpus) == 0
     report = report_of(languages)
@@ -214,6 +217,7 @@ def test_the_report_lists_captions_in_other_languages(corpus, languages):
     assert num_german(languages) == 0
 
 
+@pytest.mark.slow
 def test_the_log_counts_captions_by_language(corpus, languages, caplog):
     caplog.set_level("INFO")
     assert run(corpus) == 0
@@ -254,6 +258,7 @@ def test_a_caption_folder_that_cannot_be_read_is_an_error(
     assert capsys.readouterr().err.startswith("error: captions: Permission denied.")
 
 
+@pytest.mark.slow
 def test_files_of_a_killed_run_are_removed(corpus, folder):
     out = folder / "data/mine"
     out.mkdir(parents=True)
@@ -304,6 +309,7 @@ def test_implausible_captions_are_reported_after_all_files_are_written(
     assert run(corpus) == 0
 
 
+@pytest.mark.slow
 def test_the_videoclip_recipe_starts_from_bert(corpus, folder):
     assert (
         run(corpus, "--recipe", "videoclip", "--val-share", "0.4", "--random-weights")

@@ -40,6 +40,7 @@ def call(*arguments: object) -> int:
     return push.main([str(each) for each in arguments])
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_the_folder_and_prints_its_files(
     hub: Hub, run, tmp_path, capsys, monkeypatch
 ) -> None:
@@ -56,6 +57,7 @@ def test_a_dry_run_writes_the_folder_and_prints_its_files(
     assert "| mine | clip, text to video, R@1 | 25.0 |" in card
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_dry_run_is_uploaded_with_a_changed_card(
     hub: Hub, run, tmp_path, capsys
 ) -> None:

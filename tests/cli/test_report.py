@@ -59,6 +59,7 @@ def test_a_report_is_written_again_with_key_frames(
     assert not (scored.parent / "run" / "results" / "scores-report.html").exists()
 
 
+@pytest.mark.slow
 def test_unscored_or_changed_checkpoints_are_an_error(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_standard_input(run, folder, tmp_path, capsys, monkeypatch):
     assert found_by(capsys, out, "--queries", "-") == expected_rows
 
 
+@pytest.mark.slow
 def test_shards_and_features_give_the_same_index(run, folder, tmp_path, capsys):
     videos = []
     for name, seconds in LENGTHS.items():
@@ -152,6 +153,7 @@ def test_features_in_a_sub_folder_of_another_rate_are_refused(run, tmp_path, cap
     assert f"{features}: features must be 512 wide, 1 a second" in error
 
 
+@pytest.mark.slow
 def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):
     out = tmp_path / "index"
     caplog.set_level("INFO")
@@ -218,6 +220,7 @@ def test_a_mistake_in_searching(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_index_is_searched_from_any_folder(folder, tmp_path, capsys, monkeypatch):
     # As in the demo, the run names the folder of BERT relative to the folder of its training.
     monkeypatch.chdir(tmp_path)

@@ -252,6 +252,7 @@ class FrozenObjects(PlannedValues):
         return {"value": torch.tensor(gc.get_freeze_count())}
 
 
+@pytest.mark.slow
 def test_workers_leave_what_they_inherit_alone() -> None:
     """So that collecting garbage does not copy the pages of every module into each of them."""
     data = FrozenObjects()

@@ -83,6 +83,7 @@ def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
         assert (tmp_path / "images" / f"{name}-howto100m.svg").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_section_on_the_constant_has_one_table(page: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     write_results(results, ("control",))

@@ -58,6 +58,7 @@ def test_a_model_comes_back_as_it_was_uploaded(hub: Hub, model, tmp_path) -> Non
     assert torch.equal(loaded.encode_text(TEXTS), model.encode_text(TEXTS))
 
 
+@pytest.mark.slow
 def test_a_revision_is_loaded(hub: Hub, model, run) -> None:
     model.push_to_hub(NAME)
     first = hub.repos[NAME].head

@@ -98,6 +98,7 @@ def test_an_index_is_extended(model, videos, tmp_path):
     assert after.settings.num_videos == 3
 
 
+@pytest.mark.slow
 def test_load_finds_the_model_again_and_refuses_another(run, videos, tmp_path):
     tiny = MMPTModel.from_pretrained(run)
     folder = tmp_path / "index"

@@ -23,6 +23,7 @@ def released(tmp_path_factory):
     return network, folder / "s3d_howto100m.pth", folder / "s3d_dict.npy"
 
 
+@pytest.mark.slow
 def test_every_tensor_is_loaded_with_the_dictionary(released):
     network, weights, words = released
     loaded = load_s3d(weights, words)

@@ -89,6 +89,7 @@ def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
         assert error < LARGEST_ERROR[kind], (key, error)
 
 
+@pytest.mark.slow
 @by_kind
 @torch.no_grad()
 def test_in_float64_the_embedding_equals_the_release_to_rounding(

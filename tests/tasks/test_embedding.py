@@ -186,6 +186,7 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
     assert vector_files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_refresh_that_was_killed_while_it_searched_embeds_nothing_again(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_refresh_logs_its_figures_in_a_line_that_fits_the_screen(
     assert len(line) <= 80 - 6
 
 
+@pytest.mark.slow
 def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
     corpus: Path, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
     assert planned not in (identity, foreign)
 
 
+@pytest.mark.slow
 def test_an_epoch_that_begins_again_uses_its_plan_if_the_weights_are_the_same(
     corpus: Path, tmp_path: Path
 ) -> None:

@@ -240,6 +240,7 @@ def log_of_wandb(path: Path) -> list[Record]:
     return found
 
 
+@pytest.mark.slow
 def test_the_real_wandb_writes_and_continues_offline(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -158,6 +158,7 @@ def assert_said(said: list[Said], text: str) -> None:
     assert not repairs
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=400)
 @given(
     speech(),
@@ -178,6 +179,7 @@ def test_scrolling_speech_without_hold_cues_is_read_once(said, num_lines, style)
     assert_said(said, scroll(said, num_lines, style, "none", clears=True))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(speech(), st.booleans(), st.booleans())
 def test_subtitles_that_do_not_scroll_are_not_changed(said, is_vtt, has_two_lines):
@@ -188,6 +190,7 @@ def test_subtitles_that_do_not_scroll_are_not_changed(said, is_vtt, has_two_line
     assert_said(said, write(cues, is_vtt))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(
     speech(),

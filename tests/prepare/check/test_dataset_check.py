@@ -126,6 +126,7 @@ def test_statistics_of_word_pieces_equal_a_simple_version(corpus, report, split)
     assert tally.high == pieces.max()
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws_histograms(copy, capsys, monkeypatch):
     monkeypatch.undo()
     assert check(copy) == 0

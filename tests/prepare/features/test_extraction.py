@@ -65,11 +65,13 @@ def assert_equals_simple_version(out: Path, videos: Path) -> None:
 # ---- numbers
 
 
+@pytest.mark.slow
 def test_features_equal_those_of_a_simple_version(videos, run_extract, tmp_path):
     assert run_extract(videos, tmp_path, "--num_decoding_thread", "3") == 0
     assert_equals_simple_version(tmp_path, videos)
 
 
+@pytest.mark.slow
 def test_batches_contain_several_videos_and_are_always_full(videos, tmp_path):
     """As on a GPU. The features of a clip do not depend on its batch."""
     network = Pooling()
@@ -150,6 +152,7 @@ def test_broken_videos_are_reported_and_the_others_extracted(
     assert "begins or ends with a space; left out" in caplog.text
 
 
+@pytest.mark.slow
 def test_only_jumps_of_the_clock_are_reported(run_extract, tmp_path):
     folder = tmp_path / "raw"
     folder.mkdir()

@@ -30,6 +30,7 @@ def whole(videos, run_extract, tmp_path_factory):
 # ---- reruns, parts and other processes
 
 
+@pytest.mark.slow
 def test_a_rerun_skips_complete_files_and_replaces_others(
     videos, run_extract, tmp_path
 ):
