@@ -20,6 +20,7 @@ INSTALL_FAIRSEQ = (
     f"-r {Path(mmpt.__file__).parent / 'requirements-fairseq.txt'}"
 )
 BERT = "bert-base-uncased"
+HUB = "model hub"
 TORCH_PAGE = "https://pytorch.org/get-started/locally"
 
 
@@ -205,7 +206,9 @@ def check_hub() -> Iterable[Finding]:
         facts = probe("hub")
     except ProbeError as err:
         facts = {"cached": False, "offline": False, "problem": str(err)}
-    yield _hub_finding(facts)
+        yield Finding(HUB, "warning", f"could not be asked ({err})", INSTALL_TRAIN)
+    else:
+        yield _hub_finding(facts)
     if Path(BERT, "config.json").is_file():
         yield Finding(BERT, "ok", f"in the folder {BERT}")
     elif facts["cached"]:
@@ -222,9 +225,9 @@ def _hub_finding(facts: Facts) -> Finding:
     """Returns the finding about the model hub. Models in local folders do not need it."""
     if facts["offline"]:
         found = "not asked, because HF_HUB_OFFLINE is set; models here can be used"
-        return Finding("model hub", "optional", found)
+        return Finding(HUB, "optional", found)
     if facts["problem"]:
         found = f"does not answer ({facts['problem']}); models here can be used"
         remedy = "Look at the network and HTTPS_PROXY, or set HF_HUB_OFFLINE=1"
-        return Finding("model hub", "warning", found, remedy)
-    return Finding("model hub", "ok", f"{facts['url']} answers")
+        return Finding(HUB, "warning", found, remedy)
+    return Finding(HUB, "ok", f"{facts['url']} answers")

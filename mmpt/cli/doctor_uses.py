@@ -24,7 +24,7 @@ TRAINING = Use("training", "mmpt train, demo", trains=True)
 USES = (
     TRAINING,
     Use("several GPUs", "also on several machines", ("GPU", "NCCL"), trains=True),
-    Use("preparation", "mmpt extract, prepare", ("torch", "numpy", "av")),
+    Use("preparation", "mmpt extract, prepare", (*INFERENCE, "av")),
     Use("inference", "MMPTModel, mmpt predict, embed", INFERENCE),
     Use("search page", "mmpt app", (*INFERENCE, "faiss", "av", "gradio")),
 )

@@ -97,14 +97,14 @@ def save_resolved(config: RunConfig, path: str | Path) -> None:
 def with_run_dir(config: RunConfig) -> RunConfig:
     """Returns a copy whose `tensorboard_logdir` is a new folder in `save_dir`.
 
-    A value with a `/` is kept. With `tensorboard` in `loggers`, the option is removed, because
-    fairseq would write a second set of curves.
+    A value with a `/` is kept. Otherwise, with `tensorboard` in `loggers`, the option is removed,
+    because fairseq would write a second set of curves.
     """
-    if "tensorboard" in (config.loggers or ()):
-        return config.with_option("common", "tensorboard_logdir", None)
     name = config.option("common", "tensorboard_logdir")
     if name is None or "/" in name:
         return config
+    if "tensorboard" in (config.loggers or ()):
+        return config.with_option("common", "tensorboard_logdir", None)
     return config.with_option(
         "common", "tensorboard_logdir", next_run_dir(config.save_dir, name)
     )

@@ -142,8 +142,8 @@ class PlannedBatchIterator(ShardedBatchIterator):
             identity. `wanted` is the identity of the plan to continue with, or None.
         epoch: number of the epoch.
         batch_size: items per batch (1 in pre-training).
-        resumes: the state that is loaded belongs to this run, whose plans are in files. Otherwise
-            it belongs to the run whose weights this one starts from.
+        resumes: a state that is loaded belongs to this run, whose plans are in files. Otherwise it
+            belongs to the run whose weights this one starts from.
         kwargs: other arguments of `EpochBatchIterator`.
     """
 
@@ -210,19 +210,21 @@ class PlannedBatchIterator(ShardedBatchIterator):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues an interrupted epoch on its own plan.
 
-        If that plan does not exist any more, the epoch starts again. A plan file of another run is
-        not expected to exist here.
+        If that plan does not exist any more, the epoch starts again. So does the epoch of a run
+        that only starts from the weights of another one, whose plan is not here.
         """
-        plan = state_dict.get("plan")
-        self._wanted = plan if self._resumes else None
+        from_start = {**state_dict, "iterations_in_epoch": 0}
+        if not self._resumes:
+            super().load_state_dict(from_start)
+            return
+        self._wanted = state_dict.get("plan")
         done, epoch = state_dict.get("iterations_in_epoch", 0), state_dict["epoch"]
         if done > 0:
             self._plan_identity = self._plan(epoch, wanted=self._wanted)
-            if self._plan_identity != plan:
-                if self._resumes:
-                    logger.warning(
-                        "the plan that epoch %d was training on is gone: the epoch starts again",
-                        epoch,
-                    )
-                state_dict = {**state_dict, "iterations_in_epoch": 0}
+            if self._plan_identity != self._wanted:
+                logger.warning(
+                    "the plan that epoch %d was training on is gone: the epoch starts again",
+                    epoch,
+                )
+                state_dict = from_start
         super().load_state_dict(state_dict)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from mmpt.errors import DataError, first_line
+from mmpt.utils.hub_names import is_hub_name
 from mmpt.utils.hub_probe import hub_problem
 from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
@@ -63,8 +64,12 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
         return AutoTokenizer.from_pretrained(
             bert_name, local_files_only=True, **options
         )
-    logger.info("%s: not in the local cache; asking the Hugging Face hub", bert_name)
-    reason = hub_problem(HUB_TIME_LIMIT_S)
+    reason = "this cannot be a name of the hub"
+    if is_hub_name(bert_name):
+        logger.info(
+            "%s: not in the local cache; asking the Hugging Face hub", bert_name
+        )
+        reason = hub_problem(HUB_TIME_LIMIT_S)
     if not reason:
         try:
             return AutoTokenizer.from_pretrained(bert_name, **options)

@@ -203,16 +203,10 @@ class FairseqMMTask(LegacyFairseqTask):
             dataset,
             plan=partial(self._plan_epoch, dataset.dataset),
             batch_size=kwargs["max_sentences"] or 1,
-            resumes=self._resumes(),
+            resumes=not self.args.reset_optimizer,
             **settings,
         )
         return self.batches
-
-    def _resumes(self) -> bool:
-        """Returns whether the checkpoint that fairseq loads belongs to this run."""
-        path = Path(self.args.restore_file)
-        folder = Path(self.args.save_dir).resolve()
-        return path == Path(LAST) or path.resolve().parent == folder
 
     def _plan_epoch(self, dataset: MMDataset, epoch: int, wanted: str | None) -> str:
         """Plans an epoch. A signal ends the process at once, as a refresh has its work in files."""

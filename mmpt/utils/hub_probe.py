@@ -8,6 +8,9 @@ from threading import Thread
 
 from mmpt.errors import first_line
 
+SERVER_ERRORS = 500
+"""The smallest HTTP status of an error of the server, or of a proxy before it."""
+
 
 def hub_problem(timeout_s: float) -> str:
     """Returns why the hub cannot be reached, or "" if it answers.
@@ -22,11 +25,13 @@ def hub_problem(timeout_s: float) -> str:
 
     def ask() -> None:
         try:
-            get_session().head(constants.ENDPOINT, timeout=timeout_s)
+            answer = get_session().head(constants.ENDPOINT, timeout=timeout_s)
         except Exception as err:  # an error of httpx2, or offline mode
             answers.put(first_line(err))
         else:
-            answers.put("")
+            # A mirror may have no page at this address, but its models.
+            is_down = answer.status_code >= SERVER_ERRORS
+            answers.put(f"status {answer.status_code}" if is_down else "")
 
     # httpx2 does not limit the time to look up a host name, so it is limited here.
     Thread(target=ask, daemon=True).start()

@@ -115,10 +115,19 @@ class RunLogger:
 
     def close(self) -> None:
         """Passes on what is left, at the end of the run."""
+        try:
+            self._close()
+        except Exception as err:
+            logger.warning(
+                "%s may lack the last metrics, as it failed: %s", self.name, err
+            )
 
     def _write(
         self, split: str, epoch: int, update: int, metrics: Mapping[str, float]
     ) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
         raise NotImplementedError
 
 
@@ -151,8 +160,7 @@ class TensorBoard(RunLogger):
             writer.add_scalar(name, value, update)
         writer.flush()
 
-    def close(self) -> None:
-        """Writes what is left."""
+    def _close(self) -> None:
         for writer in self._writers.values():
             writer.close()
 
@@ -192,13 +200,14 @@ class WeightsAndBiases(RunLogger):
         values = {f"{split}/{name}": value for name, value in metrics.items()}
         self._run.log({**values, "epoch": epoch, "update": update})
 
-    def close(self) -> None:
-        """Sends what is left."""
+    def _close(self) -> None:
         import wandb
 
-        self._run.finish()
-        # Its own process may still be writing, and would be killed at the end of the training.
-        wandb.teardown()
+        try:
+            self._run.finish()
+        finally:
+            # Its own process may still write, and would be killed at the end of the training.
+            wandb.teardown()
 
 
 class Trackio(RunLogger):
@@ -229,8 +238,7 @@ class Trackio(RunLogger):
         values = {f"{split}/{name}": value for name, value in metrics.items()}
         self._run.log({**values, "epoch": epoch}, step=update)
 
-    def close(self) -> None:
-        """Sends what is left."""
+    def _close(self) -> None:
         import trackio
 
         with _printed_to_log():
@@ -269,8 +277,7 @@ class Aim(RunLogger):
         for name, value in metrics.items():
             self._run.track(value, name, step=update, epoch=epoch, context=context)
 
-    def close(self) -> None:
-        """Writes what is left."""
+    def _close(self) -> None:
         self._run.close()
 
 

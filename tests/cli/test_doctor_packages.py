@@ -182,4 +182,5 @@ def test_without_huggingface_hub_the_hub_is_not_known(
     probed["hub"] = ProbeError("ModuleNotFoundError: No module named 'huggingface_hub'")
     hub, bert = packages.check_hub()
     assert (hub.state, bert.state) == ("warning", "warning")
-    assert "No module named 'huggingface_hub'" in hub.found
+    assert hub.found.startswith("could not be asked (ModuleNotFoundError: No module")
+    assert hub.remedy == packages.INSTALL_TRAIN

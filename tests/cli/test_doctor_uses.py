@@ -33,6 +33,7 @@ def uses_with(**states: State) -> dict[str, Finding]:
         ({"system": "warning"}, []),
         ({"faiss": "missing"}, ["training", "several GPUs", "search page"]),
         ({"torch": "missing"}, ALL),
+        ({"transformers": "missing"}, ALL),
     ],
 )
 def test_what_works(states: dict[str, State], failing: list[str]) -> None:

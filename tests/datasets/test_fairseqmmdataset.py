@@ -118,32 +118,40 @@ def test_an_interrupted_epoch_continues_with_its_plan() -> None:
     assert sorted(begun + rest) == [200 + place for place in range(7)]
 
 
-@pytest.mark.parametrize("resumes", [True, False])
+INTERRUPTED = {
+    "version": 2,
+    "epoch": 2,
+    "iterations_in_epoch": 3,
+    "shuffle": True,
+    "plan": "plan-2",
+}
+
+
 def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone(
-    resumes: bool, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is only expected in the folder of the same run."""
     data = PlannedValues()
     resumed = iterator(
-        data,
-        2,
-        0,
-        plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other",
-        resumes=resumes,
+        data, 2, 0, plan=lambda epoch, wanted: data.plan(epoch, wanted) + "-other"
     )
-    resumed.load_state_dict(
-        {
-            "version": 2,
-            "epoch": 2,
-            "iterations_in_epoch": 3,
-            "shuffle": True,
-            "plan": "plan-2",
-        }
-    )
+    resumed.load_state_dict(INTERRUPTED)
     assert sorted(values_of(resumed)) == [200 + place for place in range(7)]
-    assert data.calls == [(2, "plan-2" if resumes else None)]
-    warning = "the plan that epoch 2 was training on is gone: the epoch starts again"
-    assert caplog.messages == [warning] * resumes
+    assert data.calls == [(2, "plan-2")]
+    assert caplog.messages == [
+        "the plan that epoch 2 was training on is gone: the epoch starts again"
+    ]
+
+
+def test_a_run_that_starts_from_the_weights_of_another_begins_the_epoch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A plan of random batches has the same name in every run."""
+    data = PlannedValues()
+    new = iterator(data, 2, 0, resumes=False)
+    new.load_state_dict(INTERRUPTED)
+    assert sorted(values_of(new)) == [200 + place for place in range(7)]
+    assert data.calls == [(2, None)]
+    assert caplog.messages == []
 
 
 def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> (

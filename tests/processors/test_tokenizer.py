@@ -50,6 +50,12 @@ def test_an_unreachable_hub_is_the_users_to_fix(monkeypatch):
         load_tokenizer("no-such/bert")
 
 
+def test_a_path_without_a_folder_is_an_error_without_the_hub(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"`/no/bert`.*cannot be a name of the hub"):
+        load_tokenizer("/no/bert")
+
+
 def test_a_name_that_the_hub_does_not_know(tmp_path, monkeypatch):
     message = r"`no-such/bert`.*did not return it \(.*no-such/bert.*Check the name"
     with running_hub() as hub:

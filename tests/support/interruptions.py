@@ -25,13 +25,14 @@ from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.run import RESETS, fairseq_flags, last_checkpoint
 from mmpt.utils.checkpoint_file import load_checkpoint
+from mmpt.utils.io import read_json_lines
 from mmpt.utils.log import FORMAT
-from mmpt.utils.metrics_log import read_metrics
 from tests.support.paths import ROOT
 
 WALL_CLOCK = {
     *(
         "time",
+        "refresh_s",
         "wps",
         "ups",
         "train_wall",
@@ -201,8 +202,8 @@ def differences(whole: Path, other: Path) -> list[str]:
             found.append(f"{name} is only in one of them")
         elif name.endswith(".pt"):
             found += [f"{name}: {what}" for what in state_differences(a, b)]
-        elif name == "metrics.jsonl":
-            if steady_metrics(whole) != steady_metrics(other):
+        elif name.endswith(".jsonl"):
+            if steady_rows(a) != steady_rows(b):
                 found.append(name)
         elif a.read_bytes() != b.read_bytes():
             found.append(name)
@@ -228,9 +229,9 @@ def files(folder: Path) -> set[str]:
     }
 
 
-def steady_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of metrics without those that measure time and memory."""
-    rows = read_metrics(folder)
+def steady_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a log of metrics without those that measure time and memory."""
+    rows = read_json_lines(path)
     return [{key: row[key] for key in row if key not in WALL_CLOCK} for row in rows]
 
 

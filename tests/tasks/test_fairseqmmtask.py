@@ -1,4 +1,4 @@
-"""The fairseq task's estimate of the minutes that are left, and whether it continues a run."""
+"""The fairseq task's estimate of the minutes that are left."""
 
 from argparse import Namespace
 from types import SimpleNamespace
@@ -41,19 +41,3 @@ def test_minutes_left_at_the_pace_so_far(
         )
         found.append(FairseqMMTask._minutes_left(task, batches))
     assert found == pytest.approx(left)
-
-
-@pytest.mark.parametrize(
-    ("restore_file", "resumes"),
-    [
-        ("checkpoint_last.pt", True),
-        ("runs/mine/checkpoint_1_2.pt", True),
-        ("runs/other/checkpoint_last.pt", False),
-    ],
-)
-def test_a_checkpoint_of_another_folder_begins_a_run(
-    restore_file: str, resumes: bool
-) -> None:
-    args = Namespace(restore_file=restore_file, save_dir="runs/mine/")
-    task: Any = SimpleNamespace(args=args)
-    assert FairseqMMTask._resumes(task) == resumes

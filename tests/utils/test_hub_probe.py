@@ -39,6 +39,15 @@ def test_a_hub_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert hub_problem(timeout_s=60) == ""
 
 
+def test_a_proxy_without_a_hub_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_hub() as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        hub.failures[""] = 502
+        assert hub_problem(timeout_s=60) == "status 502"
+
+
 def test_a_hub_that_refuses_connections(closed: None) -> None:
     assert "refused" in hub_problem(timeout_s=60)
 

@@ -183,10 +183,17 @@ def test_a_service_that_fails_gets_no_more_metrics(
         def _write(self, *args: Any) -> None:
             raise ConnectionError("no route")
 
+        def _close(self) -> None:
+            raise ConnectionError("still no route")
+
     broken = Broken(facts(tmp_path))
     for update in (1, 2):
         broken.append("train", 1, update, METRICS)
-    assert caplog.messages == ["broken gets no more metrics, as it failed: no route"]
+    broken.close()
+    assert caplog.messages == [
+        "broken gets no more metrics, as it failed: no route",
+        "broken may lack the last metrics, as it failed: still no route",
+    ]
 
 
 def test_a_service_that_cannot_start_is_one_error(
