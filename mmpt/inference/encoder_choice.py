@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt.errors import DataError
+from mmpt.errors import DataError, HubError
 from mmpt.inference import hub
 from mmpt.inference.origin import EXTRACTED, OF_FOLDER, Origin, published_encoder
 from mmpt.media.hub_model import PROCESSOR_FILES
@@ -184,7 +184,10 @@ def open_choice(choice: Choice, fps: float) -> NamedEncoder:
     kind, _, source = encoder.partition(":")
     if kind == "hf" and revision is not None:
         if COMMIT.fullmatch(revision):
-            folder = _download(source, revision, is_trusted=choice.is_trusted)
+            try:
+                folder = _download(source, revision, is_trusted=choice.is_trusted)
+            except HubError as err:
+                raise DataError(f"{err} {YOUR_COPY}") from err
             network = HuggingFaceEncoder(
                 str(folder), fps, safetensors_only=not choice.is_trusted
             )

@@ -194,6 +194,14 @@ def test_the_commit_is_loaded_although_a_folder_has_the_name(
     assert not fetched(hub) & set(extra)
 
 
+def test_a_copy_can_be_named_if_the_hub_has_no_such_model(hub: Hub):
+    choice = Choice(encoder="hf:a/clip", revision=COMMIT)
+    with pytest.raises(
+        DataError, match=r"no such file.*Give the path of your copy: `enc"
+    ):
+        open_choice(choice, 1)
+
+
 def test_the_newest_commit_is_recorded(hub: Hub, encoder_files):
     """`mmpt extract --encoder hf:a/clip` writes it to features.json."""
     repo = hub.add("a/clip", encoder_files)
