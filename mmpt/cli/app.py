@@ -56,7 +56,7 @@ class Options:
         str | None,
         Option(
             metavar="NAME",
-            help="The network to align videos, as for mmpt extract. Default: that of the training.",
+            help="The encoder to align videos, as for mmpt extract. Default: that of the training.",
         ),
     ] = None
     s3d: Annotated[

@@ -190,7 +190,7 @@ class VideoOptions:
         str | None,
         Option(
             metavar="NAME",
-            help="The network for --videos, as for mmpt extract. Default: that of the training.",
+            help="The encoder for --videos, as for mmpt extract. Default: that of the training.",
         ),
     ] = None
     s3d: Annotated[
@@ -225,11 +225,11 @@ def find_videos(options: VideoOptions) -> dict[str, Path]:
 
 
 def load_model(options: VideoOptions) -> MMPTModel:
-    """Returns the model, with the network that encodes frames if there are videos.
+    """Returns the model, with the encoder of frames if there are videos.
 
     Raises:
         CheckpointError: weights are missing or damaged.
-        DataError: this network cannot be loaded, or the model does not take the features in the
+        DataError: this encoder cannot be loaded, or the model does not take the features in the
             folder.
     """
     model = MMPTModel.from_pretrained(

@@ -6,6 +6,7 @@ Legend: R feature rows, T frames of a row, H, W pixels, I width of the features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,35 +19,38 @@ from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError, UserError
 from mmpt.inference import inputs
 from mmpt.inference.embedding import batches
+from mmpt.inference.encoder_choice import (
+    S3D_NAME,
+    Choice,
+    choose_encoder,
+    find_difference,
+    open_choice,
+)
 from mmpt.inference.inputs import Array
-from mmpt.inference.origin import EXTRACTED, OF_FOLDER, Origin
+from mmpt.inference.origin import Origin, extract_command
 from mmpt.inference.videos import CLIPS_AT_ONCE, decode, run_s3d, to_bytes
-from mmpt.media.s3d import S3D, load_s3d
+from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
 if TYPE_CHECKING:
     # They need PyAV, which is not installed where only features are used.
     from mmpt.media.clip_encoder import ClipEncoder
-    from mmpt.media.encoders import Encoder, NamedEncoder
+    from mmpt.media.encoders import Encoder
 
 logger = get_logger(__name__)
-
-LOADED = ("hf", "timm")
-"""Kinds of encoders that are loaded because a model names them. A class runs code of its module, so
-it is only loaded if the user passes it."""
 
 
 class FrameEncoder(nn.Module):
     """Turns frames into the features that a model takes.
 
-    The network is loaded when there are frames for the first time.
+    The encoder is loaded when there are frames for the first time.
 
     Args:
         origin: where the model is from. It names the encoder of the features of its training.
         width: I, as the model takes it.
         fps: feature rows per second of video, as the model takes them.
         encoder, s3d, normalise: see `MMPTModel`.
-        command: makes these features, for messages.
     """
 
     def __init__(
@@ -55,26 +59,29 @@ class FrameEncoder(nn.Module):
         width: int,
         fps: float,
         *,
-        encoder: str | Encoder | None,
-        s3d: S3D | str | Path,
-        normalise: bool,
-        command: str,
+        encoder: str | Encoder | None = None,
+        s3d: S3D | str | Path = S3D_WEIGHTS,
+        normalise: bool | None = None,
     ):
         super().__init__()
         self.origin = origin
         self.width = width
         self.fps = fps
+        self.command = extract_command(
+            origin.encoder, fps=fps, normalised=origin.normalised
+        )
+        """The command that makes these features. None: there is no such command."""
         self.s3d: S3D | Path = s3d if isinstance(s3d, S3D) else Path(s3d)
-        # In a tuple, because torch must not register it as a part of the model: its weights stay in
-        # float32.
-        self._chosen = (encoder,)
+        # The encoder is not an attribute, because torch would register it as a part of the model:
+        # its weights stay in float32.
+        self._choose = partial(choose_encoder, origin, encoder)
+        self._clip_encoder: ClipEncoder | None = None  # not loaded yet, or S3D
+        if normalise is None:
+            normalise = origin.normalised is not False
         self._normalise = normalise
-        self._command = command
-        self._named: NamedEncoder | None = None  # not loaded yet, or S3D
-        self._clip_encoder: ClipEncoder | None = None
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Loads the network, if it is not loaded yet.
+        """Loads the encoder, if it is not loaded yet.
 
         Args:
             device, dtype: of the model. Encoders other than S3D always have float32 weights, as in
@@ -83,7 +90,7 @@ class FrameEncoder(nn.Module):
             DataError: the model takes features of an encoder that cannot be loaded here.
             CheckpointError: the weights of S3D are missing. The message says how to download them.
         """
-        if not self._is_s3d():
+        if self._choice.encoder != S3D_NAME:
             self._open(device)
         elif not isinstance(self.s3d, S3D):
             self.s3d = load_s3d(self.s3d).to(device, dtype)
@@ -127,7 +134,7 @@ class FrameEncoder(nn.Module):
         device: torch.device,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Returns the features of clips with the loaded network."""
+        """Returns the features of clips with the loaded encoder."""
         if self._clip_encoder is not None:
             rows_RI = self._run_encoder(self._clip_encoder, clips, name)
             return rows_RI.to(device, dtype)
@@ -156,12 +163,9 @@ class FrameEncoder(nn.Module):
                     )
                 yield encoder.prepare(to_bytes(clip, name).cpu().numpy())
 
-        rows = []
-        for batch in batches(prepared(), encoder.batch_size):
-            rows.append(encoder.start(batch).result())
         features_RI = finish_features(
-            np.concatenate(rows),
-            l2_normalize=self.origin.normalised is not False,
+            encoder.run(prepared()),
+            l2_normalize=self._normalise,
             dtype=np.dtype(np.float16),
         )
         return inputs.require_finite(
@@ -170,116 +174,70 @@ class FrameEncoder(nn.Module):
             "leave this video out, or extract its features with `--half_precision 0`",
         )
 
-    def _is_s3d(self) -> bool:
-        """Returns whether frames are encoded with S3D.
+    @cached_property
+    def _choice(self) -> Choice:
+        """The encoder.
 
         Raises:
-            DataError: S3D makes features of another width or rate than the model takes.
+            DataError: it must not be loaded, or it is S3D, whose features have another width or
+                rate than the model takes.
         """
-        (chosen,) = self._chosen
-        encoder = "s3d" if chosen is None else chosen
-        if chosen is None and self.origin.encoder is not None:
-            encoder = self.origin.encoder
-        if not isinstance(encoder, str) or not encoder.lower().startswith("s3d"):
-            return False
-        if encoder != "s3d" and EXTRACTED.fullmatch(encoder):
-            return False  # a class of a module whose name starts like this
-        if (self.width, self.fps) != (FEATURE_DIM, 1):
-            raise self._refusal(f"S3D makes features {FEATURE_DIM} wide, 1 a second")
-        return True
+        try:
+            choice = self._choose()
+        except DataError as err:
+            raise self._refusal(str(err)) from err
+        if choice.encoder == S3D_NAME:
+            self._check_kind("S3D", FEATURE_DIM, 1)
+            revision = None
+            is_recorded = self.origin.encoder_revision is not None
+            if is_recorded and isinstance(self.s3d, Path) and self.s3d.is_file():
+                revision = f"sha256 {file_hash(self.s3d)}"
+            self._warn_if_different(S3D_NAME, revision)
+        if choice.note:
+            logger.log(choice.level, choice.note)
+        return choice
 
-    def _open(self, device: torch.device) -> ClipEncoder:
-        """Returns the encoder on a device."""
+    def _open(self, device: torch.device) -> None:
+        """Opens an encoder other than S3D on a device, unless it is open there."""
         from mmpt.media.clip_encoder import ClipEncoder
 
-        if self._clip_encoder is None or self._clip_encoder.device != device:
-            if self._named is None:
-                self._named = self._open_named()
-            name, _, encoder = self._named
-            clip_encoder = ClipEncoder(encoder, device, name=name)
-            found = (clip_encoder.width, clip_encoder.sampling.fps)
-            if found != (self.width, self.fps):
-                raise self._refusal(
-                    f"{name} makes features {found[0]} wide, {found[1]:g} a second"
-                )
-            self._clip_encoder = clip_encoder
-        return self._clip_encoder
-
-    def _open_named(self) -> NamedEncoder:
-        """Loads the encoder that the user has chosen, or else the one that the model names."""
-        # Deferred: it needs PyAV.
-        from mmpt.media.encoders import NamedEncoder
-
-        (chosen,) = self._chosen
-        if chosen is None:
-            return self._open_recorded(self.origin.encoder or "")
-        if isinstance(chosen, str):
-            named = self._load(chosen)
+        found = self._clip_encoder
+        if found is None:
+            try:
+                name, revision, encoder = open_choice(self._choice, self.fps)
+            except UserError as err:
+                reason = f"the encoder cannot be loaded: {err}"
+                raise self._refusal(reason) from err
+            self._warn_if_different(name, revision)
+        elif found.device != device:
+            name, encoder = found.name, found.encoder
         else:
-            cls = type(chosen)
-            name = f"{cls.__module__}.{cls.__qualname__}"
-            named = NamedEncoder(name, None, chosen)
-        trained = (self.origin.encoder, self.origin.encoder_revision)
-        # The revisions identify the weights. Without them the names are compared.
-        which = int(None not in (trained[1], named.revision))
-        if trained[which] not in (None, named[which]):
-            logger.warning(
-                "frames are encoded with %s (%s), but the model was trained with features of %s "
-                "(%s). Scores are meaningless if they differ.",
-                *(named.name, named.revision or "unknown revision"),
-                *(trained[0], trained[1] or "unknown revision"),
-            )
-        return named
+            return
+        opened = ClipEncoder(encoder, device, name=name, shrinks=True)
+        self._check_kind(name, opened.width, opened.sampling.fps)
+        self._clip_encoder = opened
 
-    def _open_recorded(self, name: str) -> NamedEncoder:
-        """Loads the encoder that the model names, in the revision of the training."""
-        revision = self.origin.encoder_revision
-        kind, _, source = name.partition(":")
-        if kind not in LOADED:
-            reason = f"{name!r} is not the name of a network that `mmpt extract` runs"
-            if EXTRACTED.fullmatch(name):
-                reason = (
-                    f"{name} is a class, whose code is only run if you name it: "
-                    f"`encoder={name!r}`, or `--encoder {name}`"
-                )
+    def _warn_if_different(self, name: str, revision: str | None) -> None:
+        """Logs a warning if an encoder may differ from the encoder of the training."""
+        difference = find_difference(self.origin, name, revision)
+        if difference is not None:
+            logger.warning("%s", difference)
+
+    def _check_kind(self, name: str, width: int, fps: float) -> None:
+        """Raises DataError if an encoder makes other features than the model takes."""
+        if (width, fps) != (self.width, self.fps):
+            reason = f"{name} makes features {width} wide, {fps:g} a second"
             raise self._refusal(reason)
-        is_folder = kind == "hf" and (revision or "").startswith(OF_FOLDER)
-        if is_folder and not Path(source).is_dir():
-            raise self._refusal(
-                f"{source} is a folder that is not here; give the path of your copy with "
-                "`encoder='hf:FOLDER'`, or `--encoder hf:FOLDER`"
-            )
-        logger.info("frames are encoded with %s", name)
-        commit = revision if kind == "hf" and not is_folder else None
-        named = self._load(name, commit)
-        if revision not in (None, named.revision):
-            raise self._refusal(
-                f"the weights of {name} must be of revision {revision}, but are of "
-                f"{named.revision or 'an unknown one'}"
-            )
-        return named
-
-    def _load(self, name: str, commit: str | None = None) -> NamedEncoder:
-        """Loads an encoder by its name.
-
-        Args:
-            commit: of a model on the Hugging Face Hub. None: the newest one.
-        """
-        # Deferred: it needs PyAV.
-        from mmpt.media.encoders import open_encoder
-
-        fps = self.fps if name.startswith(("hf:", "timm:")) else None
-        try:
-            return open_encoder(name, fps, commit)
-        except UserError as err:
-            raise self._refusal(f"the encoder cannot be loaded: {err}") from err
 
     def _refusal(self, reason: str) -> DataError:
         """Returns the error for a model whose frames cannot be encoded here."""
         encoder = self.origin.encoder
         maker = f" of {encoder}" if encoder else ""
+        remedy = "Extract features with the encoder of the training"
+        if self.command is not None:
+            remedy = f"Extract them with `{self.command}`"
         return DataError(
             f"frames cannot be embedded: the model takes features{maker} {self.width} wide, "
-            f"{self.fps:g} a second, but {reason.rstrip('.')}. Extract them with "
-            f"`{self._command}`, and embed these: `--features FEATURES`."
+            f"{self.fps:g} a second, but {reason.rstrip('.')}. {remedy}, and embed these: "
+            "`--features FEATURES`."
         )

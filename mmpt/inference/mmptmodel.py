@@ -32,6 +32,7 @@ from mmpt.inference.embedding import (
     embed_windows,
     states_of_seconds,
 )
+from mmpt.inference.frame_encoder import FrameEncoder
 from mmpt.inference.inputs import Array, Texts, Video, Videos
 from mmpt.inference.model_card import make_card
 from mmpt.inference.origin import Origin
@@ -66,12 +67,13 @@ class MMPTModel(nn.Module):
         model: the configuration that `fusion` was built with.
         encoder: the network that turns frames into features. It is a value of `mmpt extract
             --encoder`, or an object with the methods of `mmpt.media.encoders.Encoder`. None: the
-            network of the training, in the same revision, if `origin` names a model of the Hugging
-            Face Hub or of timm; else S3D. It is loaded when frames are embedded for the first
-            time, and not needed for features. A class of your own is only imported if you name it.
+            encoder of the training, if `origin` names S3D, or the revision of a model of the
+            Hugging Face Hub or of timm; S3D if `origin` names none. It is loaded when frames are
+            embedded for the first time, and not needed for features. A class of your own is only
+            imported if you name it.
         s3d: S3D, or the path of its weights.
-        normalise: divide S3D features by their length, as for training. The released wrapper does
-            not; False reproduces its scores.
+        normalise: divide the features of frames by their length. None: as for training, as far as
+            `origin` says, else True. The released wrapper does not; False reproduces its scores.
         origin: where the model is from. The model card describes it.
     """
 
@@ -83,7 +85,7 @@ class MMPTModel(nn.Module):
         *,
         encoder: str | Encoder | None = None,
         s3d: S3D | str | Path = S3D_WEIGHTS,
-        normalise: bool = True,
+        normalise: bool | None = None,
         origin: Origin | None = None,
     ):
         super().__init__()
@@ -91,7 +93,7 @@ class MMPTModel(nn.Module):
         self.dataset_config = dataset
         self.model_config = model
         self.origin = origin or Origin()
-        self.features = VideoFeatures(
+        frames = FrameEncoder(
             self.origin,
             fusion.video_encoder.input_dim,
             dataset.feature_fps,
@@ -99,6 +101,7 @@ class MMPTModel(nn.Module):
             s3d=s3d,
             normalise=normalise,
         )
+        self.features = VideoFeatures(frames)
         self.aligner = DSAligner(dataset, Split.TEST)
         self.tokenizer = load_tokenizer(dataset.bert_name or "", dataset.use_fast)
         self.max_video_len = self.aligner.max_video_len
@@ -118,7 +121,7 @@ class MMPTModel(nn.Module):
         dtype: torch.dtype | None = None,
         encoder: str | Encoder | None = None,
         s3d: S3D | str | Path = S3D_WEIGHTS,
-        normalise: bool = True,
+        normalise: bool | None = None,
         bert_name: str | None = None,
     ) -> MMPTModel:
         """Returns a trained model in eval mode.
@@ -236,7 +239,7 @@ class MMPTModel(nn.Module):
         return next(self.fusion.parameters()).dtype
 
     def load_encoder(self) -> None:
-        """Loads the network that turns frames into features. Otherwise, the first frames load it.
+        """Loads the encoder that turns frames into features. Otherwise, the first frames load it.
 
         Raises:
             DataError: the model takes features of an encoder that cannot be loaded here.
@@ -456,7 +459,7 @@ class MMPTModel(nn.Module):
 
         stride = max(self.aligner.num_video_slots // 2, 1)
         windows = self._windows(video_by_name, stride)
-        video_LD = states_of_seconds(windows, self.features.fps)
+        video_LD = states_of_seconds(windows, self.dataset_config.feature_fps)
         inputs.require_finite(video_LD, "video: states", WIDER)
         text_SD = self.encode_text(texts).cpu()
         return align_sentences(

@@ -3,15 +3,18 @@
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmpt.config import RetrievalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError, DataError
-from mmpt.shards.feature_info import FeatureInfo, read_feature_info
+from mmpt.shards.feature_info import FeatureInfo, find_feature_info
 from mmpt.utils.hub_names import is_hub_name
+from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
+from mmpt.utils.run_loggers import RUN_FACTS
+from mmpt.utils.validation import validate
 
 logger = get_logger(__name__)
 
@@ -19,7 +22,9 @@ KEYS = ("task", "dataset", "model", "loss", *RetrievalConfig.model_fields)
 """Keys of a training YAML that are published."""
 FAIRSEQ_GROUPS = ("dataset", "optimization")
 """Groups of fairseq's options that are published. The others describe the machine."""
-FREE_NAME = re.compile(r"[^./~\\][^/\\]*(/[^/\\]+)?")
+PREFIX = re.compile(r"hf:|timm:((hf[-_]hub|local-dir):)?|")
+"""Beginning of the name of an encoder, before its name on a hub or its path."""
+FREE_NAME = re.compile(r"(?![A-Za-z]:[/\\])[^./~\\][^/\\]*(/[^/\\]+)?")
 """A name from `mmpt pack --encoder` that is no path, such as `CLIP ViT-B/32`."""
 OF_FOLDER = "sha256 "
 """Beginning of the revision of an `hf:` encoder that is a folder."""
@@ -42,6 +47,10 @@ class Origin:
     """Revision of this network, as in `features.json`. None: unknown."""
     normalised: bool | None = None
     """Whether the features were divided by their L2 norm. None: unknown."""
+    is_unnamed: bool = False
+    """The features have a `features.json`, but it does not name their encoder."""
+    is_downloaded: bool = False
+    """The model is from the Hugging Face Hub. The encoder that it names is not trusted."""
     card: str | None = None
     """The model card of the saved folder. None: there is none."""
 
@@ -60,19 +69,58 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
             training = load_config(yaml, import_fairseq=False)
         except ConfigError as err:
             logger.warning("the settings of the training are not known: %s", err)
-    if training.is_test:
-        return Origin(checkpoint=checkpoint)
-    settings = published_settings(training)
-    info = _find_features(training)
+    settings = None
+    info = _read_run_facts(checkpoint.parent)
+    if not training.is_test:
+        settings = published_settings(training)
+        info = info or find_feature_info(training.dataset)
+    origin = Origin(checkpoint=checkpoint, training=settings)
     if info is None:
-        return Origin(checkpoint=checkpoint, training=settings)
-    return Origin(
-        checkpoint=checkpoint,
-        training=settings,
+        return origin
+    return replace(
+        origin,
         encoder=info.encoder,
         encoder_revision=info.revision,
         normalised=info.normalised,
+        is_unnamed=info.encoder is None,
     )
+
+
+def origin_of_saved(
+    section: dict[str, Any], card: str | None, *, is_downloaded: bool
+) -> Origin:
+    """Returns the origin of a saved folder.
+
+    Args:
+        section: has the values of `saved_values`. Values of other types are ignored.
+        card: the model card.
+        is_downloaded: see `Origin`.
+    """
+    encoder = section.get("encoder")
+    revision = section.get("encoder_revision")
+    normalised = section.get("normalised")
+    revision = revision if isinstance(revision, str) else None
+    # Folders are left out again: the section may be from someone else.
+    name = published_encoder(encoder, revision) if isinstance(encoder, str) else None
+    return Origin(
+        training=section.get("training"),
+        encoder=name,
+        encoder_revision=revision,
+        normalised=normalised if isinstance(normalised, bool) else None,
+        is_downloaded=is_downloaded,
+        card=card,
+    )
+
+
+def saved_values(origin: Origin) -> dict[str, Any]:
+    """Returns the known values that a saved folder records, without folders of this machine."""
+    values = {
+        "training": origin.training,
+        "encoder": published_encoder(origin.encoder, origin.encoder_revision),
+        "encoder_revision": origin.encoder_revision,
+        "normalised": origin.normalised,
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def published_settings(config: RunConfig) -> dict[str, Any]:
@@ -97,13 +145,15 @@ def published_encoder(encoder: str | None, revision: str | None) -> str | None:
     """
     if encoder is None:
         return None
-    kind, colon, model = encoder.rpartition(":")
+    match = PREFIX.match(encoder)
+    assert match is not None  # it also matches nothing
+    prefix, model = match[0], encoder[match.end() :]
     # The revision of an encoder of timm is a hash, too, although its name is no folder.
-    is_folder = kind == "hf" and (revision or "").startswith(OF_FOLDER)
-    is_name = is_hub_name(model) if kind else FREE_NAME.fullmatch(model)
-    if is_name and not is_folder:
+    is_folder = prefix == "hf:" and (revision or "").startswith(OF_FOLDER)
+    is_name = is_hub_name(model) if prefix else FREE_NAME.fullmatch(model)
+    if is_name and not is_folder and prefix != "timm:local-dir:":
         return encoder
-    return f"{kind}{colon}{_without_folders(model)}"
+    return f"{prefix}{_without_folders(model)}"
 
 
 def extract_command(
@@ -172,12 +222,17 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _find_features(config: RunConfig) -> FeatureInfo | None:
-    """Returns `features.json` of a training's features, or None if it is missing or damaged."""
-    folder = config.dataset.vfeat_dir
-    if folder is None:
+def _read_run_facts(folder: Path) -> FeatureInfo | None:
+    """Returns what a training has recorded in its folder about its features. None: nothing."""
+    path = folder / RUN_FACTS
+    if not path.is_file():
         return None
     try:
-        return read_feature_info(folder)
-    except DataError:
+        facts = validate(dict[str, Any], read_json(path), path, "")
+        found: FeatureInfo | None = validate(
+            FeatureInfo | None, facts.get("features"), path, ""
+        )
+    except DataError as err:
+        logger.warning("the features of the training are not known: %s", err)
         return None
+    return found

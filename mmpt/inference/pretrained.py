@@ -7,7 +7,7 @@ used as `bert_name`. The section holds a fingerprint of the weights.
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -18,7 +18,12 @@ from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import CheckpointError, ConfigError, HubError
 from mmpt.inference import hub
 from mmpt.inference.model_card import CARD_NAME, read_card, write_card
-from mmpt.inference.origin import Origin, find_origin, published_encoder
+from mmpt.inference.origin import (
+    Origin,
+    find_origin,
+    origin_of_saved,
+    saved_values,
+)
 from mmpt.models.bert import read_bert_config
 from mmpt.models.checkpoint import adapt_state, load_weights
 from mmpt.models.mmfusion import MODELS, MMFusionSeparate
@@ -42,8 +47,6 @@ MODEL_KEYS = {
 }
 """Shared keys of `model:` that a saved model needs. Folders of older versions may have other keys,
 which are ignored."""
-
-T = TypeVar("T")
 
 AGAIN = "copy or download the whole folder again."
 
@@ -182,7 +185,7 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
 
     Args:
         trusted: the config may name any class, which is imported. Otherwise only the classes of
-            this package are allowed.
+            this package are allowed, and the encoder is only used if it is safe to load.
     Raises:
         CheckpointError: the folder is damaged or incomplete, of another format, or not trusted.
     """
@@ -217,13 +220,8 @@ def _from_saved(folder: Path, *, trusted: bool = True) -> Pretrained:
             f"{path}: must be the file that {CONFIG_NAME} was written with, but its content "
             f"differs; {AGAIN}"
         )
-    origin = Origin(
-        training=section.get("training"),
-        encoder=_value(section, "encoder", str),
-        encoder_revision=_value(section, "encoder_revision", str),
-        normalised=_value(section, "normalised", bool),
-        card=read_card(folder / CARD_NAME),
-    )
+    card = read_card(folder / CARD_NAME)
+    origin = origin_of_saved(section, card, is_downloaded=not trusted)
     return fusion.eval(), dataset, model, origin
 
 
@@ -257,12 +255,6 @@ def _read_section(folder: Path) -> tuple[dict[str, Any], DatasetConfig, ModelCon
 def _select(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:
     """Returns the entries of `values` whose key is one of `keys`."""
     return {key: values[key] for key in values.keys() & keys}
-
-
-def _value(section: dict[str, Any], key: str, kind: type[T]) -> T | None:
-    """Returns a value of a saved folder's config. None: it is missing, or of another type."""
-    value = section.get(key)
-    return value if isinstance(value, kind) else None
 
 
 def _own_keys(config_cls: type[ModelConfig]) -> set[str]:
@@ -335,16 +327,8 @@ def write_pretrained(
         "dataset": dataset.model_dump(include=DATASET_KEYS, exclude_none=True),
         "model": model.model_dump(include=model_keys, exclude_none=True),
         "weights": weights_fingerprint(fusion, trainable_only=False),
+        **saved_values(origin),
     }
-    if origin.training is not None:
-        config[SECTION]["training"] = origin.training
-    facts = {
-        "encoder": published_encoder(origin.encoder, origin.encoder_revision),
-        "encoder_revision": origin.encoder_revision,
-        "normalised": origin.normalised,
-    }
-    known = {key: value for key, value in facts.items() if value is not None}
-    config[SECTION].update(known)
     tokenizer = load_tokenizer(dataset.bert_name, dataset.use_fast)
     state = {}
     for name, value in fusion.state_dict().items():

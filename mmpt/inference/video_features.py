@@ -6,7 +6,6 @@ Legend: R feature rows, T frames of a row, H, W pixels, I width of the features.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,10 @@ from mmpt.errors import DataError
 from mmpt.inference import inputs
 from mmpt.inference.frame_encoder import FrameEncoder
 from mmpt.inference.inputs import Video
-from mmpt.inference.origin import Origin, extract_command, find_mismatch
+from mmpt.inference.origin import find_mismatch
 from mmpt.inference.videos import FRAME_AXES, read_array
-from mmpt.media.s3d import S3D
 from mmpt.shards.feature_info import read_feature_info
 from mmpt.utils.log import get_logger
-
-if TYPE_CHECKING:
-    from mmpt.media.encoders import Encoder  # needs PyAV
 
 logger = get_logger(__name__)
 
@@ -31,40 +26,12 @@ class VideoFeatures(nn.Module):
     """Returns the features of videos as a model takes them.
 
     Args:
-        origin: where the model is from. It names the encoder of the features of its training.
-        width: I.
-        fps: feature rows per second of video.
-        encoder, s3d, normalise: see `MMPTModel`.
+        frames: computes features of frames, in the width and rate that the model takes.
     """
 
-    def __init__(
-        self,
-        origin: Origin,
-        width: int,
-        fps: float,
-        *,
-        encoder: str | Encoder | None,
-        s3d: S3D | str | Path,
-        normalise: bool,
-    ):
+    def __init__(self, frames: FrameEncoder):
         super().__init__()
-        self.origin = origin
-        self.width = width
-        self.fps = fps
-        self.command = (
-            extract_command(origin.encoder, fps=fps, normalised=origin.normalised)
-            or "mmpt extract --vdir VIDEOS --fdir FEATURES --encoder NAME"
-        )
-        """The command that makes these features."""
-        self.frames = FrameEncoder(
-            origin,
-            width,
-            fps,
-            encoder=encoder,
-            s3d=s3d,
-            normalise=normalise,
-            command=self.command,
-        )
+        self.frames = frames
         self._warned_folders: set[str] = set()
 
     def check_folder(self, folder: str | Path, name: str) -> None:
@@ -80,19 +47,21 @@ class VideoFeatures(nn.Module):
         info = read_feature_info(folder)
         if info is None:
             return
-        if (info.width, info.fps) != (self.width, self.fps):
+        width, fps, command = self.frames.width, self.frames.fps, self.frames.command
+        if (info.width, info.fps) != (width, fps):
             raise DataError(
-                f"{name}: features must be {self.width} wide, {self.fps:g} a second, as the model "
-                f"takes them, but are {info} (features.json)."
+                f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
+                f"them, but are {info} (features.json)."
             )
-        mismatch = find_mismatch(self.origin, info)
+        mismatch = find_mismatch(self.frames.origin, info)
         if mismatch and str(folder) not in self._warned_folders:
             self._warned_folders.add(str(folder))
+            remedy = f"; `{command}` makes the right ones" if command else ""
             logger.warning(
-                "%s: %s. Scores are meaningless if they differ; `%s` makes the right ones.",
+                "%s: %s. Scores are meaningless if they differ%s.",
                 folder,
                 mismatch,
-                self.command,
+                remedy,
             )
 
     def read(
@@ -116,10 +85,10 @@ class VideoFeatures(nn.Module):
         array = read_array(video, name)
         if array.ndim == FRAME_AXES:
             return self.frames.encode_clips(array, name, device, dtype)
-        found = array.shape[1]
-        if found != self.width:
+        width, found = self.frames.width, array.shape[1]
+        if found != width:
             raise DataError(
-                f"{name}: features must be {self.width} wide, as the model is, but are {found}."
+                f"{name}: features must be {width} wide, as the model is, but are {found}."
             )
         features_RI = inputs.contiguous(array).detach().to(device, dtype)
         remedy = "extract this video again, or load the model in a wider type (`dtype`)"

@@ -10,11 +10,13 @@ four.
 Legend: N clips, D width of the features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+T = TypeVar("T")
 
 DTYPES = {
     "fp32": torch.float32,
@@ -111,6 +114,8 @@ class ClipEncoder:
         dtype: a key of `DTYPES`, the type in which convolutions are computed. Weights stay float32.
         batch_size: number of clips per batch on a GPU.
         name: value of `--encoder`, for messages. Default: the name of the class.
+        shrinks: halve the batches whenever the memory of the GPU does not suffice. The last bits of
+            features may then differ.
     Raises:
         DataError: the encoder raises an exception for a black clip, or its methods return values of
             another kind than `Encoder` says.
@@ -123,6 +128,8 @@ class ClipEncoder:
         dtype: str = "fp32",
         batch_size: int = 64,
         name: str | None = None,
+        *,
+        shrinks: bool = False,
     ):
         self.name = name or type(encoder).__name__
         self.device = device
@@ -130,11 +137,14 @@ class ClipEncoder:
         self.batch_size = 1
         if device.type == "cuda":
             self.batch_size = batch_size
+        self._shrinks = shrinks
         if isinstance(encoder, nn.Module):
             encoder.eval().to(device)
         self.encoder = encoder
         self.sampling = self._find_sampling()
-        self.width: int = getattr(encoder, "width", None) or self._find_width()
+        self.width: int = getattr(encoder, "width", None) or self._in_memory(
+            self._find_width
+        )
         """D."""
 
     @contextmanager
@@ -148,9 +158,12 @@ class ClipEncoder:
         try:
             yield
         except torch.OutOfMemoryError as err:
+            remedy = "Give a smaller `--batch_size`."
+            if self._shrinks:
+                remedy = "Give a smaller encoder, or `--device cpu`."
             raise DeviceMemoryError(
-                f"`--encoder {self.name}`: the memory of the GPU does not suffice for "
-                f"{self.batch_size} clips. Give a smaller `--batch_size`."
+                f"`--encoder {self.name}`: the memory of the GPU does not suffice for batches of "
+                f"{self.batch_size}. {remedy}"
             ) from err
         except DEVICE_ERROR:
             raise
@@ -217,6 +230,38 @@ class ClipEncoder:
             prepared: Any = self.encoder.prepare(frames_THWC)
         return self._as_tensor("prepare", prepared)
 
+    def _in_memory(self, run: Callable[[], T]) -> T:
+        """Returns `run()`. If the GPU is out of memory, it may be repeated with smaller batches."""
+        while True:
+            try:
+                return run()
+            except DeviceMemoryError:
+                if not self._shrinks or self.batch_size == 1:
+                    raise
+            torch.cuda.empty_cache()  # not in the block, whose traceback holds tensors
+            self.batch_size //= 2
+            message = "the memory of the GPU is full; %s now takes batches of %d"
+            logger.warning(message, self.name, self.batch_size)
+
+    def run(self, clips: Iterable[torch.Tensor]) -> np.ndarray:
+        """Returns the features of any number of clips, float32 [clips, D].
+
+        Args:
+            clips: as `prepare` returns them. They are read in batches.
+        Raises:
+            EncoderError, DataError: as for `start`.
+        """
+        rows, iterator = [], iter(clips)
+        while batch := list(islice(iterator, self.batch_size)):
+            while batch:
+                rows.append(self._in_memory(partial(self._run_first, batch)))
+                batch = batch[len(rows[-1]) :]  # not empty if the batch size was halved
+        return np.concatenate(rows)
+
+    def _run_first(self, clips: Sequence[torch.Tensor]) -> np.ndarray:
+        """Returns the features of the first clips, at most `batch_size`."""
+        return self.start(clips[: self.batch_size]).result()
+
     def start(self, clips: Sequence[torch.Tensor]) -> PendingFeatures:
         """Starts to encode clips. On a GPU, returns before the features are computed.
 
@@ -243,9 +288,7 @@ class ClipEncoder:
         inputs = torch.zeros(batch_shape, dtype=clips[0].dtype, pin_memory=is_gpu)
         for slot, clip in zip(inputs, clips, strict=False):
             slot.copy_(clip)
-        # Step 2: move them to the device.
-        inputs = inputs.to(self.device, non_blocking=True)
-        # Step 3: run the network. Float32 means exact float32, without TF32.
+        # Step 2: run the network on the device. Float32 means exact float32, without TF32.
         is_exact = self.dtype == torch.float32
         with (
             torch.autocast(self.device.type, dtype=self.dtype, enabled=not is_exact),
@@ -254,11 +297,12 @@ class ClipEncoder:
             ),
             self._calling("encode"),
         ):
+            inputs = inputs.to(self.device, non_blocking=True)
             encoded: Any = self.encoder.encode(inputs)
         rows_ND = self._as_tensor("encode", encoded).float()
         if not is_gpu:
             return PendingFeatures(rows_ND, num_clips)
-        # Step 4: start the copy to the CPU. The event is recorded when it is complete.
+        # Step 3: start the copy to the CPU. The event is recorded when it is complete.
         on_host_ND = torch.empty(rows_ND.shape, dtype=rows_ND.dtype, pin_memory=True)
         on_host_ND.copy_(rows_ND, non_blocking=True)
         event = torch.cuda.Event()

@@ -24,6 +24,7 @@ from mmpt.media.hub_model import (
     WEIGHT_SUFFIXES,
     check_input,
     check_source,
+    find_commit,
     load_error,
 )
 from mmpt.media.own_encoder import open_own
@@ -103,23 +104,29 @@ class HuggingFaceEncoder(nn.Module):
     frames as its config says, evenly spread over this time.
 
     Args:
-        name: a model on the hub, or a folder.
+        name: a model on the hub, of which the newest commit is used, or a folder.
         fps: rows per second.
-        revision: commit of a model on the hub. None: the newest one.
+        safetensors_only: do not read weights in other formats.
     Raises:
         CheckpointError: the model cannot be loaded, or needs code of its own, which is never run.
     """
 
-    def __init__(self, name: str, fps: float, revision: str | None = None):
+    def __init__(self, name: str, fps: float, *, safetensors_only: bool = False):
         super().__init__()
         check_source(name)
         # deferred: takes seconds
         from transformers import AutoModel
 
-        # Without an explicit False, transformers asks whether to run the code of a model.
-        options = {"revision": revision or "main", "trust_remote_code": False}
         try:
-            self.model = AutoModel.from_pretrained(name, **options).eval()
+            commit = None if Path(name).is_dir() else find_commit(name)
+            # Without an explicit False, transformers asks whether to run the code of a model.
+            options = {"revision": commit, "trust_remote_code": False}
+            self.model = AutoModel.from_pretrained(
+                name,
+                dtype=torch.float32,
+                use_safetensors=safetensors_only or None,
+                **options,
+            ).eval()
             self.processor = _load_processor(name, options)
         except Exception as err:  # damaged files raise almost any error
             raise load_error(name, err) from err
@@ -130,7 +137,7 @@ class HuggingFaceEncoder(nn.Module):
         for key in ("frames_per_clip", "num_frames"):
             self.num_frames = getattr(vision, key, None) or self.num_frames
         self.fps = fps
-        self.revision = _hash_of_folder(name) or getattr(config, "_commit_hash", None)
+        self.revision = commit or _hash_of_folder(Path(name))
 
     def sampling(self) -> Sampling:
         """Returns the number of frames that the model takes."""
@@ -242,22 +249,18 @@ def folder_names(names: Sequence[str]) -> list[str]:
     return folders
 
 
-def open_encoder(
-    name: str, fps: float | None = None, revision: str | None = None
-) -> NamedEncoder:
+def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
     """Returns the encoder that `--encoder` names, unless it is S3D.
 
     Args:
         fps: rows per second. Default: 1. It cannot be given for a class of your own, whose method
             `sampling` decides the rate.
-        revision: commit of a model on the Hugging Face Hub. None: the newest one. The others have
-            no commits.
     Raises:
         UserError: there is no such encoder, or it cannot be loaded.
     """
     kind, colon, model = name.partition(":")
     if colon and kind == "hf":
-        hub = HuggingFaceEncoder(model, fps or 1, revision)
+        hub = HuggingFaceEncoder(model, fps or 1)
         return NamedEncoder(name, hub.revision, hub)
     if colon and kind == "timm":
         vision = TimmEncoder(model, fps or 1)
@@ -291,11 +294,8 @@ def _fraction(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(100_000)
 
 
-def _hash_of_folder(name: str) -> str | None:
-    """Returns a hash of the weight files in a folder; None for a model on the hub."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return None
+def _hash_of_folder(folder: Path) -> str:
+    """Returns a hash of the weight files in a folder."""
     hashes = []
     for path in sorted(folder.iterdir()):
         if path.suffix in WEIGHT_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Checks of the models of `--encoder hf:<name>` that need no network and load no weights."""
+"""Checks of the models of `--encoder hf:<name>` that load no weights."""
 
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,14 @@ def _is_downloaded(name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache  # deferred: slow
 
     return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def find_commit(name: str) -> str:
+    """Returns the newest commit of a model on the hub, or the downloaded one without a network."""
+    from huggingface_hub import hf_hub_download  # deferred: slow
+
+    # The file is in a folder with the name of the commit.
+    return Path(hf_hub_download(name, "config.json")).parent.name
 
 
 def load_error(name: str, error: Exception) -> CheckpointError:

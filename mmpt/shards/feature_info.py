@@ -51,6 +51,16 @@ def read_feature_info(folder: str | Path) -> FeatureInfo | None:
     return read_json_as(path, FeatureInfo, remedy)
 
 
+def find_feature_info(config: DatasetConfig) -> FeatureInfo | None:
+    """Returns `features.json` of `dataset.vfeat_dir`, or None if it is missing or damaged."""
+    if config.vfeat_dir is None:
+        return None
+    try:
+        return read_feature_info(config.vfeat_dir)
+    except DataError:
+        return None
+
+
 def merge_feature_info(folder: str | Path, info: FeatureInfo) -> FeatureInfo:
     """Returns `info` with the values that only `<folder>/features.json` has.
 

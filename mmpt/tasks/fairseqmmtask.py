@@ -44,6 +44,7 @@ from mmpt.losses.base import NonFiniteLossError
 from mmpt.models.checkpoint import Use, check_optimizer_state
 from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.modules.chunks import step_in_memory
+from mmpt.shards.feature_info import find_feature_info
 from mmpt.tasks import fairseqmmloop
 from mmpt.tasks.failure_report import leave_process_group, report_failure
 from mmpt.tasks.fairseqmmstep import NonFiniteBatches
@@ -315,7 +316,9 @@ class FairseqMMTask(LegacyFairseqTask):
             return
         folder, config = self.args.save_dir, self.inner.config
         settings = config.to_dict() | {"git_commit": os.environ.get(COMMIT)}
-        run = RunFacts(Path(folder), num_updates, settings)
+        info = find_feature_info(config.dataset)
+        features = info.model_dump() if info else None
+        run = RunFacts(Path(folder), num_updates, settings, features)
         self.metrics_logs = [
             MetricsLog(folder, num_updates, is_valid_due=is_due),
             *open_loggers(config.loggers or (), run),

@@ -47,6 +47,8 @@ class RunFacts:
     """Number of completed updates. 0: the run is new."""
     settings: dict[str, Any]
     """All settings, and the git commit."""
+    features: dict[str, Any] | None = None
+    """Content of `features.json` of the features. None: there is no such file."""
 
     @property
     def name(self) -> str:
@@ -54,13 +56,21 @@ class RunFacts:
         return "/".join(self.save_dir.absolute().parts[-2:])
 
     def write(self) -> None:
-        """Writes the name of the run, and the version and git commit of the code."""
+        """Writes the name of the run, the version and git commit of the code, and the features.
+
+        A run that continues keeps what it knew about the features, if their folder is gone.
+        """
+        path = self.save_dir / RUN_FACTS
+        features = self.features
+        if features is None and self.num_updates > 0 and path.exists():
+            features = read_json(path).get("features")
         facts = {
             "name": self.name,
             "mmpt": mmpt.__version__,
             "git_commit": self.settings["git_commit"],
+            "features": features,
         }
-        write_json(self.save_dir / RUN_FACTS, facts)
+        write_json(path, facts)
 
     def read_id(self, service: str) -> str | None:
         """Returns the id that a service has given to this run, or None for a new run."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from mmpt.cli import embed, extract, index
 from mmpt.errors import DataError
@@ -14,8 +13,10 @@ from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.moment_index import MomentIndex
 from mmpt.inference.origin import Origin
 from mmpt.media import Sampling
+from mmpt.media.s3d import S3D
 from mmpt.models import MMFusionSeparate
 from mmpt.shards.feature_info import read_feature_info
+from mmpt.utils.io import file_hash
 from tests.support.extract_jobs import MeanColours
 from tests.support.tiny_bert import tiny_bert_config
 from tests.support.tiny_encoders import save_encoder
@@ -175,19 +176,19 @@ def test_an_own_class_that_is_given_makes_the_same_features(base, raw, tmp_path)
         # As wide as S3D's features, and as many a second.
         (
             Origin(encoder="hf:/models/clip"),
-            "takes features of hf:/models/clip 512 wide, 1 a second, but the encoder cannot be "
-            "loaded: `--encoder hf:/models/clip` must be a folder with a model, but there is no "
-            "such folder. Correct the path, or give the name of a model on the Hugging Face hub. "
-            "Extract them with `mmpt extract --vdir VIDEOS --fdir FEATURES --encoder "
-            "hf:/models/clip`, and embed these: `--features FEATURES`",
+            "takes features of hf:/models/clip 512 wide, 1 a second, but the revision of "
+            "hf:/models/clip is not recorded, so it is only loaded if you name it: "
+            "`encoder='hf:/models/clip'`, or `--encoder hf:/models/clip`. Extract them with `mmpt "
+            "extract --vdir VIDEOS --fdir FEATURES --encoder hf:/models/clip`, and embed these: "
+            "`--features FEATURES`",
         ),
         (
-            Origin(encoder="hf:clip", encoder_revision="sha256 12"),
-            "clip is a folder that is not here; give the path of your copy with "
+            Origin(encoder="hf:C:\\models\\clip", encoder_revision="sha256 12"),
+            "the folder C:\\models\\clip does not exist here. Give the path of your copy: "
             "`encoder='hf:FOLDER'`, or `--encoder hf:FOLDER`. Extract",
         ),
         (
-            Origin(encoder="timm:resnet"),
+            Origin(encoder="timm:resnet", encoder_revision="sha256 12"),
             "needs the package timm, which cannot be imported",
         ),
         (
@@ -196,8 +197,8 @@ def test_an_own_class_that_is_given_makes_the_same_features(base, raw, tmp_path)
         ),
         (
             Origin(encoder="my features"),
-            "'my features' is not the name of a network that `mmpt extract` runs. Extract them "
-            "with `mmpt extract --vdir VIDEOS --fdir FEATURES --encoder NAME`",
+            "'my features' is not the name of an encoder that `mmpt extract` runs. Extract "
+            "features with the encoder of the training, and embed these: `--features FEATURES`",
         ),
     ],
 )
@@ -221,37 +222,85 @@ def test_other_weights_are_an_error_unless_they_are_chosen(base, raw, tmp_path, 
 
 def test_features_of_another_kind_are_an_error(base, raw):
     encoder = f"hf:{raw / 'clip'}"
-    model = model_for(base, Origin(encoder=encoder), 20, 1)
+    model = model_for(base, Origin(), 20, 1, encoder=encoder)
     with pytest.raises(DataError, match=r"20 wide, 1 a second, but hf:\S+ makes"):
         model.load_encoder()
     with pytest.raises(DataError, match="but S3D makes features 512 wide, 1 a second"):
         model_for(base, Origin(), 20, 1).load_encoder()
 
 
-def test_a_model_of_the_hub_is_loaded_at_the_commit_of_the_training(
-    base, raw, monkeypatch
+@pytest.fixture(scope="module")
+def s3d_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of an S3D."""
+    path = tmp_path_factory.mktemp("s3d") / "s3d.pth"
+    torch.manual_seed(0)
+    torch.save(S3D().state_dict(), path)
+    return path
+
+
+SECOND = np.random.default_rng(0).integers(0, 256, (1, 4, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "is_unit"),
+    [
+        (None, None, True),
+        (True, None, True),
+        (False, None, False),
+        (None, False, False),
+        (False, True, True),
+    ],
+)
+def test_features_are_normalised_as_for_the_training(
+    base, s3d_file, recorded, given, is_unit
 ):
-    commit = "ce19dc912ca5cd21c8a653c79e251e808ccabcd1"
-    network = transformers.AutoModel.from_pretrained(raw / "clip")
-    network.config._commit_hash = commit
-    processor = transformers.AutoImageProcessor.from_pretrained(raw / "clip")
-    asked = []
+    """S3D and an encoder of a model are treated alike."""
+    origin = Origin(encoder="s3d", normalised=recorded)
+    model = model_for(base, origin, 512, 1, s3d=s3d_file, normalise=given)
+    length = model.video_features(SECOND).norm().item()
+    assert (abs(length - 1) < 1e-4) == is_unit
+    model = model_for(base, origin, 512, 1, encoder=Network(), normalise=given)
+    length = model.video_features(SECOND[:, :1]).norm().item()
+    assert (abs(length - 1) < 1e-2) == is_unit
 
-    def load(result):
-        def from_pretrained(*arguments, **options):
-            asked.append((arguments, options))
-            return result
 
-        return from_pretrained
+def test_other_weights_of_s3d_are_a_warning(base, s3d_file, caplog):
+    right = f"sha256 {file_hash(s3d_file)}"
+    for revision in (None, right, "sha256 12"):
+        assert caplog.text == ""
+        origin = Origin(encoder="s3d", encoder_revision=revision)
+        model_for(base, origin, 512, 1, s3d=s3d_file).load_encoder()
+    assert f"with s3d ({right}), but the model was trained" in caplog.text
+    caplog.clear()
+    model = model_for(base, origin, 512, 1, s3d=S3D())  # its revision is unknown
+    model.load_encoder()
+    assert caplog.text == ""
 
-    monkeypatch.setattr("transformers.AutoModel.from_pretrained", load(network))
-    monkeypatch.setattr(
-        "transformers.AutoImageProcessor.from_pretrained", load(processor)
-    )
-    origin = Origin(encoder="hf:a/clip", encoder_revision=commit)
-    model_for(base, origin, 24, 1).load_encoder()
-    options = {"revision": commit, "trust_remote_code": False}
-    assert asked == [(("a/clip",), options)] * 2
+
+def test_s3d_for_features_of_another_encoder_is_one_warning(base, s3d_file, caplog):
+    """CLIP ViT-B/32 has the width and rate of S3D."""
+    origin = Origin(encoder="hf:a/clip", encoder_revision="1" * 40)
+    model = model_for(base, origin, 512, 1, encoder="s3d", s3d=s3d_file)
+    for _ in range(2):
+        model.video_features(SECOND)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "with s3d (sha256" in record.getMessage()
+    assert "trained with features of hf:a/clip (111" in record.getMessage()
+    with pytest.raises(DataError, match=r"`--encoder` must be s3d, hf:.* is 'S3D'"):
+        model_for(base, origin, 512, 1, encoder="S3D", s3d=s3d_file).load_encoder()
+
+
+def test_s3d_is_only_doubted_if_the_features_have_no_name(base, s3d_file, caplog):
+    model_for(base, Origin(), 512, 1, s3d=s3d_file).video_features(SECOND)
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    model = model_for(base, Origin(is_unnamed=True), 512, 1, s3d=s3d_file)
+    model.encode_video(np.ones((2, 512), np.float32))
+    caplog.clear()
+    for _ in range(2):
+        model.video_features(SECOND)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
 
 
 def test_commands_take_the_encoder_of_a_saved_model(
@@ -265,7 +314,7 @@ def test_commands_take_the_encoder_of_a_saved_model(
     words = ["--model", "saved", "--videos", raw / "videos", "--out", "out.npz"]
     common = [*map(str, words), "--device", "cpu"]
     assert embed.main(common) == 2
-    assert "clip is a folder that is not here" in capsys.readouterr().err
+    assert "the folder clip does not exist here" in capsys.readouterr().err
     assert embed.main([*common, "--encoder", f"hf:{raw / 'clip'}"]) == 0
     vectors = np.load("out.npz")["vectors"]
     np.testing.assert_array_equal(vectors, model.encode_video([expected]))

@@ -1,6 +1,7 @@
 """Where a model is from: the settings of its training, without the folders of this machine."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,40 @@ def test_the_training_of_an_evaluated_checkpoint_is_next_to_it(tmp_path: Path) -
     found = (origin.encoder, origin.encoder_revision, origin.normalised)
     assert found == ("s3d", "sha256 12", True)
 
+    # What the training has recorded counts, although the features have changed or are gone.
+    facts = {"features": {**info, "encoder": "hf:a/clip", "normalised": False}}
+    (trained / "run.json").write_text(json.dumps(facts))
+    for _ in range(2):
+        origin = find_origin(config, checkpoint)
+        found = (origin.encoder, origin.encoder_revision, origin.normalised)
+        assert found == ("hf:a/clip", "sha256 12", False)
+        shutil.rmtree(features, ignore_errors=True)
+    (trained / "config.yaml").unlink()
+    assert find_origin(config, checkpoint).encoder == "hf:a/clip"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"features": {"width": -1}}'])
+def test_damaged_facts_of_a_run_are_only_a_warning(
+    tmp_path: Path, caplog, text
+) -> None:
+    evaluation = make_run(tmp_path / "evaluation")
+    config = load_config(evaluation / "config.yaml", import_fairseq=False)
+    (tmp_path / "run.json").write_text(text)
+    assert find_origin(config, tmp_path / "checkpoint_best.pt").encoder is None
+    assert "features of the training are not known" in caplog.text
+
+
+def test_features_without_a_name_are_remembered(tmp_path: Path) -> None:
+    """`mmpt pack` writes such a `features.json` unless `--encoder` is given."""
+    evaluation = make_run(tmp_path / "evaluation")
+    config = load_config(evaluation / "config.yaml", import_fairseq=False)
+    checkpoint = evaluation / "checkpoint_best.pt"
+    for facts in ({"name": "a"}, {"features": None}):
+        (evaluation / "run.json").write_text(json.dumps(facts))
+        assert not find_origin(config, checkpoint).is_unnamed
+    (evaluation / "run.json").write_text('{"features": {"width": 512}}')
+    assert find_origin(config, checkpoint).is_unnamed
+
 
 def test_a_broken_yaml_next_to_a_checkpoint_is_only_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -100,7 +135,16 @@ def test_a_saved_model_says_no_checkpoint(tmp_path: Path) -> None:
         ("hf:~/clip", None, "hf:clip"),
         ("hf:secret\\clip", None, "hf:clip"),
         ("hf:secret/clip", "sha256 12", "hf:clip"),
+        ("hf:C:\\secret\\clip", "sha256 12", "hf:clip"),
+        ("hf:C:\\secret\\clip", None, "hf:clip"),
+        ("hf:\\\\secret\\clip", None, "hf:clip"),
+        ("hf:C:/secret/clip", None, "hf:clip"),
+        ("C:\\secret\\clip", None, "clip"),
+        ("C:/clip", None, "clip"),
+        ("InternVideo2: 6B", None, "InternVideo2: 6B"),
         ("timm:local-dir:/tmp/secret/vit", "timm 1.0", "timm:local-dir:vit"),
+        ("timm:local-dir:secret/vit", "sha256 12", "timm:local-dir:vit"),
+        ("timm:local-dir:C:\\secret\\vit", "sha256 12", "timm:local-dir:vit"),
         ("/tmp/secret/clip", None, "clip"),
     ],
 )

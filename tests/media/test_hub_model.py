@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import transformers
 
 from mmpt.errors import CheckpointError
@@ -88,3 +90,15 @@ def test_names_on_the_hub_are_not_refused(folder, monkeypatch):
         "huggingface_hub.try_to_load_from_cache", lambda name, file: f"cache/{file}"
     )
     check_source("enc/nothere")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_computed_in_float32(folder, dtype):
+    model = transformers.AutoModel.from_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
+    encoder = open_encoder(f"hf:{folder}").encoder
+    assert {weights.dtype for weights in encoder.parameters()} == {torch.float32}
+    frame = np.full((1, 32, 32, 3), 100, np.uint8)
+    with torch.no_grad():
+        features = encoder.encode(encoder.prepare(frame)[None])
+    assert features.dtype == torch.float32

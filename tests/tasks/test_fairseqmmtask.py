@@ -1,12 +1,18 @@
-"""The fairseq task's estimate of the minutes that are left."""
+"""The fairseq task: the minutes that are left, and what a run records."""
 
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mmpt.config import load_config
+from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
+from mmpt.utils.io import read_json
+from mmpt.utils.run_loggers import RUN_FACTS
+from tests.support.paths import ROOT
 
 
 class Batches(SimpleNamespace):
@@ -41,3 +47,24 @@ def test_minutes_left_at_the_pace_so_far(
         )
         found.append(FairseqMMTask._minutes_left(task, batches))
     assert found == pytest.approx(left)
+
+
+def test_a_run_records_its_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of the features may be gone when the model is used."""
+    monkeypatch.setattr("atexit.register", lambda _: None)
+    features = FeatureInfo(encoder="hf:a/clip", revision="ce19", width=24, fps=2)
+    write_feature_info(tmp_path / "feat", features)
+    overrides = [f"dataset.vfeat_dir={tmp_path}/feat"]
+    yaml = ROOT / "projects/retri/norton/how2_demo.yaml"
+    config = load_config(yaml, overrides, import_fairseq=False)
+    task: Any = SimpleNamespace(
+        world=SimpleNamespace(is_main=True),
+        args=Namespace(save_dir=str(tmp_path)),
+        inner=SimpleNamespace(config=config),
+        end_logs=None,
+    )
+    FairseqMMTask.begin_log(task, 0, is_due=False)
+    facts = read_json(tmp_path / RUN_FACTS)
+    assert FeatureInfo(**facts["features"]) == features

@@ -4,6 +4,7 @@ import json
 import math
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -332,3 +333,15 @@ def test_the_real_aim_writes_and_continues(
     assert curves.keys() == {
         (name, split) for name in ("loss", "accuracy") for split in ("train", "valid")
     }
+
+
+def test_a_run_that_continues_keeps_the_facts_of_its_features(tmp_path: Path) -> None:
+    run = facts(tmp_path)
+    features = {"encoder": "hf:a/clip", "width": 24}
+    replace(run, features=features).write()
+    path = run.save_dir / "run.json"
+    assert json.loads(path.read_text())["features"] == features
+    replace(run, num_updates=3).write()  # the folder of the features is gone
+    assert json.loads(path.read_text())["features"] == features
+    run.write()  # a new run in the same folder
+    assert json.loads(path.read_text())["features"] is None

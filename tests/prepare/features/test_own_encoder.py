@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.errors import DataError
+from mmpt.errors import DataError, DeviceMemoryError
 from mmpt.media.clip_encoder import ClipEncoder
 from mmpt.prepare.features.encoder_run import EncoderRun
-from tests.support.extract_jobs import SECONDS, SMALL, contents, summary
+from tests.support.extract_jobs import (
+    SECONDS,
+    SMALL,
+    MeanColours,
+    contents,
+    summary,
+)
 from tests.support.videos import Clip, regular_times, write_video
 
 MODULE = """\
@@ -289,3 +295,42 @@ def test_a_video_that_is_lost_is_an_error(run_extract, tmp_path, capsys, monkeyp
     assert (
         "each of the 1 videos must have features or a reason" in capsys.readouterr().err
     )
+
+
+class Greedy(MeanColours):
+    """An encoder that needs the memory of a GPU for three clips at most."""
+
+    def __init__(self, fits: int = 3):
+        self.fits = fits
+        self.sizes: list[int] = []
+
+    def encode(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(inputs))
+        if len(inputs) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().encode(inputs)
+
+
+def test_batches_are_halved_while_the_memory_is_full(caplog):
+    """A CPU has no batches, so the test sets their size."""
+    clips = [torch.full((2, 3), float(value)) for value in range(11)]
+    greedy = Greedy()
+    encoder = ClipEncoder(greedy, torch.device("cpu"), name="greedy", shrinks=True)
+    encoder.batch_size = 8
+    features = encoder.run(iter(clips))
+    np.testing.assert_array_equal(features, torch.stack(clips).flatten(1))
+    assert greedy.sizes == [1, 8, 4, *[2] * 6]
+    assert "greedy now takes batches of 4" in caplog.text
+    greedy.fits = 0
+    with pytest.raises(DeviceMemoryError, match=r"batches of 1\. .*`--device cpu`"):
+        encoder.run(clips)
+
+
+def test_batches_of_extraction_are_not_halved():
+    """The bytes of a file must not depend on the memory of the GPU."""
+    encoder = ClipEncoder(Greedy(), torch.device("cpu"), name="greedy")
+    encoder.batch_size = 8
+    with pytest.raises(
+        DeviceMemoryError, match=r"of 8\. Give a smaller `--batch_size`"
+    ):
+        encoder.start([torch.zeros(2, 3)])
