@@ -282,7 +282,8 @@ def _write_yaml(
         values["dataset"]["feature_fps"] = info.fps
     if info is not None and info.width != FEATURE_DIM:
         model_keys["input_dim"] = info.width
-        # The checkpoint's first layer takes S3D features. A new one must be trained.
+    if info is not None and info.encoder not in (None, "s3d"):
+        # The checkpoint's first layer takes S3D features, so it must be trained.
         model_keys["layernorm_only"] = False
         # All parameters need the learning rate of VideoCLIP, as in how2_pretrain_clip.yaml.
         values["fairseq"]["optimization"]["lr"] = [5e-5]

@@ -19,6 +19,7 @@ from mmpt.processors import (
     ShardedVideoProcessor,
 )
 from mmpt.processors.tokenizer import load_tokenizer
+from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from mmpt.utils.io import write_json
 from tests.support.extract_jobs import SMALL
 from tests.support.paths import ROOT
@@ -129,9 +130,21 @@ def test_all_files_that_training_reads_are_written(corpus, folder, capsys):
     assert config.model.random_init
     assert config.model.num_hidden_video_layers == 2
     assert config.save_dir == "runs/mine/norton"
+    assert config.model.layernorm_only
     out = capsys.readouterr().out
     assert "mmpt train projects/retri/mine/pretrain.yaml" in out
     assert "mmpt download videoclip" in out
+
+
+@pytest.mark.slow
+def test_all_weights_are_trained_on_features_of_another_encoder(corpus, folder):
+    """Also if they are as wide as S3D features, like features of CLIP ViT-B/32."""
+    info = FeatureInfo(encoder="hf:openai/clip-vit-base-patch32", width=512)
+    write_feature_info("data/mine/feat", info)
+    assert run(corpus) == 0
+    config = load_config("projects/retri/mine/pretrain.yaml")
+    assert not config.model.layernorm_only
+    assert config.option("optimization", "lr") == [5e-5]
 
 
 @pytest.mark.slow
