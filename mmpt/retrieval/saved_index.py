@@ -8,6 +8,7 @@ mapped into memory: a search reads the parts that it needs.
 Legend: N vectors, n vectors of a block, m queries, k neighbours, D hidden size.
 """
 
+import mmap
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -71,6 +72,35 @@ def map_vectors(path: str | Path, hidden_size: int) -> np.ndarray:
         if not num_rows:  # an empty file cannot be mapped
             return np.zeros((0, hidden_size), dtype=np.float16)
         return np.memmap(path, np.float16, "r", shape=(num_rows, hidden_size))
+
+
+def find_mapping(array: np.ndarray) -> mmap.mmap | None:
+    """Returns the mapped file whose content an array is. None: it is no mapped file."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base  # of a part of an array, this is the whole array
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def request_rows(vectors_ND: np.ndarray, rows: np.ndarray) -> None:
+    """Asks the system to read rows of a mapped file that are not in memory, and does not wait.
+
+    Otherwise each row would be read when it is needed, one after another, and every time with a
+    large part of the file around it.
+
+    Args:
+        vectors_ND: the first rows of a mapped file, or an array in memory, for which there is
+            nothing to do.
+        rows: row numbers.
+    """
+    mapping = find_mapping(vectors_ND)
+    if mapping is None or not hasattr(mapping, "madvise"):  # it is missing on Windows
+        return
+    row_bytes = vectors_ND.strides[0]
+    for row in rows.tolist():
+        begin = row * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        end = (row + 1) * row_bytes
+        mapping.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
 
 class SavedIndex:
@@ -191,6 +221,7 @@ class SavedIndex:
         for query, found in enumerate(candidates):
             # Read the rows in the order of the file. The index returns -1 where it found too few.
             rows = np.sort(found[found >= 0])
+            request_rows(self.vectors_ND, rows)
             scores = self.vectors_ND[rows].astype(np.float32) @ queries_mD[query]
             best = np.argsort(-scores, kind="stable")[:k]
             positions_mk[query, : len(best)] = rows[best]

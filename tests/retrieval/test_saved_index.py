@@ -5,7 +5,13 @@ import pytest
 
 from mmpt.errors import DataError
 from mmpt.retrieval import saved_index
-from mmpt.retrieval.saved_index import SavedIndex, default_type, map_vectors
+from mmpt.retrieval.saved_index import (
+    SavedIndex,
+    default_type,
+    find_mapping,
+    map_vectors,
+    request_rows,
+)
 from tests.support.vectors import brute_force, clustered, share_found
 
 
@@ -77,6 +83,17 @@ def test_a_loaded_and_an_extended_index_give_the_same_results(
     if index_type.startswith("IVF"):
         whole.index.nprobe = 16
     assert share_found(whole.search(queries, 5).positions_mk, positions) > 0.95
+
+
+def test_rows_of_a_mapped_file_are_requested(vectors, tmp_path):
+    (tmp_path / "vectors.f16").write_bytes(vectors.tobytes())
+    mapped = map_vectors(tmp_path / "vectors.f16", vectors.shape[1])
+    mapping = find_mapping(mapped)
+    assert bytes(mapping) == vectors.tobytes()
+    assert find_mapping(mapped[:2000]) is mapping
+    assert find_mapping(vectors) is find_mapping(vectors[:2000]) is None
+    for array in (mapped, mapped[:2000], vectors):
+        request_rows(array, np.array([0, 7, len(array) - 1]))
 
 
 def test_equal_scores_are_ordered_by_position():
