@@ -5,10 +5,15 @@ default handling of signals, because tests send some.
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.hub_server import Hub
 
 # One thread for each process, set before torch is imported, because tests run side by side. The
 # commands that they start inherit it.
@@ -49,6 +54,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("corpus") / "demo"
     make_small_corpus(out)
     return out
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Hub]":
+    """A stand-in of the Hugging Face Hub, with an empty cache and current folder."""
+    from tests.support.hub_server import running_hub, use_hub
+
+    with running_hub() as hub:
+        use_hub(hub, tmp_path / "cache", monkeypatch)
+        monkeypatch.chdir(tmp_path)
+        yield hub
 
 
 def pytest_collection_finish() -> None:

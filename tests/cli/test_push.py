@@ -9,7 +9,7 @@ import torch
 from mmpt.cli import push
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.utils.io import file_hash
-from tests.support.hub_server import Hub, running_hub, use_hub
+from tests.support.hub_server import Hub
 from tests.support.tiny_run import make_run
 
 NAME = "me/model"
@@ -26,14 +26,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (run / "results.json").write_text(json.dumps([row]))
     return run
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with running_hub() as hub:
-        use_hub(hub, tmp_path / "cache", monkeypatch)
-        monkeypatch.chdir(tmp_path)
-        yield hub
 
 
 def call(*arguments: object) -> int:

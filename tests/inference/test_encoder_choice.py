@@ -21,7 +21,7 @@ from mmpt.inference.encoder_choice import (
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.origin import Origin
 from mmpt.media.encoders import open_encoder
-from tests.support.hub_server import Hub, Repo, running_hub, use_hub
+from tests.support.hub_server import Hub, Repo
 from tests.support.tiny_encoders import save_encoder
 from tests.support.tiny_run import make_run
 
@@ -149,14 +149,6 @@ def test_the_difference_from_the_encoder_of_the_training(model, name, revision, 
 def encoder_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = save_encoder("clip", tmp_path_factory.mktemp("encoder") / "clip")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with running_hub() as hub:
-        use_hub(hub, tmp_path / "cache", monkeypatch)
-        monkeypatch.chdir(tmp_path)
-        yield hub
 
 
 def choice_of(repo: Repo, *, is_trusted: bool) -> Choice:

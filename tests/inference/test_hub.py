@@ -15,7 +15,7 @@ import torch
 from mmpt.errors import HubError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.utils.io import file_hash, write_json
-from tests.support.hub_server import TOKEN, Hub, environment, running_hub, use_hub
+from tests.support.hub_server import TOKEN, Hub, environment, running_hub
 from tests.support.paths import ROOT
 from tests.support.tiny_run import make_run
 
@@ -31,14 +31,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(run: Path) -> MMPTModel:
     return MMPTModel.from_pretrained(run)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with running_hub() as hub:
-        use_hub(hub, tmp_path / "cache", monkeypatch)
-        monkeypatch.chdir(tmp_path)
-        yield hub
 
 
 def saved_files(model: MMPTModel, folder: Path) -> dict[str, bytes]:
