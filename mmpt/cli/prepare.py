@@ -25,7 +25,7 @@ from mmpt.prepare.captions.corpus import write_corpus
 from mmpt.prepare.captions.language import parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
 from mmpt.prepare.own_captions import Report, gather_captions, new_report
-from mmpt.shards.feature_info import read_feature_info
+from mmpt.shards.feature_info import FeatureInfo, read_feature_info
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
@@ -278,11 +278,13 @@ def _write_yaml(
     }
     model_keys = _model_keys(options.bert_name)
     info = read_feature_info(options.shards)
-    if info is not None and info.fps != 1:
+    if info is None:
+        info = FeatureInfo(width=FEATURE_DIM)  # S3D features of an older version
+    if info.fps != 1:
         values["dataset"]["feature_fps"] = info.fps
-    if info is not None and info.width != FEATURE_DIM:
+    if info.width != FEATURE_DIM:
         model_keys["input_dim"] = info.width
-    if info is not None and info.encoder not in (None, "s3d"):
+    if info.width != FEATURE_DIM or info.encoder not in (None, "s3d"):
         # The checkpoint's first layer takes S3D features, so it must be trained.
         model_keys["layernorm_only"] = False
         # All parameters need the learning rate of VideoCLIP, as in how2_pretrain_clip.yaml.

@@ -148,6 +148,19 @@ def test_all_weights_are_trained_on_features_of_another_encoder(corpus, folder):
 
 
 @pytest.mark.slow
+def test_all_weights_are_trained_on_features_of_another_width(
+    corpus, folder, monkeypatch
+):
+    """Also if their encoder is not known."""
+    monkeypatch.setattr(prepare, "read_feature_info", lambda _: FeatureInfo(width=768))
+    monkeypatch.setattr(prepare, "check", lambda *_, **__: None)
+    assert run(corpus) == 0
+    config = load_config("projects/retri/mine/pretrain.yaml")
+    assert config.model.input_dim == 768
+    assert not config.model.layernorm_only
+
+
+@pytest.mark.slow
 def test_the_processors_read_the_written_files(corpus, folder):
     assert run(corpus) == 0
     dataset = load_config("projects/retri/mine/pretrain.yaml").dataset
