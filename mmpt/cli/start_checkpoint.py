@@ -17,8 +17,8 @@ DEMO_COMMANDS = (
     "local_small"
 )
 OTHER_FEATURES = (
-    "The first layer of the video tower was trained for those. Train it, too "
-    "(`model.layernorm_only: false`), start from BERT, or correct `dataset.vfeat_dir`."
+    "`model.layernorm_only` does not train the layer that takes the features. Set it to false, "
+    "start from BERT, or correct `dataset.vfeat_dir`."
 )
 
 
@@ -59,8 +59,10 @@ def check_start(config: RunConfig, *, leads: bool = True) -> None:
         if last is None:
             raise
         raise CheckpointError(f"{err}\n{_way_to_continue(last)}") from err
-    if last is None and (other := find_other_features(Path(path), config.dataset)):
-        logger.warning("%s: %s. %s", path, other, OTHER_FEATURES)
+    if last is None and config.model.layernorm_only:
+        other = find_other_features(Path(path), config.dataset)
+        if other is not None:
+            logger.warning("%s: %s. %s", path, other, OTHER_FEATURES)
 
 
 def _way_to_continue(last: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmpt.cli.start_checkpoint import DEMO_COMMANDS, check_start
-from mmpt.config import DatasetConfig, RunConfig
+from mmpt.config import DatasetConfig, ModelConfig, RunConfig
 from mmpt.errors import CheckpointError
 
 
@@ -94,20 +94,22 @@ WHOLE = {"model": {"w": torch.ones(9)}, "optimizer_history": [], "extra_state": 
 
 
 @pytest.mark.parametrize(
-    ("trained", "found", "warns"),
+    ("trained", "found", "layernorm_only", "warns"),
     [
-        ({"encoder": "s3d"}, {"encoder": "hf:a/clip"}, True),
-        ({"encoder": "s3d"}, {"encoder": "s3d"}, False),
-        ({"encoder": "s3d"}, {}, False),
-        ({}, {"encoder": "hf:a/clip"}, False),
+        ({"encoder": "s3d"}, {"encoder": "hf:a/clip"}, True, True),
+        ({"encoder": "s3d"}, {"encoder": "hf:a/clip"}, False, False),
+        ({"encoder": "s3d"}, {"encoder": "s3d"}, True, False),
+        ({"encoder": "s3d"}, {}, True, False),
+        ({}, {"encoder": "hf:a/clip"}, True, False),
         # The first layer is then initialised again.
-        ({"encoder": "s3d"}, {"encoder": "hf:a/clip", "width": 768}, False),
+        ({"encoder": "s3d"}, {"encoder": "hf:a/clip", "width": 768}, True, False),
     ],
 )
 def test_a_checkpoint_for_features_of_another_encoder_is_a_warning(
     tmp_path: Path,
     trained: dict[str, str],
     found: dict[str, str],
+    layernorm_only: bool,
     warns: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_checkpoint_for_features_of_another_encoder_is_a_warning(
     config = RunConfig(
         path="a.yaml",
         dataset=DatasetConfig(vfeat_dir=str(features)),
+        model=ModelConfig(layernorm_only=layernorm_only),
         fairseq={
             "checkpoint": {"restore_file": str(start / "w.pt"), "save_dir": str(run)}
         },
@@ -128,7 +131,12 @@ def test_a_checkpoint_for_features_of_another_encoder_is_a_warning(
     check_start(config)
     assert len(caplog.messages) == warns
     if warns:
-        for part in ("s3d", "hf:a/clip", "w.pt", "`model.layernorm_only: false`"):
+        for part in (
+            "s3d",
+            "hf:a/clip",
+            "w.pt",
+            "`model.layernorm_only` does not train",
+        ):
             assert part in caplog.text
     # A training that continues has had the warning.
     torch.save(WHOLE, run / "checkpoint_last.pt")
