@@ -8,7 +8,9 @@ from tempfile import gettempdir
 from huggingface_hub import snapshot_download
 
 from mmpt.cli import app, download, index
+from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D_WEIGHTS
+from mmpt.utils.command import run_command
 
 HERE = Path(__file__).resolve().parent
 
@@ -20,20 +22,31 @@ def fetch(source: str) -> Path:
     return Path(snapshot_download(source, repo_type="dataset"))
 
 
-def make_index(model: str, data: Path) -> Path:
+def make_index(model: str, encoder: str | None, data: Path) -> Path:
     """Returns `data` if it has an index, else the folder of a new index of its features or videos.
 
     If an earlier start was interrupted while it made the index, this one continues it.
+
+    Args:
+        encoder: the encoder of the videos. None: that of the training.
     """
     if (data / "index.json").is_file():
         return data
     has_features = any(data.rglob("*.npy"))
     if not has_features and not Path(S3D_WEIGHTS).is_file():
-        run(download.main, "s3d")
+        loaded = MMPTModel.from_pretrained(model, encoder=encoder)
+        if loaded.features.frames.uses_s3d:
+            run(download.main, "s3d")
     kind = "--features" if has_features else "--videos"
     folder = Path(gettempdir()) / "mmpt_index"
-    run(index.main, folder, "--model", model, kind, data, "--skip-broken")
+    options = ["--model", model, kind, data, *encoder_options(encoder)]
+    run(index.main, folder, *options, "--skip-broken")
     return folder
+
+
+def encoder_options(encoder: str | None) -> list[str]:
+    """Returns the options of a command that name an encoder, if it is given."""
+    return [] if encoder is None else ["--encoder", encoder]
 
 
 def run(command, *arguments) -> None:
@@ -47,12 +60,13 @@ def main() -> None:
     model = os.environ.get("MMPT_MODEL")
     if not model:
         sys.exit("error: set the variable MMPT_MODEL of the Space; see README.md.")
+    encoder = os.environ.get("MMPT_ENCODER") or None
     data = fetch(os.environ.get("MMPT_DATASET") or str(HERE / "videos"))
-    folder = make_index(model, data)
+    folder = make_index(model, encoder, data)
+    options = ["--model", model, "--videos", data, *encoder_options(encoder)]
     # A Space forwards this port.
-    address = ("--host", "0.0.0.0", "--port", 7860)
-    run(app.main, folder, "--model", model, "--videos", data, *address)
+    run(app.main, folder, *options, "--host", "0.0.0.0", "--port", 7860)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main, stopped="the page is closed"))

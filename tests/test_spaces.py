@@ -1,6 +1,7 @@
 """The Space: its settings agree with the project, and it makes an index and serves it."""
 
 import importlib.util
+import json
 import tomllib
 from types import ModuleType
 
@@ -53,6 +54,38 @@ def test_the_index_is_made_at_the_start_and_kept(
     monkeypatch.setenv("MMPT_DATASET", folder)
     space.main()
     assert served[1][0] == folder
+
+
+@pytest.mark.parametrize(
+    ("trained", "named", "needs_s3d"),
+    [
+        ("s3d", None, True),
+        (None, None, True),
+        ("hf:owner/clip", None, False),
+        ("hf:owner/clip", "s3d", True),
+        # `mmpt index` refuses it, unless it is named.
+        ("my_module.MyEncoder", None, False),
+        ("my_module.MyEncoder", "my_module.MyEncoder", False),
+    ],
+)
+def test_s3d_is_downloaded_only_if_it_encodes_the_videos(
+    space, served, monkeypatch, tmp_path, trained, named, needs_s3d
+) -> None:
+    info = {"width": 512, "encoder": trained, "revision": "0" * 40}
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"features": info}))
+    monkeypatch.setenv("MMPT_DATASET", str(tmp_path))
+    monkeypatch.setenv("MMPT_ENCODER", named or "")
+    monkeypatch.setattr(space, "S3D_WEIGHTS", tmp_path / "s3d.pth")
+    downloads: list[list[str]] = []
+    monkeypatch.setattr(space.download, "main", downloads.append)
+    indexed: list[list[str]] = []
+    monkeypatch.setattr(space.index, "main", indexed.append)
+    space.main()
+    assert downloads == [["s3d"]] * needs_s3d
+    for calls in (indexed, served):
+        (words,) = calls
+        given = words[words.index("--encoder") + 1] if "--encoder" in words else None
+        assert given == named
 
 
 def test_without_a_model_it_says_so(space, served, monkeypatch) -> None:

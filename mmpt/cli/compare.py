@@ -47,8 +47,8 @@ def compare(
 
     Prints one table per benchmark and setting (zero-shot or fine-tuned), and notes about results
     that are not comparable. Trainings get a table of losses and speed, a table of the settings in
-    which they differ, and an HTML page with their curves. The results files in their folders are
-    included.
+    which they differ, and an HTML page with their curves. Those without metrics yet are left out.
+    The results files in their folders are included.
     """
     if markdown and to_json:
         raise LaunchError(

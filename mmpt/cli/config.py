@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ def config(
         str | None,
         Option(
             metavar="YAML",
-            help="Another YAML. Print the keys whose values differ, its values first.",
+            help="Another YAML. Print the keys whose values differ, its values first. "
+            "Without YAML: the keys that the overrides change in it.",
         ),
     ] = None,
 ) -> None:
@@ -38,18 +40,23 @@ def config(
 
     The origin is a line of the YAML or of a file that it includes, an override, or a default. The
     output is a YAML that can be used in place of the file. `--diff A B` prints the keys whose
-    values differ, and overrides then apply to B. Checks the settings, but reads no data.
+    values differ, and overrides then apply to B. `--diff A key=value` prints what the override
+    changes in A. Checks the settings, but reads no data.
     """
-    if yaml is None:
+    words = [*filter(None, [yaml]), *(overrides or [])]
+    if diff is not None and words and "=" in words[0] and not os.path.exists(words[0]):
+        words.insert(0, diff)
+    if not words:
         raise LaunchError(
-            "`mmpt config` needs a YAML, and a second one with `--diff`: "
+            "`mmpt config` needs a YAML, and with `--diff` a second one or overrides: "
             "mmpt config --diff A.yaml B.yaml."
         )
-    settings = load_config(yaml, overrides or [])
+    path, *changes = words
+    settings = load_config(path, changes)
     if diff is None:
-        print_settings(settings, overrides or [])
+        print_settings(settings, changes)
     else:
-        print_difference(load_config(diff), settings)
+        print_difference(load_config(diff), settings, changes)
 
 
 def print_settings(settings: RunConfig, overrides: Sequence[str]) -> None:
@@ -68,8 +75,14 @@ def print_settings(settings: RunConfig, overrides: Sequence[str]) -> None:
         console.print(Text(left) + Text(comment, style="dim"))
 
 
-def print_difference(first: RunConfig, second: RunConfig) -> None:
-    """Prints a table of the keys whose values differ."""
+def print_difference(
+    first: RunConfig, second: RunConfig, changes: Sequence[str]
+) -> None:
+    """Prints a table of the keys whose values differ.
+
+    Args:
+        changes: the overrides of the second YAML.
+    """
     values = [leaves(each.to_dict(whole=True)) for each in (first, second)]
     rows = []
     for key in values[0] | values[1]:
@@ -77,7 +90,8 @@ def print_difference(first: RunConfig, second: RunConfig) -> None:
         if cells[0] != cells[1]:
             rows.append([".".join(key), *cells])
     if rows:
-        print_table(("key", first.path, second.path), rows)
+        title = " ".join([second.path, *changes])
+        print_table(("key", first.path, title), rows)
     else:
         print("Both YAMLs give the same settings.")
 

@@ -4,7 +4,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -176,14 +176,13 @@ def _gpu_finding(facts: Facts, driver: str) -> Finding:
         driver: version of the driver.
     """
     gpus = facts["gpus"]
-    if facts["problem"]:
-        found = (
-            f"torch cannot use {gpus[-1] if gpus else 'the GPU'}: {facts['problem']}"
-        )
-        remedy = f"Install a torch for this GPU and driver: {TORCH_PAGE}"
-        return Finding("GPU", "missing", found, remedy)
+    if any(problem for _, problem in gpus):
+        return _broken_gpus(gpus)
     if gpus:
-        names = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
+        all_names = [name for name, _ in gpus]
+        names = [
+            f"{all_names.count(name)} x {name}" for name in dict.fromkeys(all_names)
+        ]
         versions = f"CUDA {facts['cuda']}, driver {driver or 'not known'}"
         return Finding("GPU", "ok", f"{', '.join(names)}, {versions}")
     if driver and facts["cuda"] is None:
@@ -195,6 +194,28 @@ def _gpu_finding(facts: Facts, driver: str) -> Finding:
         remedy = "Look at CUDA_VISIBLE_DEVICES, or install a newer driver"
         return Finding("GPU", "warning", found, remedy)
     return Finding("GPU", "optional", "none; training runs on the CPU, in float32")
+
+
+def _broken_gpus(gpus: Sequence[tuple[str, str]]) -> Finding:
+    """Returns the finding about GPUs of which torch cannot use all.
+
+    Args:
+        gpus: the name of each GPU, and why torch cannot use it ("": it can).
+    """
+    usable = [str(number) for number, (_, problem) in enumerate(gpus) if not problem]
+    broken = []
+    for number, (name, problem) in enumerate(gpus):
+        if problem:
+            broken.append(f"cuda:{number}, {name}: {problem}")
+    found = f"torch cannot use {'; '.join(broken)}"
+    remedy = f"Install a torch for this GPU and driver: {TORCH_PAGE}"
+    if "out of memory" in found:
+        remedy = "End the program that uses the memory of the GPU; nvidia-smi lists it"
+    if usable:
+        others = f"Or use the others: CUDA_VISIBLE_DEVICES={','.join(usable)}"
+        return Finding("GPU", "warning", found, f"{remedy}. {others}")
+    cpu = 'Or use the CPU: `--device cpu`, and CUDA_VISIBLE_DEVICES="" for a training'
+    return Finding("GPU", "missing", found, f"{remedy}. {cpu}")
 
 
 def check_hub() -> Iterable[Finding]:

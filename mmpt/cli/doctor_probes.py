@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import mmpt
-from mmpt.errors import first_line
 
 TIME_LIMIT_S = 120
 """Longest time of a probe. Imports take seconds, or longer on a network file system."""
@@ -68,25 +67,31 @@ def probe(name: str, timeout_s: float = TIME_LIMIT_S) -> Facts:
 def _probe_torch() -> Facts:
     import torch
 
-    facts: Facts = {
+    gpus = [_look_at_gpu(number) for number in range(torch.cuda.device_count())]
+    nccl = None
+    if gpus and torch.distributed.is_nccl_available():
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))
+    return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
-        "gpus": [],
-        "problem": "",
-        "nccl": None,
+        "gpus": gpus,
+        "nccl": nccl,
     }
+
+
+def _look_at_gpu(number: int) -> tuple[str, str]:
+    """Returns the name of a GPU, and why torch cannot use it ("": it can)."""
+    import torch
+
+    from mmpt.utils.device_check import device_problem
+
+    problem = device_problem(f"cuda:{number}")
     try:
-        for number in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(number)
-            memory_gib = properties.total_memory / 2**30
-            facts["gpus"].append(f"{properties.name} ({memory_gib:.0f} GiB)")
-            # Fails if torch has no code for this GPU, or if another program has reserved it.
-            torch.ones(1, device=f"cuda:{number}").item()
-        if facts["gpus"] and torch.distributed.is_nccl_available():
-            facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-    except (RuntimeError, AssertionError) as err:
-        facts["problem"] = first_line(err)
-    return facts
+        properties = torch.cuda.get_device_properties(number)
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError):
+        return f"GPU {number}", problem
+    memory_gib = properties.total_memory / 2**30
+    return f"{properties.name} ({memory_gib:.0f} GiB)", problem
 
 
 def _probe_fairseq() -> Facts:

@@ -243,7 +243,7 @@ def load_model(options: VideoOptions) -> MMPTModel:
     if options.videos:
         model.load_encoder()  # reports missing weights before any video is decoded
     if options.features:
-        model.check_features(options.features, str(options.features))
+        model.features.check_folder(options.features, str(options.features))
     return model
 
 

@@ -57,7 +57,7 @@ def index(options: Options) -> None:
     videos = _find(options)
     model = load_model(options)
     if options.shards:
-        model.check_features(options.shards, str(options.shards))
+        model.features.check_folder(options.shards, str(options.shards))
     folders = [
         str(folder.resolve())
         for folder in (options.videos, options.features)

@@ -5,7 +5,6 @@ A job type says how many processes a job has on each machine.
 
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,11 +14,12 @@ from pathlib import Path
 import mmpt
 from mmpt.cli.doctor_packages import INSTALL_FAIRSEQ
 from mmpt.cli.nodes import Nodes
+from mmpt.cli.start_checkpoint import DEMO_COMMANDS, check_start
 from mmpt.config import RunConfig
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.run import LAST, LOCK_NAME, RESETS, fairseq_flags, last_checkpoint
+from mmpt.config.run import LOCK_NAME, RESETS, fairseq_flags, last_checkpoint
 from mmpt.config.schema import INPUT
-from mmpt.errors import CheckpointError, DataError, LaunchError
+from mmpt.errors import DataError, LaunchError
 from mmpt.registry import did_you_mean
 from mmpt.utils.io import writing
 from mmpt.utils.lock import exclusive
@@ -37,11 +37,6 @@ CONFIG_VARIABLE = "MMPT_CONFIG_FINGERPRINT"
 
 HALF_PRECISION = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
 PACKAGE = Path(mmpt.__file__).parent
-DEMO_COMMANDS = (
-    "mmpt make-demo-data && mmpt train "
-    "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype "
-    "local_small"
-)
 
 
 def choose_job_type(asked: str | None, config: RunConfig) -> str:
@@ -202,61 +197,6 @@ def check_data(config: RunConfig) -> None:
             "directory.\n"
             f"To see the whole job work without them, run `make demo` or\n  {DEMO_COMMANDS}"
         )
-
-
-def check_start(config: RunConfig, *, leads: bool = True) -> None:
-    """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
-    starts from. For a bad `checkpoint_last.pt`, the error names the newest whole checkpoint.
-
-    Args:
-        leads: this is the first node of the job. It repairs a damaged checkpoint. The others only
-            check that the file exists, because a repair may be in progress.
-    """
-    # deferred: imports torch
-    from mmpt.models.checkpoint import check_training_checkpoint
-    from mmpt.models.checkpoint_folder import repair_last
-
-    last = last_checkpoint(config.save_dir)
-    path = last or config.option("checkpoint", "restore_file")
-    if path is None or path == LAST:
-        # The name alone means the file in `save_dir`, which does not exist.
-        return
-    if not os.path.exists(path):
-        raise CheckpointError(
-            f"{path}: no such file; `fairseq.checkpoint.restore_file` of {config.path} names it as "
-            "the weights to start from. Train it first (its folder is another run's `save_dir`: "
-            "VideoCLIP before Norton), or download the released one as DATASET.md explains. The "
-            f"demo makes its own:\n  {DEMO_COMMANDS}"
-        )
-    if not leads:
-        return
-    # The option is ignored when a run continues.
-    resets = config.option("checkpoint", "reset_optimizer")
-    if last is not None:
-        repair_last(Path(last))
-    try:
-        check_training_checkpoint(path, optimizer=bool(last or not resets))
-    except CheckpointError as err:
-        if last is None:
-            raise
-        raise CheckpointError(f"{err}\n{_way_to_continue(last)}") from err
-
-
-def _way_to_continue(last: str) -> str:
-    """Returns how to continue a run whose last checkpoint cannot be used, as sentences."""
-    from mmpt.models.checkpoint_folder import newest_whole  # deferred, as above
-
-    newest = newest_whole(Path(last).parent, ignored=Path(last))
-    if newest is None:
-        return (
-            "No other checkpoint of this run is whole. To start the run from its beginning, remove "
-            f"{last} and run the same command again."
-        )
-    command = shlex.join(["cp", str(newest), last])
-    return (
-        f"The newest whole checkpoint of this run is {newest}. To continue from it, run "
-        f"`{command}` and the same command again."
-    )
 
 
 def training_command(

@@ -17,7 +17,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from mmpt import __version__
-from mmpt.errors import REQUEUE_CODE, LaunchError, first_line
+from mmpt.errors import REQUEUE_CODE, LaunchError
 from mmpt.utils.command import run_command
 from mmpt.utils.log import get_logger
 
@@ -50,20 +50,21 @@ def choose_device(name: str | None) -> "torch.device":
     """Returns the device called `name`. The default is the first GPU, or the CPU without one.
 
     Raises:
-        LaunchError: this machine has no such device.
+        LaunchError: this machine has no such device, or torch cannot use it.
     """
-    import torch  # deferred: takes seconds, and most commands do not need it
+    # deferred: takes seconds, and most commands do not need it
+    import torch
 
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # Reading a value also refuses `meta`, whose tensors have none.
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as err:
-        # The name is unknown, or this build of torch does not support the device.
+    from mmpt.utils.device_check import device_problem
+
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if problem := device_problem(device):
+        named = name or f"{device} (the default)"
         raise LaunchError(
-            f"--device {name}: not a device of this machine ({first_line(err)})."
-        ) from err
-    return device
+            f"--device {named}: not a device of this machine that torch can use ({problem}). Give "
+            "another one, such as `--device cpu`. `mmpt doctor` checks the GPUs."
+        )
+    return torch.device(device)
 
 
 def num_cores() -> int:

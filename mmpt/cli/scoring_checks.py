@@ -16,6 +16,7 @@ from mmpt import evaluators
 from mmpt.config import RunConfig, load_config
 from mmpt.datasets import MMDataset
 from mmpt.errors import ConfigError, DataError, UserError
+from mmpt.inference.origin import find_other_features
 from mmpt.models.mismatch import MAX_LISTED
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.tasks.task import make_item, named_parts
@@ -90,7 +91,7 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
 
     The training run is described by the `config.yaml` next to the checkpoint. Without this file,
     nothing is compared. A different `max_video_len` is only logged, because the published protocol
-    trains Norton on 16 seconds and scores it on 32.
+    trains Norton on 16 seconds and scores it on 32. Features of another encoder are a warning.
 
     Raises:
         ConfigError: the features have another rate, or the vocabularies of the two BERTs differ, so
@@ -100,6 +101,9 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
     if not path.is_file():
         return
     ours = config.dataset
+    if other := find_other_features(checkpoint, ours):
+        remedy = "Scores are meaningless if they differ; correct `dataset.vfeat_dir`."
+        logger.warning("%s: %s. %s", checkpoint, other, remedy)
     try:
         trained = load_config(path).dataset
         same = _same_vocabulary(ours.bert_name, trained.bert_name)

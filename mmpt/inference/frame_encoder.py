@@ -80,6 +80,14 @@ class FrameEncoder(nn.Module):
             normalise = origin.normalised is not False
         self._normalise = normalise
 
+    @property
+    def uses_s3d(self) -> bool:
+        """Whether frames are encoded with S3D. False also if the encoder must not be loaded."""
+        try:
+            return self._choose().encoder == S3D_NAME
+        except DataError:
+            return False
+
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Loads the encoder, if it is not loaded yet.
 

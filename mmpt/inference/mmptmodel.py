@@ -310,18 +310,6 @@ class MMPTModel(nn.Module):
         clips = inputs.to_tensor(clips_NPHWC, name, accepted, {5: inputs.FRAMES})
         return self.features.frames.encode_clips(clips, name, self.device, self.dtype)
 
-    def check_features(self, folder: str | Path, name: str) -> None:
-        """Compares `features.json` of a folder, if there is one, with the model.
-
-        Logs a warning if the model was trained with features from another encoder.
-
-        Args:
-            name: the features, for messages.
-        Raises:
-            DataError: the features have another width or rate.
-        """
-        self.features.check_folder(folder, name)
-
     @torch.no_grad()
     def video_features(self, video: Video, name: str = "the video") -> Tensor:
         """Returns the features [R, I] of one video in the model's dtype and on its device.

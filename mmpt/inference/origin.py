@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmpt.config import RetrievalConfig, RunConfig, load_config
+from mmpt.config import DatasetConfig, RetrievalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError, DataError
 from mmpt.shards.feature_info import FeatureInfo, find_feature_info
 from mmpt.utils.hub_names import is_hub_name
@@ -75,8 +75,11 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
         settings = published_settings(training)
         info = info or find_feature_info(training.dataset)
     origin = Origin(checkpoint=checkpoint, training=settings)
-    if info is None:
-        return origin
+    return origin if info is None else _trained_on(info, origin)
+
+
+def _trained_on(info: FeatureInfo, origin: Origin) -> Origin:
+    """Returns an origin with what is known about the features of the training."""
     return replace(
         origin,
         encoder=info.encoder,
@@ -190,6 +193,18 @@ def find_mismatch(origin: Origin, info: FeatureInfo) -> str | None:
         f"the features are from {_describe(found, info.normalised)} (features.json), but the "
         f"model was trained with features from {_describe(trained, origin.normalised)}"
     )
+
+
+def find_other_features(checkpoint: Path, dataset: DatasetConfig) -> str | None:
+    """Returns how the features of a data set differ from those that a checkpoint was trained on.
+
+    Returns None if there is no known difference, or if their widths differ, which is reported when
+    the weights are loaded.
+    """
+    trained, found = _read_run_facts(checkpoint.parent), find_feature_info(dataset)
+    if trained is None or found is None or trained.width != found.width:
+        return None
+    return find_mismatch(_trained_on(trained, Origin()), found)
 
 
 def _differ(one: object, other: object) -> bool:

@@ -7,6 +7,7 @@ input embeddings, positions and a mask to `BertModel`.
 Legend: N clips, F feature rows, I their width, D hidden size, R real rows of all clips.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from mmpt.errors import CheckpointError, ConfigError, DataError, first_line
 from mmpt.modules import run_packed
 from mmpt.processors.tokenizer import read_folder_config
 from mmpt.utils.checkpoint_file import require_finite
+from mmpt.utils.hub_probe import load_from_hub
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -50,7 +52,7 @@ def read_bert_config(bert_name: str) -> BertConfig:
         if Path(bert_name).is_dir():
             entries = read_folder_config(Path(bert_name))
         else:
-            entries, _ = BertConfig.get_config_dict(bert_name)
+            entries, _ = load_from_hub(bert_name, BertConfig.get_config_dict)
     except OSError as err:
         raise _unreachable_error(bert_name, err) from err
     kind = entries.get("model_type", "bert")
@@ -131,10 +133,12 @@ def read_bert_weights(
             folder,
         )
         return None
+    load = partial(BertModel.from_pretrained, config=config, output_loading_info=True)
     try:
-        bert, info = BertModel.from_pretrained(
-            bert_name, config=config, output_loading_info=True
-        )
+        if folder.is_dir():
+            bert, info = load(bert_name)
+        else:
+            bert, info = load_from_hub(bert_name, load)
     except (RuntimeError, ValueError) as err:
         # transformers raises these for weights of another shape.
         raise CheckpointError(

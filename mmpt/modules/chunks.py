@@ -27,7 +27,7 @@ MAX_AUTO_ON_CPU = 256
 that it is out of memory."""
 SMALLER_BATCH = (
     "Make the batch smaller (`dataset.num_video_per_batch`, `dataset.clip_per_video` or "
-    "`fairseq.dataset.batch_size`)."
+    "`fairseq.dataset.batch_size`; for `mmpt embed` and `mmpt index`, `--batch-size`)."
 )
 
 

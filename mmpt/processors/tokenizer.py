@@ -1,29 +1,16 @@
-"""Loads the BERT tokenizer of a run once per process, from a folder or the Hugging Face hub.
-
-A hub name is looked up in the local cache first. A machine without a connection then neither waits
-nor fails if the files are there. If they are not, the hub is asked for one answer before anything
-is downloaded, because each request of a download is repeated for 23 seconds.
-"""
+"""Loads the BERT tokenizer of a run once per process, from a folder or the Hugging Face hub."""
 
 import codecs
-from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
 from mmpt.errors import DataError, first_line
-from mmpt.utils.hub_names import is_hub_name
-from mmpt.utils.hub_probe import hub_problem
+from mmpt.utils.hub_probe import load_from_hub
 from mmpt.utils.io import read_lines
-from mmpt.utils.log import get_logger
 from mmpt.utils.validation import read_json_as
-
-logger = get_logger(__name__)
-
-HUB_TIME_LIMIT_S = 10
-"""Longest time until the hub answers."""
 
 
 class _BertConfig(BaseModel, extra="allow"):
@@ -59,27 +46,16 @@ def load_tokenizer(bert_name: str, use_fast: bool = True) -> Any:
     folder = Path(bert_name)
     if folder.is_dir():
         return _load_folder(folder, use_fast)
-    options = {"use_fast": use_fast}
-    with suppress(OSError, ValueError):
-        return AutoTokenizer.from_pretrained(
-            bert_name, local_files_only=True, **options
-        )
-    reason = "this cannot be a name of the hub"
-    if is_hub_name(bert_name):
-        logger.info(
-            "%s: not in the local cache; asking the Hugging Face hub", bert_name
-        )
-        reason = hub_problem(HUB_TIME_LIMIT_S)
-    if not reason:
-        try:
-            return AutoTokenizer.from_pretrained(bert_name, **options)
-        except (OSError, ValueError) as err:
-            reason = first_line(err)
-    raise DataError(
-        f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the local "
-        f"cache, and the Hugging Face hub did not return it ({reason}). Check the name, run once "
-        "with a connection, or name a folder with config.json and vocab.txt."
-    )
+    load = partial(AutoTokenizer.from_pretrained, use_fast=use_fast)
+    try:
+        # A cache that lacks a file may also raise ValueError.
+        return load_from_hub(bert_name, load, absent=(OSError, ValueError))
+    except (OSError, ValueError) as err:
+        raise DataError(
+            f"`dataset.bert_name` is `{bert_name}`, which is neither a folder here nor in the "
+            f"local cache, and the Hugging Face hub did not return it ({first_line(err)}). Check "
+            "the name, run once with a connection, or name a folder with config.json and vocab.txt."
+        ) from err
 
 
 def _load_folder(folder: Path, use_fast: bool) -> Any:

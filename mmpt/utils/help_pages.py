@@ -20,10 +20,11 @@ ROOT = Path(mmpt.__file__).parents[1]
 WRITE_YAML = "pretraining.md#write-a-yaml"
 OWN_FEATURES = "docs/guides/own-videos.md#features-that-you-have-already"
 MEMORY = "pretraining.md#fit-training-into-memory"
-PAGES: tuple[tuple[type[Exception], str, str], ...] = (
+PAGES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (ModuleNotFoundError, "", "docs/install.md#install-into-your-own-environment"),
     (LaunchError, "fairseq is not", "docs/install.md#install-into-your-own-environment"),
-    (DeviceMemoryError, "", MEMORY),
+    (DeviceMemoryError, "checkpoint_activations|clips_per_forward", MEMORY),
+    (DeviceMemoryError, "", None),
     (DamagedCheckpointError, "", "docs/reliability.md#checkpoints-are-complete"),
     (UserError, r"`slurm\.|\bsbatch\b", "docs/guides/clusters.md#slurm"),
     (LaunchError, "--n(nodes|ode-rank)|--rdzv", "docs/guides/clusters.md#several-machines"),
@@ -40,8 +41,8 @@ PAGES: tuple[tuple[type[Exception], str, str], ...] = (
     (ConfigError, "`retri|`num_cands`", "docs/concepts/retrieval-refresh.md#keys"),
     (ConfigError, "", WRITE_YAML),
 )  # fmt: skip
-"""Class of the error, a pattern in its message, and the page with its section. The first match
-counts. Paths are relative to the root of the repository."""
+"""Class of the error, a pattern in its message, and the page with its section, or None for no page.
+The first match counts. Paths are relative to the root of the repository."""
 
 
 def page_of(error: Exception, message: str) -> str | None:

@@ -1,15 +1,51 @@
-"""Asks the Hugging Face hub for one answer, within seconds.
+"""Loads models of the Hugging Face hub, without long waits if there is no network.
 
-Without a network, huggingface_hub repeats every request for 23 seconds.
+A model is looked up in the local cache first. A machine without a connection then neither waits nor
+fails if the files are there. If they are not, the hub is asked for one answer before anything is
+downloaded, because huggingface_hub repeats each request of a download for 23 seconds.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Any
 
 from mmpt.errors import first_line
+from mmpt.utils.hub_names import is_hub_name
+from mmpt.utils.log import get_logger
 
+logger = get_logger(__name__)
+
+TIME_LIMIT_S = 10
+"""Longest time until the hub answers."""
 SERVER_ERRORS = 500
 """The smallest HTTP status of an error of the server, or of a proxy before it."""
+
+
+def load_from_hub(
+    name: str,
+    load: Callable[..., Any],
+    absent: tuple[type[Exception], ...] = (OSError,),
+) -> Any:
+    """Returns `load(name)` of transformers, from the local cache or else from the hub.
+
+    Args:
+        name: a name on the hub. It must not be a folder.
+        load: called with the name, and perhaps with `local_files_only=True`.
+        absent: the exceptions of `load` if the local cache lacks files.
+    Raises:
+        OSError: the files are not in the cache, and the hub does not answer, or `name` cannot be a
+            name of the hub. The message is the reason.
+    """
+    with suppress(*absent):
+        return load(name, local_files_only=True)
+    if not is_hub_name(name):
+        raise OSError("this cannot be a name of the hub")
+    logger.info("%s: not in the local cache; asking the Hugging Face hub", name)
+    if problem := hub_problem(TIME_LIMIT_S):
+        raise OSError(problem)
+    return load(name)
 
 
 def hub_problem(timeout_s: float) -> str:

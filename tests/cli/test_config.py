@@ -71,13 +71,20 @@ def test_overrides_apply_to_the_second_yaml(capsys: pytest.CaptureFixture[str]) 
     assert len(rows) == 2
 
 
+def test_the_changes_of_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--diff", SCORES, "slurm.nodes=2"]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[0].split() == ["key", SCORES, SCORES, "slurm.nodes=2"]
+    assert rows_of(output) == {"slurm.nodes": ["1", "2"]}
+
+
 @pytest.mark.parametrize("words", [[], ["--diff", NORTON]])
 def test_the_yaml_of_a_difference_must_be_named(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["config", *words]) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: `mmpt config` needs a YAML, and a second one")
+    assert message.startswith("error: `mmpt config` needs a YAML, and with `--diff`")
     assert "mmpt config --diff A.yaml B.yaml" in message
 
 
@@ -94,6 +101,7 @@ def test_equal_yamls(capsys: pytest.CaptureFixture[str]) -> None:
         [NORTON, "no_equals_sign"],
         ["--diff", "nowhere.yaml", NORTON],
         ["--diff", NORTON, "nowhere.yaml"],
+        ["--diff", NORTON, "dataset.max_len=0"],
     ],
 )
 def test_a_mistake_is_one_error(

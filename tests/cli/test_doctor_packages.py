@@ -11,8 +11,7 @@ from mmpt.cli.doctor_probes import Facts, ProbeError
 TORCH: Facts = {
     "version": "2.9",
     "cuda": "12.8",
-    "gpus": ["H100 (79 GiB)"] * 2,
-    "problem": "",
+    "gpus": [("H100 (79 GiB)", "")] * 2,
     "nccl": "2.27.3",
 }
 
@@ -85,11 +84,6 @@ def test_torchvision_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
             ("ok", "warning", "optional"),
             "finds none with driver 570.1",
         ),
-        (
-            {"problem": "no kernel image"},
-            ("ok", "missing", "ok"),
-            "cannot use H100 (79 GiB): no kernel image",
-        ),
     ],
 )
 def test_gpus(
@@ -102,6 +96,39 @@ def test_gpus(
     findings = list(packages.check_torch())
     assert tuple(finding.state for finding in findings) == states
     assert text in findings[1].found
+
+
+@pytest.mark.parametrize(
+    ("problems", "state", "remedies"),
+    [
+        (
+            ["no kernel image", "no kernel image"],
+            "missing",
+            ["Install", "--device cpu"],
+        ),
+        (["", "no kernel image"], "warning", ["Install", "CUDA_VISIBLE_DEVICES=0"]),
+        (
+            ["CUDA out of memory", ""],
+            "warning",
+            ["nvidia-smi", "CUDA_VISIBLE_DEVICES=1"],
+        ),
+    ],
+)
+def test_gpus_that_torch_cannot_use(
+    problems: list[str],
+    state: str,
+    remedies: list[str],
+    probed: dict[str, Facts | ProbeError],
+) -> None:
+    gpus = [("H100 (79 GiB)", problem) for problem in problems]
+    probed["torch"] = TORCH | {"gpus": gpus}
+    _, finding, _ = packages.check_torch()
+    assert finding.state == state
+    for number, problem in enumerate(problems):
+        named = f"cuda:{number}, H100 (79 GiB): {problem}"
+        assert (named in finding.found) == bool(problem)
+    for remedy in remedies:
+        assert remedy in finding.remedy
 
 
 def test_no_gpu(

@@ -1,10 +1,12 @@
 """Imports of packages in a process of their own."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from mmpt.cli.doctor_probes import ProbeError, probe
+from mmpt.cli.doctor_probes import PROBES, ProbeError, probe
 
 pytestmark = pytest.mark.spawn
 
@@ -58,3 +60,25 @@ def test_the_hub_is_asked_once(
     assert facts["offline"] == (offline == "1")
     assert problem in facts["problem"]
     assert bool(problem) == bool(facts["problem"])
+
+
+def test_every_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three is too old for torch, and the driver does not even describe the third."""
+
+    def describe(number: int) -> SimpleNamespace:
+        if number == 2:
+            raise RuntimeError("the driver is too old")
+        return SimpleNamespace(name=f"Model {number}", total_memory=80 * 2**30)
+
+    def try_out(device: str) -> str:
+        return {"cuda:0": ""}.get(device, "no kernel image")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", describe)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    monkeypatch.setattr("mmpt.utils.device_check.device_problem", try_out)
+    assert PROBES["torch"]()["gpus"] == [
+        ("Model 0 (80 GiB)", ""),
+        ("Model 1 (80 GiB)", "no kernel image"),
+        ("GPU 2", "no kernel image"),
+    ]

@@ -1,19 +1,15 @@
-"""Job types, the checks of files and checkpoints before a job starts, and the command line of a
-training, for numbers of processes and GPUs.
+"""Job types, the check of files before a job starts, and the command line of a training, for
+numbers of processes and GPUs.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from mmpt.cli.job import (
-    DEMO_COMMANDS,
     check_data,
-    check_start,
     choose_job_type,
     continued,
     job_command,
@@ -22,9 +18,10 @@ from mmpt.cli.job import (
     training_command,
 )
 from mmpt.cli.nodes import ONE_NODE
+from mmpt.cli.start_checkpoint import DEMO_COMMANDS
 from mmpt.config import DatasetConfig, RunConfig
 from mmpt.endtasks import MSRVTTTextProcessor
-from mmpt.errors import CheckpointError, DataError, LaunchError
+from mmpt.errors import DataError, LaunchError
 from tests.support.paths import ROOT
 
 TRAINING = RunConfig(path="a.yaml", task_type="sweep_big")
@@ -174,7 +171,7 @@ def test_wrong_job_type(asked, config, message):
     assert "--jobtype" in str(caught.value)
 
 
-# ---- the files and the checkpoint of a job, which are made one by one
+# ---- the files of a job
 
 
 def missing(dataset):
@@ -206,83 +203,6 @@ def test_files_and_folders_that_are_not_there(tmp_path, monkeypatch):
         "feat (`dataset.vfeat_dir`)",
         "a.json (`dataset.json_path`)",
     ]
-
-
-@pytest.mark.parametrize("continues", [False, True])
-def test_the_checkpoint_to_start_from(tmp_path, continues):
-    start, last = tmp_path / "w.pt", tmp_path / "checkpoint_last.pt"
-    options = {"restore_file": str(start), "save_dir": str(tmp_path)}
-    config = RunConfig(path="a.yaml", fairseq={"checkpoint": options})
-    with pytest.raises(CheckpointError) as caught:
-        check_start(config)
-    for part in (f"{start}: no such file", "fairseq.checkpoint.restore_file", "a.yaml"):
-        assert part in str(caught.value)
-    assert DEMO_COMMANDS in str(caught.value)
-    weights = last if continues else start
-    model = {"a": torch.ones(1)}
-    torch.save({"model": model}, weights)
-    with pytest.raises(
-        CheckpointError, match="this one has no optimizer_history, extra_state"
-    ):
-        check_start(config)
-    torch.save({"model": model, "optimizer_history": [], "extra_state": {}}, weights)
-    check_start(config)
-    weights.write_bytes(weights.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match="damaged"):
-        check_start(config)
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\3\4", bytes(1000)])
-def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(
-    tmp_path, damage, caplog
-):
-    config = RunConfig(
-        path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}}
-    )
-    last, previous = (
-        tmp_path / "checkpoint_last.pt",
-        tmp_path / "checkpoint_previous.pt",
-    )
-    entries = {"model": {"w": torch.ones(9)}, "extra_state": {}}
-    torch.save(entries | {"optimizer_history": [{"num_updates": 3}]}, previous)
-    last.write_bytes(damage)
-    check_start(config, leads=False)  # node 0 repairs it
-    assert last.read_bytes() == damage
-    check_start(config)
-    assert last.read_bytes() == previous.read_bytes()
-    assert f"{last}: damaged" in caplog.text
-    for path in tmp_path.glob("*.pt"):
-        path.write_bytes(damage)
-    with pytest.raises(
-        CheckpointError, match=r"No other checkpoint of this run is whole.*remove"
-    ):
-        check_start(config)
-
-
-def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
-    """A run does not continue from it by itself, as it would diverge again."""
-    entries = {"optimizer_history": [], "extra_state": {}}
-    for age, (name, value) in enumerate(
-        {"_last": "nan", "2": "nan", "_1_300": 1, "1": 1}.items()
-    ):
-        path = tmp_path / f"checkpoint{name}.pt"
-        torch.save(entries | {"model": {"w": torch.full((9,), float(value))}}, path)
-        os.utime(path, (1000 - age, 1000 - age))
-    last, newest = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_1_300.pt"
-    config = RunConfig(
-        path="a.yaml", fairseq={"checkpoint": {"save_dir": str(tmp_path)}}
-    )
-    with pytest.raises(CheckpointError) as caught:
-        check_start(config)
-    assert "must be finite" in str(caught.value)
-    assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
-    assert f"`cp {newest} {last}`" in str(caught.value)
-    shutil.copy(newest, last)  # as the message says
-    check_start(config)
-
-
-def test_a_training_need_not_start_from_a_checkpoint(tmp_path):
-    check_start(RunConfig(fairseq={"checkpoint": {"save_dir": str(tmp_path)}}))
 
 
 def test_a_start_after_a_failure_continues(tmp_path):

@@ -10,9 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import mmpt
-from mmpt.cli.main import COMMANDS, main
+from mmpt.cli.main import COMMANDS, choose_device, main
+from mmpt.errors import LaunchError
 from tests.support.jobs import VIDEOCLIP
 from tests.support.paths import ROOT
 
@@ -117,6 +119,23 @@ def test_python_dash_m_mmpt_does_not_import_torch_for_help_and_mistakes(
     assert done.returncode == code
     assert "import 'mmpt.cli" in done.stderr
     assert "import 'torch" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [(None, "cuda (the default)"), ("cuda", "cuda")]
+)
+def test_a_gpu_that_torch_cannot_use_is_one_error(
+    name: str | None, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    problem = "CUDA error: no kernel image is available"
+    monkeypatch.setattr("mmpt.utils.device_check.device_problem", lambda _: problem)
+    with pytest.raises(LaunchError) as caught:
+        choose_device(name)
+    message = str(caught.value)
+    assert message.startswith(f"--device {named}: ")
+    assert problem in message
+    assert "`--device cpu`" in message
 
 
 def test_a_missing_package_is_reported_with_the_extra_that_installs_it(

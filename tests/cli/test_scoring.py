@@ -3,6 +3,7 @@
 No file is written then.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -128,6 +129,19 @@ def test_another_max_video_len_is_logged(
     assert (
         f"trained with `dataset.max_video_len` {F}, scored with {2 * F}" in caplog.text
     )
+
+
+def test_features_of_another_encoder_are_a_warning(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = {"features": {"width": 512, "encoder": "s3d"}}
+    (run / "run.json").write_text(json.dumps(facts))
+    info = {"width": 512, "encoder": "hf:a/clip"}
+    (tmp_path / "features.json").write_text(json.dumps(info))
+    check(run, f"dataset.vfeat_dir={tmp_path}")
+    (message,) = caplog.messages
+    assert message.startswith(f"{run}/checkpoint_best.pt: the features are from hf:a/c")
+    assert "trained with features from s3d" in message
 
 
 def test_a_copy_of_the_bert_fits(

@@ -140,6 +140,18 @@ def test_trainings_that_differ_in_state_metrics_and_folder_are_compared(
     assert "running: epoch 1 of 3, 10 updates, about 7 minutes left (two/run)" in page
 
 
+def test_a_training_that_has_just_started_is_named_and_left_out(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_run(Path("mine"))
+    Path("new").mkdir()
+    Path("new/config.yaml").write_text("{}")
+    assert compare.main(["new", "mine", "--markdown"]) == 0
+    assert "|  | mine |" in capsys.readouterr().out.splitlines()
+    (warning,) = caplog.messages
+    assert warning.startswith("left out: new/metrics.jsonl: holds no metrics.")
+
+
 def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
     write_results(Path("scores"), "runs/mine/checkpoint_best.pt", 0.123)
     # As `save_pretrained` writes it next to scores.
@@ -162,7 +174,7 @@ def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
         ("report", "mine --device cpu", "belong to the report of an evaluation"),
         ("report", "some.yaml scores", "some.yaml is not the folder of a training"),
         ("compare", "mine empty", "results.json: no such file. Name results files"),
-        ("compare", "mine new", "metrics.jsonl: holds no metrics"),
+        ("compare", "new", "metrics.jsonl: holds no metrics"),
         ("compare", "damaged mine", "metrics.jsonl, line 1: must be a JSON object"),
         ("compare", "mine mine/config.yaml", "config.yaml: not a results file"),
         ("compare", "scores --out page.html", "`--out` names the page about trainings"),

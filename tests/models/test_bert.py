@@ -1,11 +1,17 @@
-"""Dtypes and initial weights of the video token MLP.
+"""Dtypes and initial weights of the video token MLP, and BERT from a stand-in of the hub.
 
 Its outputs are compared with the released code in tests/parity/test_models.py.
 """
 
-import torch
+from pathlib import Path
 
-from mmpt.models.bert import VideoTokenMLP
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from mmpt.errors import CheckpointError
+from mmpt.models.bert import VideoTokenMLP, read_bert_config, read_bert_weights
+from tests.support.hub_server import Hub
 
 
 def test_half_features_are_cast_to_the_weights():
@@ -23,3 +29,45 @@ def test_initial_weights():
         assert not linear.bias.any()
     assert (mlp.LayerNorm.weight == 1).all()
     assert mlp.LayerNorm.eps == 1e-5
+
+
+def test_a_downloaded_bert_is_used_without_asking_the_hub_again(
+    hub: Hub, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    saved = BertModel(BertConfig(vocab_size=20, num_hidden_layers=1, **sizes))
+    saved.save_pretrained(tmp_path)
+    hub.add("a/bert", {path.name: path.read_bytes() for path in tmp_path.glob("*.*")})
+
+    def read() -> dict[str, torch.Tensor]:
+        config = read_bert_config("a/bert")
+        bert = read_bert_weights("a/bert", config, random_init=False)
+        assert bert is not None
+        return bert.state_dict()
+
+    torch.testing.assert_close(read(), saved.state_dict(), rtol=0, atol=0)
+    hub.requests.clear()
+    hub.failures[""] = 502
+    torch.testing.assert_close(read(), saved.state_dict(), rtol=0, atol=0)
+    assert hub.requests == []
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(hub: Hub) -> None:
+    """Each request of a download would be repeated for 23 seconds."""
+    hub.failures[""] = 502
+    for read in (
+        lambda: read_bert_config("a/bert"),
+        lambda: read_bert_weights("a/bert", BertConfig(), random_init=False),
+    ):
+        hub.requests.clear()
+        with pytest.raises(CheckpointError, match=r"a/bert .*\(status 502\).*HF_HOME"):
+            read()
+        assert hub.requests == ["HEAD /"]
+
+
+def test_a_path_without_a_folder_is_an_error_without_the_hub(hub: Hub) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"/no/bert .*cannot be a name of the hub"
+    ):
+        read_bert_config("/no/bert")
+    assert hub.requests == []

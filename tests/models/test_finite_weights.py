@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mmpt.cli import embed, predict
-from mmpt.cli.job import check_start
+from mmpt.cli.start_checkpoint import check_start
 from mmpt.config import RunConfig
 from mmpt.errors import CheckpointError
 from mmpt.inference.mmptmodel import MMPTModel

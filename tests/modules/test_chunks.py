@@ -133,7 +133,7 @@ def test_auto_halves_the_size_and_keeps_it(caplog: pytest.LogCaptureFixture) -> 
     [
         (
             "auto",
-            r"with `model.key: auto`, even with one clip at a time \(.*\)\. Make the batch ",
+            r"with `model.key: auto`, even with one clip at a time \(.*\)\. Make .*--batch-size",
         ),
         (
             4,

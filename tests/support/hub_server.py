@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 TOKEN = "hf_of_the_test"

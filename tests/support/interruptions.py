@@ -20,7 +20,7 @@ import fairseq_cli.train
 import torch
 
 import mmpt.tasks.fairseqmmtask  # noqa: F401  before the fork
-from mmpt.cli.job import check_start
+from mmpt.cli.start_checkpoint import check_start
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.run import RESETS, fairseq_flags, last_checkpoint

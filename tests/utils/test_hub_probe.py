@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
-from mmpt.utils.hub_probe import hub_problem
+from mmpt.utils.hub_probe import hub_problem, load_from_hub
 from tests.support.hub_server import running_hub, use_hub
 
 
@@ -61,3 +61,43 @@ def test_a_hub_that_never_answers(silent: None) -> None:
 def test_offline_mode(closed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "offline mode is enabled" in hub_problem(timeout_s=60)
+
+
+class Loader:
+    """Stands for `from_pretrained` of a model whose files are in the cache, or only on the hub."""
+
+    def __init__(self, *, is_cached: bool):
+        self.is_cached = is_cached
+        self.calls: list[bool] = []
+
+    def __call__(self, name: str, local_files_only: bool = False) -> str:
+        self.calls.append(local_files_only)
+        if local_files_only and not self.is_cached:
+            raise OSError(f"{name}: not in the cache")
+        return name
+
+
+def test_the_cache_is_used_without_the_hub(closed: None) -> None:
+    load = Loader(is_cached=True)
+    assert load_from_hub("a/bert", load) == "a/bert"
+    assert load.calls == [True]
+
+
+def test_other_files_are_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Loader(is_cached=False)
+    with running_hub() as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        assert load_from_hub("a/bert", load) == "a/bert"
+    assert load.calls == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a/bert", "refused"), ("/no/bert", "cannot be a name")]
+)
+def test_nothing_is_downloaded_in_vain(closed: None, name: str, message: str) -> None:
+    load = Loader(is_cached=False)
+    with pytest.raises(OSError, match=message):
+        load_from_hub(name, load)
+    assert load.calls == [True]

@@ -14,8 +14,11 @@ from mmpt.errors import DataError
 from mmpt.reporting.trainings.state import Progress, State, read_state
 from mmpt.retrieval import HARDNESS_LOG
 from mmpt.utils.io import reading
+from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import METRICS_LOG
 from mmpt.utils.validation import validate
+
+logger = get_logger(__name__)
 
 CONFIG = "config.yaml"
 R = TypeVar("R", bound=BaseModel)
@@ -103,13 +106,20 @@ def is_training(folder: str | Path) -> bool:
     return (Path(folder) / METRICS_LOG).is_file()
 
 
+class NoMetricsError(DataError):
+    """A training has no metrics yet."""
+
+
 def read_trainings(folders: Iterable[str | Path]) -> list[Training]:
     """Reads trainings. A folder that is named twice is read once.
+
+    Trainings without metrics are left out with a warning, unless none has any.
 
     Args:
         folders: the `save_dir` of each.
     Raises:
-        DataError: a folder is not the folder of a training, has no metrics yet, or is damaged.
+        NoMetricsError: no training has metrics yet.
+        DataError: a folder is not the folder of a training, or is damaged.
         ConfigError: a `config.yaml` is damaged.
     """
     distinct: dict[Path, Path] = {}  # resolved path -> path as the user wrote it
@@ -118,9 +128,16 @@ def read_trainings(folders: Iterable[str | Path]) -> list[Training]:
     names = [folder.name for folder in distinct]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in distinct.values()]
-    trainings = []
+    trainings, without_metrics = [], []
     for name, folder in zip(names, distinct.values(), strict=True):
-        trainings.append(_read_training(name, folder))
+        try:
+            trainings.append(_read_training(name, folder))
+        except NoMetricsError as err:
+            without_metrics.append(err)
+    if without_metrics and not trainings:
+        raise without_metrics[0]
+    for problem in without_metrics:
+        logger.warning("left out: %s", problem)
     return trainings
 
 
@@ -134,7 +151,7 @@ def _read_training(name: str, folder: Path) -> Training:
     # The metrics come first: the state must not be older than they are.
     lines = _read_lines(log, MetricsLine) if log.exists() else []
     if not lines:
-        raise DataError(
+        raise NoMetricsError(
             f"{log}: holds no metrics. The training has not reached its first log interval "
             "(`fairseq.common.log_interval` updates). Wait, or continue the training."
         )
