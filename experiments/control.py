@@ -18,7 +18,7 @@ weight of the sum is only in the released code. The last arm is G with the fine-
 alone, as in Eq. 5.
 
 All these arms train all weights. Two more arms train A and J with the LayerNorms only. On corpora
-other than `howto100m`, only A and J are run. `--corpora youcook2` needs your own copy of the
+other than `howto100m`, only A, C and J are run. `--corpora youcook2` needs your own copy of the
 sentences of YouCook2 (youcook_corpus.py).
 """
 
@@ -58,14 +58,17 @@ LADDER: dict[str, tuple[str, Overrides]] = {
     ),
 }
 """Name -> title and overrides of the loss."""
+ELSEWHERE: tuple[str, ...] = ("A", "C", "norton")
+"""Names of the arms on corpora other than `howto100m`."""
 SHORT: tuple[str, ...] = ("A", "norton")
+"""Names of the arms with curves, which are also trained with the LayerNorms only."""
 
 
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
     yield START
     is_long = corpus.key == HOWTO100M.key
-    for name in LADDER if is_long else SHORT:
+    for name in LADDER if is_long else ELSEWHERE:
         title, loss = LADDER[name]
         yield Arm(
             name,

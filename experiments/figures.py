@@ -17,6 +17,7 @@ from experiments.tables import (
     AVERAGE,
     AVERAGE_BG,
     CLIP,
+    DTW,
     DTW_BG_CALIBRATED,
     DTW_CALIBRATED,
     BySeed,
@@ -28,6 +29,7 @@ from mmpt.reporting.figures import COLOURS, GREY
 SHOWN: dict[str, Number] = {
     "clip": CLIP,
     "video, caption average": AVERAGE,
+    "video, DTW": DTW,
     "video, DTW calibrated": DTW_CALIBRATED,
     "background, caption average": AVERAGE_BG,
     "background, DTW calibrated": DTW_BG_CALIBRATED,
@@ -68,9 +70,15 @@ def draw_gains(arms: Sequence[Arm], by_arm: Results, path: Path) -> bool:
             for place, arm in zip(places, shown, strict=True):
                 found = gain(number, by_arm[arm.name], by_arm[arm.against])
                 if found:
-                    error = np.nan_to_num(found.error)
+                    # A mark without filling is a single seed, which has no standard error.
+                    is_single = found.num_seeds == 1
                     panel.errorbar(
-                        found.mean, place, xerr=error, fmt="o", color=COLOURS[0]
+                        found.mean,
+                        place,
+                        xerr=np.nan_to_num(found.error),
+                        fmt="o",
+                        color=COLOURS[0],
+                        markerfacecolor="white" if is_single else COLOURS[0],
                     )
             panel.axvline(0, color=GREY, linewidth=1)
             panel.set_title(title.replace(", ", "\n"))

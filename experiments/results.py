@@ -40,7 +40,8 @@ def make_row(
         experiment: name of the experiment that asked for the run. Others may share it.
         commands: the commands that made the run.
         seconds: wall-clock time of training and scoring.
-        measures: see `read_measures`.
+        measures: see `read_measures`, with the hash of the checkpoint that the run started from, if
+            there is one, as `start`.
     """
     return {
         "run": run.key,

@@ -36,7 +36,7 @@ from experiments.results import (
     read_results,
 )
 from mmpt.errors import DataError, LaunchError
-from mmpt.utils.io import read_json, write_json
+from mmpt.utils.io import file_hash, read_json, write_json
 from mmpt.utils.log import format_seconds
 
 FOLDER = Path("runs/experiments")
@@ -180,6 +180,9 @@ def _run_step(run: Run, experiment: str, base: Path, results: Path) -> Step:
             measures = read_json(saved)
         else:
             measures = read_measures(folder, with_curves=run.arm.with_curves)
+            if run.start is not None:
+                checkpoint = run_folder(run.start, base) / CHECKPOINT
+                measures["start"] = file_hash(checkpoint)
             write_json(saved, measures)
         if run.key not in read_results(results):
             append_result(make_row(run, experiment, texts, seconds, measures), results)

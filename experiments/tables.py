@@ -82,13 +82,31 @@ def estimate(values: Sequence[float]) -> Estimate:
 def gain(number: Number, rows: BySeed, others: BySeed) -> Estimate | None:
     """Returns the mean difference rows - others over the common seeds; None if there are none.
 
-    The difference is taken seed by seed, because the two runs with the same seed share the corpus
-    and the VideoCLIP checkpoint.
+    The difference is taken seed by seed, because the two runs of a pair share the corpus and the
+    VideoCLIP checkpoint.
     """
-    seeds = sorted(rows.keys() & others.keys())
+    seeds = paired_seeds(rows, others)
     if not seeds:
         return None
     return estimate([number.of(rows[seed]) - number.of(others[seed]) for seed in seeds])
+
+
+def paired_seeds(rows: BySeed, others: BySeed) -> list[int]:
+    """Returns the seeds for which both arms have a run from the same checkpoint."""
+    common = sorted(rows.keys() & others.keys())
+    return [seed for seed in common if have_same_start(rows[seed], others[seed])]
+
+
+def have_same_start(one: Row, other: Row) -> bool:
+    """Returns whether two runs with the same seed started from the same checkpoint.
+
+    Old rows do not have its hash. The same seed on the same kind of processor gives the same
+    checkpoint. Another processor rounds differently.
+    """
+    hashes = (one.get("start"), other.get("start"))
+    if None in hashes:
+        return bool(one["machine"] == other["machine"])
+    return hashes[0] == hashes[1]
 
 
 def rows_of(arm: Arm, corpus: Corpus, results: Iterable[Row]) -> BySeed:
@@ -113,8 +131,8 @@ def tables(
         gains = [gain(each, by_arm[arm.name], by_arm[arm.against]) for each in numbers]
         cells = [each.text(signed=True) for each in gains if each]
         if cells:
-            both = by_arm[arm.name].keys() & by_arm[arm.against].keys()
-            note = seeds_note(both, by_arm)
+            paired = paired_seeds(by_arm[arm.name], by_arm[arm.against])
+            note = seeds_note(paired, by_arm)
             lines.append([f"{arm.title}, against {arm.against}{note}", *cells])
     parts = [means_table("mean", numbers, arms, by_arm), _table("gain", numbers, lines)]
     return "\n\n".join(part for part in parts if part)

@@ -51,6 +51,9 @@ def test_an_experiment_runs_and_is_not_repeated(
         assert row["seed"] == 3
         assert bool(row["curves"]) == (row["name"] == "videoclip")
     (start,) = (row for row in rows if row["name"] == "videoclip")
+    starts = {row["name"]: row.get("start") for row in rows}
+    assert starts["videoclip"] is None
+    assert starts["plain"] == starts["C"] is not None
     trained = [row["metrics"]["Calibrated"]["DTW-constant"] for row in rows]
     assert len(set(trained)) == 3  # each run has weights of its own
     # Only the checkpoint that others start from is kept, and no predictions.

@@ -52,6 +52,7 @@ def write_results(path: Path, names: tuple[str, ...]) -> None:
                     "arm": run.arm_key,
                     "seed": seed,
                     "commit": "abc1234",
+                    "machine": "M",
                     "metrics": metrics,
                     "curves": {"clips": curve, "background": curve},
                 }

@@ -24,7 +24,12 @@ def row(value: float, seed: int = 0, arm: str = "") -> dict:
     metrics: dict[str, dict[str, float]] = {}
     for number in MAIN:
         metrics.setdefault(number.metric, {})[number.key] = value
-    return {"seed": seed, "arm": arm, "metrics": {**metrics, "A": {"R1": value}}}
+    return {
+        "seed": seed,
+        "arm": arm,
+        "metrics": {**metrics, "A": {"R1": value}},
+        "machine": "M",
+    }
 
 
 def by_seed(values: dict[int, float]) -> dict[int, dict]:
@@ -58,6 +63,25 @@ def test_a_gain_is_paired_by_seed() -> None:
 def test_there_is_no_gain_without_a_common_seed() -> None:
     assert gain(HALF, by_seed({0: 0.5}), by_seed({1: 0.5})) is None
     assert gain(HALF, {}, by_seed({1: 0.5})) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_pair"),
+    [
+        ({"start": "a"}, {"start": "a", "machine": "N"}, True),
+        ({"start": "a"}, {"start": "b"}, False),
+        # Old rows have no hash of the checkpoint.
+        ({"start": "a"}, {}, True),
+        ({"start": "a"}, {"machine": "N"}, False),
+        ({}, {"machine": "N"}, False),
+        ({}, {}, True),
+    ],
+)
+def test_a_pair_starts_from_the_same_checkpoint(
+    one: dict[str, str], other: dict[str, str], is_pair: bool
+) -> None:
+    rows, others = {3: row(0.5, 3) | one}, {3: row(0.25, 3) | other}
+    assert bool(gain(HALF, rows, others)) == is_pair
 
 
 def test_results_belong_to_the_arm_and_corpus_with_their_settings() -> None:
