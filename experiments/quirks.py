@@ -40,17 +40,17 @@ SHARP: Overrides = {**LOG_MEAN, "loss.alpha_lse": 0.1}
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
 
-    def arm(name: str, title: str, loss: Overrides) -> Arm:
-        return Arm(name, title, {**ALL_WEIGHTS, **loss}, against="plain")
+    def arm(name: str, title: str, loss: Overrides, against: str = "plain") -> Arm:
+        return Arm(name, title, {**ALL_WEIGHTS, **loss}, against=against)
 
     yield Arm("plain", "plain loss (control)", {**ALL_WEIGHTS, **PLAIN_LOSS})
     yield arm("released", "Norton as released", {})
     for key, title in QUIRKS.items():
-        yield arm(key.removeprefix("loss."), title, {key: "paper"})
-    yield arm("paper", "all four as in the paper", dict.fromkeys(QUIRKS, "paper"))
-    yield arm(
-        "temperature", "trained temperature", {"loss.learnable_temperature": True}
-    )
+        yield arm(key.removeprefix("loss."), title, {key: "paper"}, "released")
+    all_four = dict.fromkeys(QUIRKS, "paper")
+    yield arm("paper", "all four as in the paper", all_four, "released")
+    trained = {"loss.learnable_temperature": True}
+    yield arm("temperature", "trained temperature", trained, "released")
     yield arm("log-mean-exp", "log-mean-exp, alpha 1", LOG_MEAN)
     yield arm("log-mean-exp 0.1", "log-mean-exp, alpha 0.1", SHARP)
     yield arm(
