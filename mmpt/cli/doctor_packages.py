@@ -11,6 +11,7 @@ from pathlib import Path
 import mmpt
 from mmpt.cli.doctor_probes import Facts, ProbeError, probe
 from mmpt.cli.finding import Finding, State
+from mmpt.utils.help_pages import TORCH_PAGE
 
 INSTALL_TRAIN = "pip install 'mmpt[train]'"
 INSTALL_PREPARE = "pip install 'mmpt[prepare]'"
@@ -21,7 +22,6 @@ INSTALL_FAIRSEQ = (
 )
 BERT = "bert-base-uncased"
 HUB = "model hub"
-TORCH_PAGE = "https://pytorch.org/get-started/locally"
 
 
 def check_python() -> Iterable[Finding]:

@@ -17,6 +17,8 @@ from mmpt.errors import (
 
 ROOT = Path(mmpt.__file__).parents[1]
 """Root of the repository, if MMPT runs in a checkout."""
+TORCH_PAGE = "https://pytorch.org/get-started/locally"
+"""How to install torch and torchvision in the builds that fit a machine."""
 WRITE_YAML = "pretraining.md#write-a-yaml"
 OWN_FEATURES = "docs/guides/own-videos.md#features-that-you-have-already"
 MEMORY = "pretraining.md#fit-training-into-memory"
