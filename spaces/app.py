@@ -7,10 +7,16 @@ from tempfile import gettempdir
 
 from huggingface_hub import snapshot_download
 
+from mmpt.app.video_files import VideoFiles
 from mmpt.cli import app, download, index
+from mmpt.cli.embed import find_files
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D_WEIGHTS
+from mmpt.media.video_list import VIDEO_SUFFIXES, files_in
 from mmpt.utils.command import run_command
+from mmpt.utils.log import get_logger
+
+logger = get_logger(__name__)
 
 HERE = Path(__file__).resolve().parent
 
@@ -32,7 +38,9 @@ def make_index(model: str, encoder: str | None, data: Path) -> Path:
     """
     if (data / "index.json").is_file():
         return data
-    has_features = any(data.rglob("*.npy"))
+    has_features = any(files_in(data, [".npy"]))
+    if has_features:
+        report_missing_features(data)
     if not has_features and not Path(S3D_WEIGHTS).is_file():
         loaded = MMPTModel.from_pretrained(model, encoder=encoder)
         if loaded.features.frames.uses_s3d:
@@ -42,6 +50,22 @@ def make_index(model: str, encoder: str | None, data: Path) -> Path:
     options = ["--model", model, kind, data, *encoder_options(encoder)]
     run(index.main, folder, *options, "--skip-broken")
     return folder
+
+
+def report_missing_features(data: Path) -> None:
+    """Logs how many videos have no features. They are left out of an index of features."""
+    names = find_files(data, [".npy"])
+    files = VideoFiles(names, [data])
+    indexed = {files.video(name) for name in names}
+    videos = list(files_in(data, VIDEO_SUFFIXES))
+    missing = sorted(path for path in videos if path not in indexed)
+    if missing:
+        logger.warning(
+            "%d of %d videos are left out, because they have no features (.npy), such as %s",
+            len(missing),
+            len(videos),
+            missing[0].relative_to(data),
+        )
 
 
 def encoder_options(encoder: str | None) -> list[str]:

@@ -151,6 +151,12 @@ def test_every_make_target_of_the_documents_exists() -> None:
         assert set(re.findall(named, (ROOT / name).read_text())) <= set(targets)
 
 
+def test_the_documents_install_the_folder_of_mmpt() -> None:
+    """A package index may have another package of this name."""
+    for name in DOCUMENTS:
+        assert "mmpt[" not in (ROOT / name).read_text(), name
+
+
 def test_every_link_leads_to_a_file_or_heading() -> None:
     for name in DOCUMENTS:
         for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / name).read_text()):

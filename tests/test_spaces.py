@@ -37,10 +37,11 @@ def served(space, monkeypatch, tmp_path) -> list[list[str]]:
 
 
 def test_the_index_is_made_at_the_start_and_kept(
-    space, served, tmp_path, monkeypatch
+    space, served, tmp_path, monkeypatch, caplog
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
+    (data / "two.mp4").touch()
     rows = np.random.default_rng(0).standard_normal((20, 512)).astype(np.float16)
     np.save(data / "one.npy", rows)
     (data / "broken.npy").write_bytes(b"")
@@ -49,11 +50,23 @@ def test_the_index_is_made_at_the_start_and_kept(
     folder, *options = served[0]
     assert IndexFolder(folder).read_settings().num_videos == 1
     assert options[options.index("--videos") + 1] == str(data)
+    assert "1 of 1 videos are left out, because they have no features" in caplog.text
     assert options[-4:] == ["--host", "0.0.0.0", "--port", "7860"]
     # A dataset that is an index is served as it is.
     monkeypatch.setenv("MMPT_DATASET", folder)
     space.main()
     assert served[1][0] == folder
+
+
+def test_videos_without_features_are_counted(space, tmp_path, caplog) -> None:
+    for name in ("a.mp4", "b.mp4", "deep/c.mp4", "deep/d.webm", "._a.mp4", "a.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c.npy").touch()  # `mmpt extract` leaves the folder out
+    space.report_missing_features(tmp_path)
+    (message,) = caplog.messages
+    assert message.startswith("2 of 4 videos are left out, because")
+    assert message.endswith("such as b.mp4")
 
 
 @pytest.mark.parametrize(

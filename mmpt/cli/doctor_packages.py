@@ -11,17 +11,17 @@ from pathlib import Path
 import mmpt
 from mmpt.cli.doctor_probes import Facts, ProbeError, probe
 from mmpt.cli.finding import Finding, State
+from mmpt.utils.help_pages import TORCH_PAGE, install_command
 
-INSTALL_TRAIN = "pip install 'mmpt[train]'"
-INSTALL_PREPARE = "pip install 'mmpt[prepare]'"
-INSTALL_APP = "pip install 'mmpt[app]'"
+INSTALL_TRAIN = install_command("train")
+INSTALL_PREPARE = install_command("prepare")
+INSTALL_APP = install_command("app")
 INSTALL_FAIRSEQ = (
     "READTHEDOCS=1 pip install --no-deps --no-build-isolation "
     f"-r {Path(mmpt.__file__).parent / 'requirements-fairseq.txt'}"
 )
 BERT = "bert-base-uncased"
 HUB = "model hub"
-TORCH_PAGE = "https://pytorch.org/get-started/locally"
 
 
 def check_python() -> Iterable[Finding]:
@@ -61,9 +61,12 @@ def _failed(
     if err.is_absent:
         return Finding(name, state, f"not installed ({err}){needed}", install)
     # The version of a package is part of its metadata, which can be read without an import.
-    remedy = f"{install} --force-reinstall"
     distributions = metadata.packages_distributions().get(name, [])
-    if distributions and name != "fairseq":
+    if name == "fairseq":
+        remedy = f"{install} --force-reinstall"
+    elif not distributions:
+        remedy = install
+    else:
         version = f"{distributions[0]}=={metadata.version(distributions[0])}"
         remedy = f"pip install --force-reinstall --no-deps '{version}'"
     return Finding(name, state, f"does not work: {err}{needed}", remedy)

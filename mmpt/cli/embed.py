@@ -16,7 +16,7 @@ from mmpt.inference.embedding import batches
 from mmpt.inference.inputs import Video
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D_WEIGHTS
-from mmpt.media.video_list import VIDEO_SUFFIXES
+from mmpt.media.video_list import VIDEO_SUFFIXES, files_in
 from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.io import atomic_write, read_lines
 from mmpt.utils.log import get_logger, progress
@@ -33,7 +33,7 @@ OTHER_FEATURES = (
 def find_files(
     folder: Path, suffixes: Collection[str], hint: str = ""
 ) -> dict[str, Path]:
-    """Returns the files with these suffixes by id, sorted.
+    """Returns the files with these suffixes by id, sorted. Hidden files are left out.
 
     The id of a file is its path in `folder` without the extension.
 
@@ -49,9 +49,7 @@ def find_files(
             f"{folder}: must be a folder with {kinds} files, but {state}. Correct the path."
         )
     files: dict[str, Path] = {}
-    for path in folder.rglob("*"):
-        if path.suffix.lower() not in suffixes or not path.is_file():
-            continue
+    for path in files_in(folder, suffixes):
         relative = path.relative_to(folder)
         name = relative.with_suffix("").as_posix()
         if name in files:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt.errors import DataError, HubError
 from mmpt.inference import hub
-from mmpt.inference.origin import EXTRACTED, OF_FOLDER, Origin, published_encoder
+from mmpt.inference.origin import (
+    EXTRACTED,
+    OF_FOLDER,
+    S3D_NAME,
+    Origin,
+    is_s3d,
+    published_encoder,
+)
 from mmpt.media.hub_model import PROCESSOR_FILES
 from mmpt.utils.hub_names import is_hub_name
 from mmpt.utils.io import read_json
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     # They need PyAV, which is not installed where only features are used.
     from mmpt.media.encoders import Encoder, NamedEncoder
 
-S3D_NAME = "s3d"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMM_NAME = re.compile(r"\w[\w.-]*")
 """A name of timm's own list. Other names contain a folder, or a repository of someone."""
@@ -95,13 +101,6 @@ def choose_encoder(origin: Origin, chosen: str | Encoder | None) -> Choice:
         is_trusted=not origin.is_downloaded,
         note=f"frames are encoded with {name}",
     )
-
-
-def is_s3d(name: str) -> bool:
-    """Returns whether a recorded name is a name of S3D, such as `s3d` or `S3D HowTo100M`."""
-    if EXTRACTED.fullmatch(name):
-        return name == S3D_NAME  # others are classes whose names start like this
-    return name.lower().startswith(S3D_NAME)
 
 
 def _reason_against(name: str, origin: Origin) -> str | None:

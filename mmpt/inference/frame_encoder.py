@@ -20,14 +20,13 @@ from mmpt.errors import DataError, UserError
 from mmpt.inference import inputs
 from mmpt.inference.embedding import batches
 from mmpt.inference.encoder_choice import (
-    S3D_NAME,
     Choice,
     choose_encoder,
     find_difference,
     open_choice,
 )
 from mmpt.inference.inputs import Array
-from mmpt.inference.origin import Origin, extract_command
+from mmpt.inference.origin import S3D_NAME, Origin, extract_command
 from mmpt.inference.videos import CLIPS_AT_ONCE, decode, run_s3d, to_bytes
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
 from mmpt.utils.io import file_hash

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmpt.batch import FEATURE_DIM
 from mmpt.config import DatasetConfig, RetrievalConfig, RunConfig, load_config
 from mmpt.errors import ConfigError, DataError
 from mmpt.shards.feature_info import FeatureInfo, find_feature_info
@@ -22,6 +23,7 @@ KEYS = ("task", "dataset", "model", "loss", *RetrievalConfig.model_fields)
 """Keys of a training YAML that are published."""
 FAIRSEQ_GROUPS = ("dataset", "optimization")
 """Groups of fairseq's options that are published. The others describe the machine."""
+S3D_NAME = "s3d"
 PREFIX = re.compile(r"hf:|timm:((hf[-_]hub|local-dir):)?|")
 """Beginning of the name of an encoder, before its name on a hub or its path."""
 FREE_NAME = re.compile(r"(?![A-Za-z]:[/\\])[^./~\\][^/\\]*(/[^/\\]+)?")
@@ -198,13 +200,31 @@ def find_mismatch(origin: Origin, info: FeatureInfo) -> str | None:
 def find_other_features(checkpoint: Path, dataset: DatasetConfig) -> str | None:
     """Returns how the features of a data set differ from those that a checkpoint was trained on.
 
-    Returns None if there is no known difference, or if their widths differ, which is reported when
-    the weights are loaded.
+    A checkpoint that records no features may be a released one, which was trained on S3D's. Returns
+    None if there is no known difference, or if the widths of the features differ, which is reported
+    when the weights are loaded.
     """
     trained, found = _read_run_facts(checkpoint.parent), find_feature_info(dataset)
-    if trained is None or found is None or trained.width != found.width:
+    if found is None:
         return None
-    return find_mismatch(_trained_on(trained, Origin()), found)
+    if trained is not None:
+        if trained.width != found.width:
+            return None
+        return find_mismatch(_trained_on(trained, Origin()), found)
+    encoder = published_encoder(found.encoder, found.revision)
+    if encoder is None or is_s3d(encoder) or found.width != FEATURE_DIM:
+        return None
+    return (
+        f"the features are from {encoder} (features.json), but the checkpoint does not record the "
+        "features that it was trained on. The released checkpoints take features from S3D only"
+    )
+
+
+def is_s3d(name: str) -> bool:
+    """Returns whether a recorded name is a name of S3D, such as `s3d` or `S3D HowTo100M`."""
+    if EXTRACTED.fullmatch(name):
+        return name == S3D_NAME  # others are classes whose names start like this
+    return name.lower().startswith(S3D_NAME)
 
 
 def _differ(one: object, other: object) -> bool:

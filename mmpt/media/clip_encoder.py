@@ -340,10 +340,11 @@ def finish_features(
     Args:
         rows_ND: float32 [rows, D].
         l2_normalize: divide each row by its L2 norm.
-        dtype: type of the result.
+        dtype: type of the result. Values that are too large for it become infinite.
     """
     if l2_normalize:
         norms_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
         norms_N1 = np.maximum(norms_N1, NORM_FLOOR)
         rows_ND = rows_ND / norms_N1
-    return rows_ND.astype(dtype)
+    with np.errstate(over="ignore"):
+        return rows_ND.astype(dtype)

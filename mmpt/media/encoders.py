@@ -26,6 +26,7 @@ from mmpt.media.hub_model import (
     check_source,
     find_commit,
     load_error,
+    load_processor,
 )
 from mmpt.media.own_encoder import open_own
 from mmpt.utils.artefact import fingerprint, weights_fingerprint
@@ -127,7 +128,7 @@ class HuggingFaceEncoder(nn.Module):
                 use_safetensors=safetensors_only or None,
                 **options,
             ).eval()
-            self.processor = _load_processor(name, options)
+            self.processor = load_processor(name, options)
         except Exception as err:  # damaged files raise almost any error
             raise load_error(name, err) from err
         check_input(name, self.model)
@@ -274,19 +275,6 @@ def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
         )
     own, revision = open_own(name)
     return NamedEncoder(name, revision, own)
-
-
-def _load_processor(name: str, options: dict[str, Any]) -> Any:
-    """Returns the image processor of a model or, if it has none, its video processor."""
-    from transformers import AutoImageProcessor, AutoVideoProcessor
-
-    try:
-        return AutoImageProcessor.from_pretrained(name, **options)
-    except (OSError, ValueError) as err:
-        try:
-            return AutoVideoProcessor.from_pretrained(name, **options)
-        except (OSError, ValueError):
-            raise err from None  # most models are image models
 
 
 def _fraction(fps: float) -> Fraction:

@@ -1,10 +1,13 @@
-"""Checks of the models of `--encoder hf:<name>` that load no weights."""
+"""The models of `--encoder hf:<name>`: checks that load no weights, and their processors."""
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmpt.errors import CheckpointError
 from mmpt.media.own_encoder import describe_briefly
+from mmpt.utils.help_pages import TORCH_PAGE
 from mmpt.utils.hub_names import is_hub_name
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -82,6 +85,44 @@ def find_commit(name: str) -> str:
     return Path(hf_hub_download(name, "config.json")).parent.name
 
 
+def load_processor(name: str, options: dict[str, Any]) -> Any:
+    """Returns the image processor of a model or, if it has none, its video processor.
+
+    transformers has two versions of most image processors, which round in different ways: one needs
+    Pillow only, the other torchvision. By default it takes the latter if torchvision is installed.
+    The former is taken on all machines, so that their features are alike.
+    """
+    from transformers import AutoImageProcessor, AutoVideoProcessor  # deferred: slow
+
+    try:
+        return AutoImageProcessor.from_pretrained(name, backend="pil", **options)
+    except (OSError, ValueError) as err:
+        try:
+            return AutoVideoProcessor.from_pretrained(name, **options)
+        except (OSError, ValueError, ImportError) as video_err:
+            if _has_video_processor(name, options["revision"]):
+                raise video_err from None
+            raise err from None  # most models are image models
+
+
+def _has_video_processor(name: str, commit: str | None) -> bool:
+    """Returns whether the files of a model name a video processor.
+
+    Args:
+        commit: commit of a model on the hub. None: the model is in a folder.
+    """
+    from transformers.utils import cached_file  # deferred: slow
+
+    for file in PROCESSOR_FILES[1:]:
+        try:
+            path = cached_file(name, file, revision=commit)
+        except OSError:  # there is no such file
+            continue
+        if "video_processor_type" in Path(path).read_text(encoding="utf-8"):
+            return True
+    return False
+
+
 def load_error(name: str, error: Exception) -> CheckpointError:
     """Returns the error for a model that cannot be loaded, with the reason and what to do."""
     if Path(name).is_dir():
@@ -92,6 +133,11 @@ def load_error(name: str, error: Exception) -> CheckpointError:
         remedy = (
             f"On a machine with network run `hf download {name} --local-dir <folder>`, and give "
             "the folder."
+        )
+    if "torchvision" in str(error).lower():
+        remedy = (
+            "Install torchvision in the version and the build (CPU or CUDA) that belong to torch "
+            f"{torch.__version__}: {TORCH_PAGE}"
         )
     return CheckpointError(
         f"`--encoder hf:{name}` must be a model with a processor, {what}, but cannot be loaded "

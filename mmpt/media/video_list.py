@@ -71,7 +71,7 @@ class VideoList:
 
 
 class _Entry(NamedTuple):
-    """One entry of a source: a file of a folder, or a line of a list or CSV file."""
+    """One entry of a source: a video in a folder, or a line of a list or CSV file."""
 
     place: str
     """Where the entry is, for messages."""
@@ -100,8 +100,6 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
         for entry in _read_source(source):
             video = entry.video
             video_id = entry.video_id
-            if is_folder and video.suffix.lower() not in VIDEO_SUFFIXES:
-                continue
             if problem := _id_problem(video_id):
                 if is_folder:
                     found.misnamed[str(video)] = f"its name {problem}"
@@ -122,6 +120,18 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
     found.jobs = list(by_id.values())
     _check_feature_paths(found.jobs)
     return found
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Yields the files with these suffixes in a folder and its sub-folders, except hidden ones.
+
+    Some systems add hidden files that are no videos, such as `._a.mp4` on macOS.
+    """
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") for part in parts)
+        if not is_hidden and path.suffix.lower() in suffixes and path.is_file():
+            yield path
 
 
 def _no_video_error(
@@ -186,7 +196,7 @@ class _Row(Row):
 
 
 def _read_source(source: Path) -> Iterator[_Entry]:
-    """Yields the entries of a source. For a folder, these are all its files."""
+    """Yields the entries of a source. For a folder, these are its videos."""
     suffix = source.suffix.lower()
     if not source.exists():
         raise DataError(
@@ -196,7 +206,7 @@ def _read_source(source: Path) -> Iterator[_Entry]:
         own = sorted(source.glob("[!.]*"))
         nested = sorted(source.glob("[!.]*/[!.]*"))
         for path in own + nested:
-            if not path.is_dir():
+            if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
                 yield _Entry(str(path), path, path.stem)
     elif suffix in (".txt", ".lst"):
         for number, line in enumerate(read_lines(source), start=1):

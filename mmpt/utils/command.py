@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mmpt.errors import EXIT_CODE, UserError, message_of
-from mmpt.utils.help_pages import page_of, path_of
+from mmpt.utils.help_pages import install_command, page_of, path_of
 from mmpt.utils.killed import ASKS, worker_failure
 from mmpt.utils.log import setup_logging
 
@@ -78,7 +78,8 @@ def run_command(
         if message is None:
             raise
         page = page_of(err, message)
-    see = f"See {path_of(page)}\n" if page else ""
+        path = path_of(page) if page else None
+    see = f"See {path}\n" if path else ""
     sys.stderr.write(f"error: {message}\n{see}")
     return EXIT_CODE
 
@@ -101,8 +102,8 @@ def _user_message(err: Exception) -> str | None:
             f"{prefix}{err.strerror or err}. Fix that and run the same command again."
         )
     if isinstance(err, ModuleNotFoundError) and err.name in EXTRA_OF:
-        extra = f"'mmpt[{EXTRA_OF[err.name]}]'"
-        return f"{err.name} is not installed. Install it with: pip install {extra}"
+        command = install_command(EXTRA_OF[err.name])
+        return f"{err.name} is not installed. Install it with: {command}"
     return None
 
 

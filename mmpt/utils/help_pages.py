@@ -1,7 +1,9 @@
-"""Pages of the documentation that help with an error of the user."""
+"""Pages of the documentation and commands that help with an error of the user."""
 
 import os
 import re
+import shlex
+from importlib import metadata
 from pathlib import Path
 
 import mmpt
@@ -17,6 +19,8 @@ from mmpt.errors import (
 
 ROOT = Path(mmpt.__file__).parents[1]
 """Root of the repository, if MMPT runs in a checkout."""
+TORCH_PAGE = "https://pytorch.org/get-started/locally"
+"""Explains how to install torch and torchvision in the builds that fit a machine."""
 WRITE_YAML = "pretraining.md#write-a-yaml"
 OWN_FEATURES = "docs/guides/own-videos.md#features-that-you-have-already"
 MEMORY = "pretraining.md#fit-training-into-memory"
@@ -57,11 +61,27 @@ def page_of(error: Exception, message: str) -> str | None:
     return page
 
 
-def path_of(page: str) -> str:
-    """Returns the path of a page from the current folder, if the page is in this checkout."""
-    if Path.cwd() == ROOT or not (ROOT / page.partition("#")[0]).exists():
-        return page
-    return os.path.join(ROOT, page)
+def path_of(page: str) -> str | None:
+    """Returns the path of a page from the current folder, or None if MMPT does not run in a
+    checkout. An installed package has no documentation.
+    """
+    if not (ROOT / page.partition("#")[0]).exists():
+        return None
+    return page if Path.cwd() == ROOT else os.path.join(ROOT, page)
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that installs an extra of `mmpt`.
+
+    pip knows the extras of an installed `mmpt`. If none is installed, pip would look for a package
+    of this name in the index, so that the command must name the checkout.
+    """
+    try:
+        metadata.version("mmpt")
+        source = "mmpt"
+    except metadata.PackageNotFoundError:
+        source = "." if Path.cwd() == ROOT else str(ROOT)
+    return f"pip install {shlex.quote(f'{source}[{extra}]')}"
 
 
 def _page_of_problem(error: Exception, problem: str) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import mmpt
 from mmpt.errors import LaunchError
+from mmpt.utils.help_pages import install_command
 from mmpt.utils.io import read_json, write_json
 from mmpt.utils.log import ON_SCREEN, get_logger
 
@@ -314,7 +315,7 @@ def check_packages(names: Sequence[str]) -> None:
             extra = "train" if name == TensorBoard.name else name
             raise LaunchError(
                 f"`loggers` names {name}, but the package {package} is not installed. Install it "
-                f"with: pip install 'mmpt[{extra}]'"
+                f"with: {install_command(extra)}"
             )
 
 

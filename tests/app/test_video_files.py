@@ -33,7 +33,7 @@ def test_the_first_folder_that_has_a_video_is_taken(folders: list[Path]) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret", "deep/../a", "/etc/passwd", "a.mp4", "list", "", ".", "b"]
+    "name", ["../secret", "deep/../a", "/etc/passwd", "a.txt", "list", "", ".", ".."]
 )
 def test_no_other_file_is_found(folders: list[Path], name: str) -> None:
     absolute = str(folders[0].parent / "secret")
@@ -43,6 +43,21 @@ def test_no_other_file_is_found(folders: list[Path], name: str) -> None:
     hostile = VideoFiles([name, absolute], folders)
     assert hostile.video(name) is hostile.features(name) is None
     assert hostile.video(absolute) is None
+
+
+@pytest.mark.parametrize("name", ["b", "b.mp4", "deep/b.mp4", "a.MP4"])
+def test_features_and_shards_name_their_videos_in_another_way(
+    folders: list[Path], name: str
+) -> None:
+    """`mmpt extract` leaves folders out, and some programs keep the suffix of a video."""
+    expected = folders[0] / "a.mp4" if "a" in name else folders[1] / "deep/b.WEBM"
+    assert VideoFiles([name], [*folders, "missing"]).video(name) == expected
+    assert VideoFiles([], folders).video(name) is None
+
+
+def test_the_folder_of_a_video_in_the_index_counts(folders: list[Path]) -> None:
+    """A video of the same name in another folder is another video."""
+    assert VideoFiles(["other/b"], folders).video("other/b") is None
 
 
 def test_an_address_is_quoted() -> None:

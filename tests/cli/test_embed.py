@@ -19,12 +19,13 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Features of three videos, one of them in a sub-folder."""
+    """Features of three videos, one of them in a sub-folder, and a hidden file of macOS."""
     rng = np.random.default_rng(0)
     for name, seconds in (("b", 5), ("a.x", 20), ("deep/c", 3)):
         path = tmp_path / "features" / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, rng.standard_normal((seconds, 512)).astype(np.float16))
+    (tmp_path / "features/._b.npy").write_bytes(b"no array")
     return tmp_path / "features"
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmpt.config import load_config
+from mmpt.config import DatasetConfig, load_config
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.origin import (
     Origin,
     extract_command,
     find_mismatch,
     find_origin,
+    find_other_features,
     published_encoder,
     published_settings,
 )
@@ -203,3 +204,30 @@ TRAINED = Origin(encoder="hf:a/clip", encoder_revision="ce19", normalised=True)
 )
 def test_features_of_another_encoder(origin, info, expected) -> None:
     assert find_mismatch(origin, FeatureInfo(width=768, **info)) == expected
+
+
+@pytest.mark.parametrize(
+    ("info", "is_other"),
+    [
+        ({"encoder": "hf:a/clip"}, True),
+        ({"encoder": "hf:a/clip", "width": 768}, False),
+        ({"encoder": "s3d"}, False),
+        ({"encoder": "S3D HowTo100M"}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+@pytest.mark.parametrize("facts", [None, {"features": None}])
+def test_the_released_checkpoints_record_no_features_and_take_those_of_s3d(
+    info, is_other, facts, tmp_path
+) -> None:
+    if info is not None:
+        (tmp_path / "features.json").write_text(json.dumps({"width": 512} | info))
+    if facts is not None:
+        (tmp_path / "run.json").write_text(json.dumps(facts))
+    dataset = DatasetConfig(vfeat_dir=str(tmp_path))
+    other = find_other_features(tmp_path / "checkpoint_best.pt", dataset)
+    assert (other is not None) == is_other
+    if other is not None:
+        assert "the features are from hf:a/clip (features.json), but" in other
+        assert "take features from S3D only" in other

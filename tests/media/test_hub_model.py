@@ -57,8 +57,35 @@ def test_a_damaged_processor_is_the_reason(folder):
     (folder / "preprocessor_config.json").write_text('{"image_processor_type": "X"}')
     with pytest.raises(CheckpointError) as caught:
         open_encoder(f"hf:{folder}")
-    assert "video processor" not in str(caught.value)
-    assert "cannot be loaded" in str(caught.value)
+    assert "Unrecognized image processor" in str(caught.value)
+    assert "VideoProcessor" not in str(caught.value)
+
+
+def test_a_video_processor_that_needs_torchvision_is_an_error_with_its_name(folder):
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "video_preprocessor_config.json").write_text(
+        '{"video_processor_type": "VideoMAEVideoProcessor"}'
+    )
+    with pytest.raises(CheckpointError) as caught:
+        open_encoder(f"hf:{folder}")
+    assert "requires the Torchvision library" in str(caught.value)
+    assert "Install torchvision in the version and the build" in str(caught.value)
+    assert "Save or download the model again" not in str(caught.value)
+
+
+def test_features_do_not_depend_on_the_installed_packages(folder, monkeypatch):
+    """transformers prefers a processor with torchvision, which rounds in another way."""
+    load = transformers.AutoImageProcessor.from_pretrained
+    asked = []
+
+    def recorded(name, **options):
+        asked.append(options.get("backend"))
+        return load(name, **options)
+
+    monkeypatch.setattr(transformers.AutoImageProcessor, "from_pretrained", recorded)
+    encoder = open_encoder(f"hf:{folder}").encoder
+    assert asked == ["pil"]
+    assert encoder.processor.backend == "pil"
 
 
 @pytest.mark.parametrize(

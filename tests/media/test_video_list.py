@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.media.video_list import VideoJob, find_videos, shard_of
+from mmpt.media.video_list import VideoJob, files_in, find_videos, shard_of
 
 
 def touch(folder, *names):
@@ -34,6 +34,16 @@ def test_a_folder_is_searched_one_level_deep(tmp_path):
     nested = videos.jobs[2]
     assert nested.video == tmp_path / "sub/c.d.mkv"
     assert nested.feature == Path("f/c.d.npy")
+
+
+def test_hidden_files_are_no_files_of_the_user(tmp_path):
+    touch(tmp_path, "a.mp4", "._a.mp4", ".git/b.mp4", "deep/er/c.MP4", "deep/._c.mp4")
+    for folder in (tmp_path, tmp_path / ".git"):
+        (folder / "dir.mp4").mkdir()
+    names = {path.name for path in files_in(tmp_path, [".mp4"])}
+    assert names == {"a.mp4", "c.MP4"}
+    # The folder itself may be hidden, or inside a hidden one, such as the cache of a hub.
+    assert len(list(files_in(tmp_path / ".git", [".mp4"]))) == 1
 
 
 def test_later_duplicates_replace_earlier_ones(tmp_path):

@@ -1,6 +1,7 @@
 """Links from error messages to the documentation."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from mmpt.errors import (
     HubError,
     LaunchError,
 )
-from mmpt.utils.help_pages import PAGES, page_of
+from mmpt.utils import help_pages
+from mmpt.utils.help_pages import PAGES, install_command, page_of
 from tests.support.paths import ROOT
 
 SEARCH = "docs/guides/embed-and-search.md"
@@ -98,3 +100,22 @@ def test_a_command_prints_the_page_below_the_error(
     assert main(["train", str(yaml)]) == 2
     error = capsys.readouterr().err
     assert error.endswith(f"\nSee {ROOT}/pretraining.md#write-a-yaml\n")
+    # An installed package has no documentation.
+    monkeypatch.setattr(help_pages, "ROOT", tmp_path)
+    assert main(["train", str(yaml)]) == 2
+    assert "See " not in capsys.readouterr().err
+
+
+def test_pip_is_never_asked_for_a_package_mmpt_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+    assert install_command("app") == "pip install 'mmpt[app]'"
+    monkeypatch.setattr(metadata, "version", absent)
+    monkeypatch.chdir(ROOT)
+    assert install_command("app") == "pip install '.[app]'"
+    monkeypatch.chdir(tmp_path)
+    assert install_command("app") == f"pip install '{ROOT}[app]'"

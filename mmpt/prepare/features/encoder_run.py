@@ -202,7 +202,7 @@ class EncoderRun:
             rows_ND, l2_normalize=self._l2_normalize, dtype=self._dtype
         )
         if not np.isfinite(features).all():
-            reason = "its features are not finite; try `--dtype fp32`"
+            reason = f"its features are not finite; {self._remedy(rows_ND)}"
             self.fail(job, reason)
             logger.warning("%s: %s; left out", job.video, reason)
             return
@@ -212,6 +212,18 @@ class EncoderRun:
             np.save(file, features)
         self.report.written.append(job.video_id)
         self.report.seconds += len(features) / self.encoder.sampling.fps
+
+    def _remedy(self, rows_ND: np.ndarray) -> str:
+        """Returns what to do about features that are not finite.
+
+        Args:
+            rows_ND: the features as the encoder has returned them.
+        """
+        if np.isfinite(rows_ND).all():  # float16 ends at 65,504
+            return "try `--half_precision 0`"
+        if self.encoder.dtype != torch.float32:
+            return "try `--dtype fp32`"
+        return "check the encoder and its weights"
 
     def _replace_notes(self, job: VideoJob, notes: list[str]) -> None:
         """Records the problems of a video, in place of those that an earlier run recorded."""

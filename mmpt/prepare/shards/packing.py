@@ -330,7 +330,9 @@ def _check_ids(
         return
     num_there = "1 entry" if len(there) == 1 else f"{len(there)} entries"
     first_ids = ", ".join(f"`{video_id}`" for video_id in there[:2])
-    content = f"{num_there}, first {first_ids}" if there else "no feature files"
+    # A folder with an HDF5 file per video is not read.
+    none = "no feature files (an .h5 file must hold all videos, and be named itself)"
+    content = f"{num_there}, first {first_ids}" if there else none
     is_hdf5 = Kind.HDF5 in kinds and source.key is None
     remedy = ", or give --key if an entry is a group of them" if is_hdf5 else ""
     raise DataError(

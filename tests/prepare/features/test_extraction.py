@@ -25,12 +25,17 @@ from tests.support.videos import regular_times, truncate, write_audio, write_vid
 
 
 def extracted(
-    source: Path, out: Path, network: Pooling, batch_size: int = 1
+    source: Path,
+    out: Path,
+    network: Pooling,
+    batch_size: int = 1,
+    dtype: str = "fp32",
+    l2_normalize: bool = True,
 ) -> ExtractionReport:
-    encoder = ClipEncoder(S3DEncoder(network), torch.device("cpu"))
+    encoder = ClipEncoder(S3DEncoder(network), torch.device("cpu"), dtype)
     encoder.batch_size = batch_size
     videos = find_videos([source], out)
-    run = EncoderRun(videos.jobs, encoder)
+    run = EncoderRun(videos.jobs, encoder, l2_normalize=l2_normalize)
     Extraction([run], num_threads=2).run()
     return run.report
 
@@ -187,14 +192,27 @@ def test_a_run_without_any_readable_video_is_an_error(run_extract, tmp_path, cap
     )
 
 
-def test_features_that_are_not_finite_are_not_written(videos, tmp_path):
+@pytest.mark.parametrize(
+    ("value", "dtype", "remedy"),
+    [
+        (float("nan"), "bf16", "try `--dtype fp32`"),
+        (float("nan"), "fp32", "check the encoder and its weights"),
+        # float16 ends at 65,504.
+        (1e5, "fp32", "try `--half_precision 0`"),
+    ],
+)
+def test_features_that_are_not_finite_are_not_written(
+    videos, tmp_path, value, dtype, remedy
+):
     class Broken(Pooling):
         def forward(self, clips):
-            output = super().forward(clips)
-            return {"video_embedding": output["video_embedding"] * float("nan")}
+            output = super().forward(clips)["video_embedding"]
+            return {"video_embedding": torch.full_like(output, value)}
 
-    report = extracted(videos / "b.mp4", tmp_path, Broken())
-    assert "not finite" in report.failed["b"]
+    report = extracted(
+        videos / "b.mp4", tmp_path, Broken(), dtype=dtype, l2_normalize=False
+    )
+    assert report.failed["b"] == f"its features are not finite; {remedy}"
     assert contents(tmp_path) == {}
 
 

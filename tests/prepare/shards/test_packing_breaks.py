@@ -168,7 +168,8 @@ def test_a_failed_run_does_not_decide_the_width_of_the_next_one(raw, tmp_path, c
     for path in raw.glob("*.npy"):
         path.unlink()
     assert main(arguments(raw)) == 2
-    assert "but has no feature files. Correct the list" in capsys.readouterr().err
+    message = "but has no feature files (an .h5 file must hold all videos, and be named"
+    assert message in capsys.readouterr().err
     assert hashes(tmp_path / "packed") == before
 
 
