@@ -45,9 +45,11 @@ CHANGES: dict[str, Overrides] = {
 def arms(corpus: Corpus) -> Iterator[Arm]:
     """Yields the arms."""
     yield Arm("plain", "plain loss (control)", {**ALL_WEIGHTS, **PLAIN_LOSS})
+    first = next(iter(CHANGES))
     for title, change in CHANGES.items():
         overrides = {**ALL_WEIGHTS, **POOLED_LOSS, **change}
-        yield Arm(title, title, overrides, against="plain")
+        against = "plain" if title == first else first
+        yield Arm(title, title, overrides, against=against)
 
 
 EXPERIMENT = Experiment(

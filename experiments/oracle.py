@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments import noise
 from experiments.corpora import CORPORA, HALF_ALIGNED, HOWTO100M, YOUCOOK, Corpus
 from experiments.offsets import Scores, calibrated, recall_at_1
 from experiments.youcook_corpus import read_corpus, words_of
@@ -186,22 +187,32 @@ def _align(oracle: Oracle, video: Video, seconds_SL: np.ndarray) -> AlignedVideo
     )
 
 
+def all_corpora() -> dict[str, Corpus]:
+    """Returns all corpora, also those of the experiment on noise, by their names."""
+    corpora = dict(CORPORA)
+    for arm in noise.arms(HOWTO100M):
+        if arm.corpus is not None:
+            corpora[arm.corpus.name] = arm.corpus
+    return corpora
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
+    corpora = all_corpora()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--corpora",
         nargs="+",
-        choices=sorted(CORPORA),
+        choices=sorted(corpora),
         default=[HALF_ALIGNED.name, HOWTO100M.name],
     )
     args = parser.parse_args(argv)
     print(f"| corpus | {' | '.join(TITLES)} |")
     print(f"|---|{'---:|' * len(TITLES)}")
     for name in args.corpora:
-        kinds = zip(("random", "oracle"), references(CORPORA[name]), strict=True)
+        kinds = zip(("random", "oracle"), references(corpora[name]), strict=True)
         for kind, numbers in kinds:
             cells = [f"{100 * number:.1f}" for number in numbers]
             print(f"| {name}, {kind} | {' | '.join(cells)} |")

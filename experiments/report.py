@@ -35,6 +35,11 @@ MARKED = re.compile(
 STATISTICS = re.compile(r"(<!-- corpora -->\n).*?(<!-- end of corpora -->)", re.DOTALL)
 NO_RESULTS = "No results yet.\n"
 STATISTICS_VIDEOS = 400
+PUBLISHED: dict[str, str] = {
+    "howto100m": "HowTo100M, labelled by hand (Han et al.) | about 30% | about 15% | | | 17",
+    "half-aligned": "HowTo100M, random pairs (Miech et al.) | | about 50% | | | 17",
+}
+"""Name of a corpus -> cells of the row with the published numbers that it follows."""
 
 
 def results_text(
@@ -126,6 +131,8 @@ def corpora_text(num_videos: int = STATISTICS_VIDEOS) -> str:
             f"| {name} | {found['alignable']:.0%} | {found['aligned']:.0%} "
             f"| {found['offset_s']:.1f} s | {found['repeated']:.0%} | {found['per_minute']:.1f} |"
         )
+        if name in PUBLISHED:
+            lines.append(f"| {PUBLISHED[name]} |")
     return "\n".join(lines) + "\n"
 
 

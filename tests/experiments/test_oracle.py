@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from experiments.corpora import HALF_ALIGNED
-from experiments.oracle import Oracle, main, references, validation_videos
+from experiments.oracle import (
+    Oracle,
+    all_corpora,
+    main,
+    references,
+    validation_videos,
+)
 
 CLEAR = HALF_ALIGNED.with_options(
     "clear", num_val=8, num_tasks=8, noise=0.0, variation=0.0, style=0.0
@@ -36,6 +42,12 @@ def test_the_oracle_finds_everything_without_noise() -> None:
     assert chance.dtw == chance.average_background == 1 / 8
     assert best.average == best.dtw == best.dtw_background == 1
     assert all(numbers[0] < numbers[1] for numbers in zip(chance, best, strict=True))
+
+
+def test_the_corpora_include_those_of_the_experiment_on_noise() -> None:
+    corpora = all_corpora()
+    assert corpora["half-aligned"] == HALF_ALIGNED
+    assert corpora["howto100m-irrelevant0.35"].option("irrelevant") == 0.35
 
 
 def test_the_table_has_two_lines_per_corpus(
