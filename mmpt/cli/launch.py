@@ -205,7 +205,7 @@ def _train(config: RunConfig, options: Options, nodes: Nodes, overridden: bool) 
             size * nodes.largest,
             overridden,
             held,
-            leads=nodes.leads,
+            is_node_0=nodes.is_node_0,
             dry_run=options.dryrun,
         )
         whole = shlex.join(job.job_command(size, nodes, command))
