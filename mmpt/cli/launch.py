@@ -20,12 +20,12 @@ from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved
 from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import REQUEUE_CODE, LaunchError
-from mmpt.utils.killed import ASKS
+from mmpt.utils.killed import STOP_SIGNALS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-STOPPED = {128 + signum: signum for signum in (signal.SIGINT, *ASKS)}
+STOPPED = {128 + signum: signum for signum in (signal.SIGINT, *STOP_SIGNALS)}
 STOPPED[REQUEUE_CODE] = signal.SIGTERM
 """Exit codes of a job that was asked to stop -> the signal that asked, as far as it is known."""
 
@@ -263,7 +263,7 @@ def _predict(
 
     code = processes.run("mmpt.cli.predict", words, num_threads=num_threads)
     # A request to stop has been reported already.
-    return REQUEUE_CODE if STOPPED.get(code) in ASKS else code
+    return REQUEUE_CODE if STOPPED.get(code) in STOP_SIGNALS else code
 
 
 def yield_busy_cores() -> None:
@@ -301,7 +301,7 @@ def use_one_thread() -> int:
 main = Command(
     train,
     stopped=CONTINUE,
-    asked_code=REQUEUE_CODE,
+    stop_exit_code=REQUEUE_CODE,
     options=Options,
     ignore_unknown_options=True,  # they are for `mmpt predict`
 )

@@ -35,7 +35,7 @@ def recall_numbers(
 class RetrievalMetric(Metric[RetrievalOutputs]):
     """The recall and median rank from text to video (R1..) and from video to text (v2t-R1..)."""
 
-    takes = RetrievalOutputs
+    input_type = RetrievalOutputs
     numbers = (
         *recall_numbers("clip, text to video", ""),
         Number("MR", "clip, text to video, median rank", "rank"),
@@ -152,7 +152,7 @@ class WholeVideoMetric(Metric[Any]):
 class FullVideoRetrievalMetric(WholeVideoMetric):
     """The recall of whole videos without background, that is of their clips with captions."""
 
-    takes = RetrievalOutputs
+    input_type = RetrievalOutputs
     ways = _ways(background=False)
     numbers = _numbers(ways, "full video")
 
@@ -170,7 +170,7 @@ class FullVideoRetrievalMetric(WholeVideoMetric):
 class FullVideoBGRetrievalMetric(WholeVideoMetric):
     """The recall of whole videos with their background, that is of windows of the whole video."""
 
-    takes = BGRetrievalOutputs
+    input_type = BGRetrievalOutputs
     ways = _ways(background=True)
     numbers = _numbers(ways, "full video with background")
 

@@ -103,7 +103,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     width], vmasks bool [B, F] and video_id.
     """
 
-    makes = RetrievalOutputs
+    output_type = RetrievalOutputs
     reads = CLIPS
     model_outputs = dict.fromkeys(POOLED, "MMFusionSeparate")
 
@@ -138,7 +138,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     bool [1, S, T], vfeats float16/32 [1, W, F, width] and vmasks bool [1, W, F].
     """
 
-    makes = BGRetrievalOutputs
+    output_type = BGRetrievalOutputs
     reads = WHOLE_VIDEO
     model_outputs = dict.fromkeys(POOLED, "MMFusionSeparateFullVideoBGRetrieval")
 

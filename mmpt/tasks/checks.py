@@ -108,13 +108,13 @@ def _incompatible_classes(config: RunConfig, tasks: Registry[Task]) -> Iterator[
     task_cls = tasks.get(config.task or "Task", "task")
     yield from _incompatible_parts(config, plans_batches=task_cls.plans_batches)
     if config.predictor is not None:
-        makes = PREDICTORS.get(config.predictor, "predictor").makes
+        output_type = PREDICTORS.get(config.predictor, "predictor").output_type
         for name in config.metric:
-            takes = METRICS.get(name, "metric").takes
-            if not issubclass(makes, takes):
+            input_type = METRICS.get(name, "metric").input_type
+            if not issubclass(output_type, input_type):
                 yield (
-                    f"`metric: {name}` takes {takes.__name__}, but `predictor: "
-                    f"{config.predictor}` makes {makes.__name__}."
+                    f"`metric: {name}` takes {input_type.__name__}, but `predictor: "
+                    f"{config.predictor}` makes {output_type.__name__}."
                 )
     model = config.model.model_cls
     if model:

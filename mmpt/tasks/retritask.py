@@ -25,7 +25,7 @@ from mmpt.models.mmfusion import CLIPS_PER_FORWARD
 from mmpt.modules.chunks import ALL, ChunkSize
 from mmpt.shards.video_table import VideoTable
 from mmpt.tasks.embedding import (
-    deal_pieces,
+    assign_pieces,
     device_of,
     fill_pool,
     speed_of_pass,
@@ -292,7 +292,7 @@ class RetriTask(Task):
         per_chunk = (
             config.dataset.num_video_per_batch or 1
         ) * config.retrieval.infer_scale
-        pieces = deal_pieces(len(dataset), per_piece, per_chunk, world)
+        pieces = assign_pieces(len(dataset), per_piece, per_chunk, world)
         dataset.set_epoch(epoch)
         model.eval()
         try:

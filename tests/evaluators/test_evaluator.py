@@ -35,7 +35,7 @@ CHANCE = {"RetrievalMetric": {"R1": 1 / 3}}
 
 
 class Fixed(Predictor[RetrievalOutputs]):
-    makes = RetrievalOutputs
+    output_type = RetrievalOutputs
 
     def __call__(self, *args: object) -> RetrievalOutputs:
         return OUTPUTS

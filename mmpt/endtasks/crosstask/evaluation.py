@@ -73,7 +73,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
 
     Config = WindowAligner.Config
     config: WindowAligner.Config
-    makes = LocalisationOutputs
+    output_type = LocalisationOutputs
     reads = WHOLE_VIDEO | {"targets": 2, "task": 0}
     model_outputs: ClassVar[Mapping[str, str]] = {
         "logits": "MMFusionSeparateActionLocalization"
@@ -165,7 +165,7 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
 class CrossTaskMetric(Metric[LocalisationOutputs]):
     """The share of steps that are placed at a second where they are done, as a mean over tasks."""
 
-    takes = LocalisationOutputs
+    input_type = LocalisationOutputs
     numbers = (Number("recall", "step localisation, recall, mean over tasks"),)
 
     def compute(self, outputs: LocalisationOutputs) -> Numbers:

@@ -85,7 +85,7 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
     video each, as `How2AlignAligner` makes them.
     """
 
-    makes = How2AlignOutputs
+    output_type = How2AlignOutputs
     reads = WHOLE_VIDEO | {"windows": 2}
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
@@ -171,7 +171,7 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
     compared as a miss.
     """
 
-    takes = How2AlignOutputs
+    input_type = How2AlignOutputs
     numbers = (
         Number("Recall", "alignment, recall, as published"),
         Number("AUC", "alignment, ROC-AUC, as published"),
