@@ -23,7 +23,7 @@ from pydantic import (
 
 from mmpt.batch import FEATURE_DIM
 
-LARGEST_INT = 2**31 - 1
+MAX_INT = 2**31 - 1
 """Largest absolute value of a whole number: the largest int32."""
 
 
@@ -64,8 +64,8 @@ def _read_whole_number(value: Any) -> Any:
     number = _read_number(value)
     if isinstance(number, float) and number.is_integer():
         number = int(number)
-    if isinstance(number, int) and abs(number) > LARGEST_INT:
-        raise ValueError(f"be at most {LARGEST_INT} in size")
+    if isinstance(number, int) and abs(number) > MAX_INT:
+        raise ValueError(f"be at most {MAX_INT} in size")
     return number
 
 

@@ -25,7 +25,7 @@ NUM_SECONDS = NUM_PIECES * PIECE_S
 MOMENTS: list[Moment] = [(piece, piece) for piece in range(NUM_PIECES)]
 MOMENTS += combinations(range(NUM_PIECES), 2)
 """First and last piece of each moment, inclusive. The number of a moment is its position here."""
-MOST_AGREEING = 3
+NUM_AGREEING = 3
 """Number of judgements of a query that count: the nearest ones. The others may be outliers."""
 
 
@@ -102,7 +102,7 @@ def rank_moments(
 
 
 def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
-    """Compares rankings with judgements: the mean over the `MOST_AGREEING` nearest judgements of
+    """Compares rankings with judgements: the mean over the `NUM_AGREEING` nearest judgements of
     each query.
 
     Args:
@@ -129,8 +129,8 @@ def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
 
 
 def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
-    """Returns the mean of each row's `MOST_AGREEING` smallest finite values, else infinity."""
-    smallest = np.sort(values_NA, axis=1)[:, :MOST_AGREEING]
+    """Returns the mean of each row's `NUM_AGREEING` smallest finite values, else infinity."""
+    smallest = np.sort(values_NA, axis=1)[:, :NUM_AGREEING]
     finite = np.isfinite(smallest)
     sums_N = np.where(finite, smallest, 0).sum(axis=1)
     counts_N = finite.sum(axis=1)
