@@ -1,6 +1,6 @@
 """A job on this machine: its type, the files that it needs, and the command line of its processes.
 
-A job type says how many processes a job has on each machine.
+A job type determines how many processes a job has on each machine.
 """
 
 import os
@@ -145,7 +145,7 @@ def _lock(save_dir: str, held: ExitStack) -> None:
     """
     lock = os.path.join(save_dir, LOCK_NAME)
     refusal = (
-        f"{save_dir}: another job is training in this folder; wait for its end, or choose "
+        f"{save_dir}: another job is training in this folder; wait until it ends, or choose "
         "another `fairseq.checkpoint.save_dir`."
     )
     with writing(lock):

@@ -153,7 +153,7 @@ COMMANDS = {
     "train": (
         "launch",
         TRAIN,
-        "Train a model or score checkpoints, as YAML files say.",
+        "Train or evaluate what YAML files describe.",
     ),
     "predict": (
         "predict",

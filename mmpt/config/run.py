@@ -32,7 +32,7 @@ a hash of the settings."""
 
 
 class RunConfig(Settings):
-    """Everything that a YAML file says, with defaults filled in."""
+    """Everything that a YAML file describes, with defaults filled in."""
 
     path: str = ""
     """The YAML file."""

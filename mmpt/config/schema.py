@@ -257,7 +257,7 @@ class LossConfig(Section):
     """Contrast each clip with the clips of all processes. Default: with the clips of its
     own process, as released."""
     learnable_temperature: Switch = False
-    """Train the temperature and save it, as the paper says. Default: 0.07, as released."""
+    """Train the temperature and save it, as in the paper. Default: 0.07, as released."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Action if the loss of a batch is NaN or infinite. `stop` ends training with exit code 2.
     `skip` leaves out the update, in all processes. Both list the videos in a file of `save_dir`."""

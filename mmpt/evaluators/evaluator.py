@@ -113,7 +113,7 @@ def check_results(path: str | Path) -> None:
     writable = folder.is_dir() and os.access(folder, os.W_OK)
     if not writable:
         raise DataError(
-            f"{path}: cannot be written, since {folder} is no folder to write in. Correct "
+            f"{path}: cannot be written, since {folder} is not a writable folder. Correct "
             "`eval.save_path`."
         )
 

@@ -106,7 +106,7 @@ are grouped by video and in time order.
 
 
 class WholeVideoMetric(Metric[Any]):
-    """The recall of paragraphs that look for their video, by several ways to score them.
+    """The recall of videos retrieved by their paragraphs, for several scoring methods.
 
     The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers. In the release, DTW and
     OTAM have defects in their padding, which the `corrected` numbers do not have. OT (plain
@@ -150,7 +150,7 @@ class WholeVideoMetric(Metric[Any]):
 
 @METRICS.register
 class FullVideoRetrievalMetric(WholeVideoMetric):
-    """The recall of whole videos without background, that is of their clips with captions."""
+    """The recall of whole videos without background: of their clips with captions."""
 
     input_type = RetrievalOutputs
     ways = _ways(background=False)

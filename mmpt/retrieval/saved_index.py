@@ -75,7 +75,7 @@ def map_vectors(path: str | Path, hidden_size: int) -> np.ndarray:
 
 
 def find_mapping(array: np.ndarray) -> mmap.mmap | None:
-    """Returns the mapped file whose content an array is. None: it is no mapped file."""
+    """Returns the mapped file whose content an array is, or None if it is not mapped."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base  # of a part of an array, this is the whole array

@@ -155,7 +155,7 @@ class RetriTask(Task):
         Args:
             wanted: fingerprint of the plan that a checkpoint was training on. Empty at the
                 beginning of an epoch. There may be a plan even then, if a run was killed before the
-                first checkpoint of the epoch. It is used if it was made from the present weights.
+                first checkpoint of the epoch. It is used if it was made from the current weights.
         """
         path = retrieval.Plan.path(self.plan_dir, epoch)
         if not wanted and not path.exists():

@@ -75,8 +75,14 @@ class YoucookMetaProcessor(base.MetaProcessor):
             if clip.end_s > length_s.get(clip.video_id, clip.end_s):
                 cut.append(clip.video_id)
         if cut:
-            what = "%s: %d of %d clips end after their video's features (first: %s), are cut there"
-            logger.warning(what, config.vfeat_dir, len(cut), len(clips), cut[0])
+            logger.warning(
+                "%s: %d of %d clips end after their video's features (first: %s). They are cut "
+                "there.",
+                config.vfeat_dir,
+                len(cut),
+                len(clips),
+                cut[0],
+            )
 
 
 @base.VIDEO_PROCESSORS.register
