@@ -1,7 +1,13 @@
 """The cost of aligning two sequences in order, by DTW and by OTAM, for many pairs of one size.
 
+DTW (dynamic time warping) aligns all rows and columns, from the first of both to the last of both.
+A row may have several columns, and a column several rows. OTAM (ordered temporal alignment) aligns
+all columns, each with the row of the column before it or with the next row. Rows before the first
+aligned one and after the last one are left out at no cost.
+
 Both are dynamic programs. They walk the cells of a block, and compute all pairs per cell, so the
 axis of pairs is last.
+
 Legend: R rows (captions), K columns (clips), P pairs. `released` reproduces the published numbers
 with their padding defects; `corrected` aligns each pair's own block.
 Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), Norton (arXiv
@@ -50,7 +56,7 @@ def otam_cost(
     num_pairs = distance_RKP.shape[2]
     cost_P = np.zeros(num_pairs, dtype=np.float32)
     for side_RKP in (distance_RKP, distance_RKP.swapaxes(0, 1)):
-        # A border column of zeros on each side lets a path begin and end at any column.
+        # A border column of zeros on each side lets a path begin and end at any row.
         bordered_RKP = np.pad(side_RKP, ((0, 0), (1, 1), (0, 0)))
         if form == "released":
             most_rows, most_cols = size

@@ -289,9 +289,8 @@ class RetriTask(Task):
         clips = self._clips_per_video
         clips_per_piece = chunk.size(ALL, device_of(model))
         per_piece = max(1, clips_per_piece // clips)
-        per_chunk = (
-            config.dataset.num_video_per_batch or 1
-        ) * config.retrieval.infer_scale
+        videos_per_batch = config.dataset.num_video_per_batch or 1
+        per_chunk = videos_per_batch * config.retrieval.infer_scale
         pieces = assign_pieces(len(dataset), per_piece, per_chunk, world)
         dataset.set_epoch(epoch)
         model.eval()

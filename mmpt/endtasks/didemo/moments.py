@@ -28,7 +28,8 @@ MOMENTS += combinations(range(NUM_PIECES), 2)
 NUM_AGREEING = 3
 """Number of judgements of a query that count: the nearest ones. The others may be outliers."""
 
-
+# What the functions below need to know about moments, as arrays that are computed once. A moment is
+# an interval: it begins with its first piece and ends after its last one.
 _FIRST_M, _LAST_M = np.array(MOMENTS).T
 NUMBER_PP = np.full((NUM_PIECES, NUM_PIECES), -1)
 """Number of a moment, -1 where first > last."""
@@ -37,6 +38,9 @@ _END_M = _LAST_M + 1
 _PIECE_S1 = np.arange(NUM_SECONDS)[:, None] // PIECE_S
 INSIDE_SM = ((_PIECE_S1 >= _FIRST_M) & (_PIECE_S1 < _END_M)).astype(np.float64)
 """1 where a second is in a moment, else 0."""
+# Two intervals have in common what lies between the later beginning and the earlier end. The
+# difference is negative if they are apart. From the earlier beginning to the later end is their
+# union, if they overlap.
 _COMMON_MM = np.minimum.outer(_END_M, _END_M) - np.maximum.outer(_FIRST_M, _FIRST_M)
 _SPAN_MM = np.maximum.outer(_END_M, _END_M) - np.minimum.outer(_FIRST_M, _FIRST_M)
 IOU_MM = _COMMON_MM.clip(0) / _SPAN_MM

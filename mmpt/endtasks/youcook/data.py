@@ -262,6 +262,7 @@ def _clips_of_records(
     database = read_json_as(annotation, _Annotation, remedy).database
     clips = []
     for record in records:
+        # An id is that of the video and the number of its entry in the annotation.
         video_id, _, number = record.id.rpartition("_")
         entries = database.get(video_id, _Video()).annotations or []
         if int(number) < len(entries):
@@ -276,6 +277,7 @@ def _clips_of_records(
             text = validate(NotBlank, text, where, "Correct or remove the record.")
             clips.append(YoucookClip(video_id, *entry.segment, text))
         elif not reader.has(video_id):
+            # No times are needed: the clip is left out or reported, as it has no features.
             clips.append(YoucookClip(video_id, 0, 0, ""))
         else:
             raise DataError(
