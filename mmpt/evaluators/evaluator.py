@@ -146,7 +146,8 @@ def write_results(
     with exclusive(path.with_name(f".{path.name}.lock"), "adding rows"):
         old = read_results(path) if path.exists() else []
         for row in old:
-            replaced = row["fingerprint"] in scored and row.get("settings") == plain
+            is_scored = row["fingerprint"] in scored
+            replaced = is_scored and row.get("settings") == plain
             if not replaced:
                 kept.append(row)
         new = [{**row, "settings": plain, "chance": chance} for row in rows]

@@ -198,7 +198,8 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
                 (drawn,) = axes.barh(row, length, left=bar.start_s, color=bar.colour)
                 times = f"{bar.start_s:g} to {bar.end_s:g} s"
                 _set_tip(drawn, f"{bar.label}, {times}")
-        _name_rows(axes, range(num_rows), [name for name, _ in rows])
+        names = [name for name, _ in rows]
+        _name_rows(axes, range(num_rows), names)
         axes.locator_params(axis="x", nbins=8, integer=True)
         axes.xaxis.set_major_formatter("{x:g} s")
         axes.set(xlim=(0, end_s), ylim=(num_rows - 0.5, -0.5))

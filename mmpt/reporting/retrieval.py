@@ -31,6 +31,8 @@ MIN_SENTENCES = 3
 NEAR = 10
 """Largest rank that counts as a near miss."""
 NUM_VIDEOS = 8
+TimedCaption = tuple[float, float, int]
+"""Start and end of a caption in seconds, and its position in the test set."""
 _PUBLISHED = ("", "DTW-", "OTAM-")
 """Prefixes of the ways of scoring whole videos that papers report."""
 
@@ -116,11 +118,12 @@ def _figures(
     outputs: RetrievalOutputs, run: Run, captions: Sequence[str]
 ) -> list[Figure | None]:
     """Returns the alignments of a few videos that have several timed captions."""
-    timed: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    timed: dict[str, list[TimedCaption]] = defaultdict(list)
     for position, clip in enumerate(outputs.clips):
         if clip.start_s is not None and clip.end_s is not None:
-            timed[clip.video_id].append((clip.start_s, clip.end_s, position))
-    fitting = [video for video, found in timed.items() if len(found) >= MIN_SENTENCES]
+            timed_caption = clip.start_s, clip.end_s, position
+            timed[clip.video_id].append(timed_caption)
+    fitting = [video for video in timed if len(timed[video]) >= MIN_SENTENCES]
     figures = []
     for video in spread(fitting, NUM_FIGURES):
         found = sorted(timed[video])[:MAX_SENTENCES]

@@ -130,10 +130,12 @@ def by_second(
         covered_nR: bool.
         fps: feature rows per second.
     """
-    shares_nL = average_seconds(covered_nR.T.astype(np.float32), fps).T
+    covered_Rn = covered_nR.T.astype(np.float32)
+    shares_nL = average_seconds(covered_Rn, fps).T
     sums_nL = average_seconds(similarity_nR.T, fps).T
     covered_nL = shares_nL > 0
-    return sums_nL / np.where(covered_nL, shares_nL, 1), covered_nL
+    means_nL = sums_nL / np.where(covered_nL, shares_nL, 1)
+    return means_nL, covered_nL
 
 
 def encode_windows(
