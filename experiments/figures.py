@@ -39,7 +39,7 @@ SHOWN: dict[str, Number] = {
 BY_LEVEL = {
     title: SHOWN[title] for title in ("clip", "video, caption average", "alignment AUC")
 }
-MOST_COLUMNS = 4
+MAX_COLUMNS = 4
 """Largest number of panels next to each other."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mmpt",
@@ -100,7 +100,7 @@ def draw_levels(arms: Sequence[Arm], by_arm: Results, x_title: str, path: Path) 
     if not names:
         return False
     with rc_context(STYLE):
-        num_columns = min(len(names), MOST_COLUMNS)
+        num_columns = min(len(names), MAX_COLUMNS)
         num_rows = math.ceil(len(names) / num_columns)
         size = (2.4 * num_columns + 1.5, 2.5 * num_rows + 0.3)
         figure = Figure(figsize=size, layout="constrained")

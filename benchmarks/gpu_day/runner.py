@@ -26,7 +26,7 @@ LAST_LINES = 30
 """Lines of the output of a failed part that the report contains."""
 LAST_CHARACTERS = 300
 """Characters of the end of an error that are printed. The report has all of it."""
-LEAST_S = 15
+MIN_S = 15
 """A part is not started if fewer seconds are left."""
 GRACE_S = 5
 """Seconds that a part has to end after its time limit."""
@@ -127,7 +127,7 @@ class Day:
         again = [part for part in parts if part not in new and part.name in failed]
         for part in (*new, *again):
             left_s = end - time.monotonic() - GRACE_S
-            if left_s < min(LEAST_S, part.limit_s):
+            if left_s < min(MIN_S, part.limit_s):
                 print(f"{part.name}: not started, as no time is left", flush=True)
                 continue
             self._run_part(part, min(part.limit_s, left_s))

@@ -28,7 +28,7 @@ from mmpt.inference.moment_index import MomentIndex
 from mmpt.inference.moments import Moment
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES
 
-MOST_CHOICES = 1000
+MAX_CHOICES = 1000
 """Largest number of videos in a list. If there are more, a name can be typed."""
 COLUMNS = 3
 HINT = '<p class="note">Click a moment to play it.</p>'
@@ -121,9 +121,9 @@ def build_page(index: MomentIndex, files: VideoFiles, top: int) -> gr.Blocks:
     with gr.Blocks(title="mmpt app", analytics_enabled=False) as page:
         gr.Markdown(f"# Search {len(files.names):,} videos")
         video = gr.Dropdown(
-            list(files.names)[:MOST_CHOICES],
+            list(files.names)[:MAX_CHOICES],
             label="Video",
-            allow_custom_value=len(files.names) > MOST_CHOICES,
+            allow_custom_value=len(files.names) > MAX_CHOICES,
             render=False,
         )
         with gr.Tab("Search"):

@@ -16,7 +16,7 @@ from mmpt.prepare.captions.caption_list import iter_rows
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
 from mmpt.reporting.figures import heat_maps
 
-MOST_SENTENCES = 200
+MAX_SENTENCES = 200
 """Largest number of sentences that are aligned. Each is a row of the heat map."""
 
 Span = tuple[float, float]
@@ -51,9 +51,9 @@ def read_transcript(path: str | Path, end_s: float) -> Transcript:
             transcript.sentences.append(text)
             transcript.spans.append((start, min(end, end_s)))
     num_sentences = len(transcript.sentences)
-    if not 1 <= num_sentences <= MOST_SENTENCES:
+    if not 1 <= num_sentences <= MAX_SENTENCES:
         raise DataError(
-            f"{path.name}: a transcript must have 1 to {MOST_SENTENCES} sentences within the "
+            f"{path.name}: a transcript must have 1 to {MAX_SENTENCES} sentences within the "
             f"{end_s:g} seconds of the video, but has {num_sentences}. Give another one, or a part."
         )
     return transcript

@@ -27,16 +27,16 @@ from torch.distributed.elastic.utils.store import barrier
 
 from mmpt.errors import REQUEUE_CODE
 
-ASKED_CODES = {
+STOP_CODES = {
     REQUEUE_CODE: signal.SIGTERM,
     128 + signal.SIGINT: signal.SIGINT,
 }
 """Exit codes of a process that was asked to stop -> the signal with which the job then ends."""
-ASKED_KEY = "mmpt/asked_to_stop"
+STOP_KEY = "mmpt/asked_to_stop"
 """Key of the launchers' store. Its value is the number of the signal."""
 REASON_S = 1.0
 """Longest time to wait for this key after a failure."""
-MEETING_S = 5.0
+BARRIER_TIMEOUT_S = 5.0
 """Longest time that launchers wait for each other before the job ends."""
 
 
@@ -53,7 +53,7 @@ class Agent(LocalElasticAgent):
         if result.state == WorkerState.FAILED:
             signum = signal_of_job(result, worker_group)
             if signum is not None:
-                is_end = launchers_meet(worker_group)
+                is_end = wait_for_launchers(worker_group)
                 if is_end or self._remaining_restarts == 0:
                     raise SignalException("a process was asked to stop", signum)
         return result
@@ -69,7 +69,7 @@ def signal_of_job(
         worker_group: the processes of this machine, and the store of all launchers.
     """
     first = min(result.failures.values(), key=lambda failure: failure.timestamp)
-    signum = ASKED_CODES.get(first.exitcode)
+    signum = STOP_CODES.get(first.exitcode)
     if worker_group.group_world_size == 1:
         return signum
     store: Any = worker_group.store
@@ -77,14 +77,14 @@ def signal_of_job(
     # other machines fail. The launchers of these machines read the reason from the store.
     with suppress(DistError):  # there is no key, or the machine of the store is gone
         if signum is not None:
-            store.set(ASKED_KEY, str(int(signum)))
+            store.set(STOP_KEY, str(int(signum)))
         else:
-            store.wait([ASKED_KEY], timedelta(seconds=REASON_S))
-            signum = signal.Signals(int(store.get(ASKED_KEY)))
+            store.wait([STOP_KEY], timedelta(seconds=REASON_S))
+            signum = signal.Signals(int(store.get(STOP_KEY)))
     return signum
 
 
-def launchers_meet(worker_group: WorkerGroup) -> bool:
+def wait_for_launchers(worker_group: WorkerGroup) -> bool:
     """Returns whether the launchers of all machines call this within a few seconds.
 
     Also returns True if the store is closed. The first launcher that leaves the barrier may close
@@ -93,7 +93,7 @@ def launchers_meet(worker_group: WorkerGroup) -> bool:
     size = worker_group.group_world_size or 1
     if size > 1:
         try:
-            barrier(worker_group.store, size, f"{ASKED_KEY}/meeting", MEETING_S)
+            barrier(worker_group.store, size, f"{STOP_KEY}/barrier", BARRIER_TIMEOUT_S)
         except DistNetworkError:
             return True
         except DistError:

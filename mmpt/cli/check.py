@@ -14,7 +14,7 @@ from mmpt.prepare.check.statistics import save_histograms
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
 
-MAX_SHOWN = 50
+MAX_LISTED = 50
 """Damaged places that the error message lists. `statistics.json` lists all of them."""
 logger = get_logger("check")
 
@@ -63,9 +63,9 @@ def _problems(report: DatasetReport, out: Path) -> list[str]:
     """
     problems = []
     if report.damage:
-        lines = [f"\n  - {damage}" for damage in report.damage[:MAX_SHOWN]]
-        if len(report.damage) > MAX_SHOWN:
-            num_hidden = len(report.damage) - MAX_SHOWN
+        lines = [f"\n  - {damage}" for damage in report.damage[:MAX_LISTED]]
+        if len(report.damage) > MAX_LISTED:
+            num_hidden = len(report.damage) - MAX_LISTED
             lines.append(f"\n  and {num_hidden} more in {out}/statistics.json")
         problems.append(f"{len(report.damage)} damaged:{''.join(lines)}")
     errors = [finding for finding in report.findings() if finding.severity == "error"]

@@ -12,12 +12,12 @@ from mmpt.cli.finding import Finding
 from mmpt.cli.main import num_cores
 
 GIB = 2**30
-LEAST_MEMORY = 4 * GIB
+MIN_MEMORY = 4 * GIB
 """The weights, gradients and Adam state of 177 million parameters in float32 have 2.8 GB."""
-LEAST_DISK = 10 * GIB
+MIN_DISK = 10 * GIB
 """Three checkpoints of 177 million parameters with their Adam state have 6.4 GB."""
-LEAST_SHARED_MEMORY = GIB
-LEAST_FILES = 1024
+MIN_SHARED_MEMORY = GIB
+MIN_FILES = 1024
 SHARED_MEMORY = Path("/dev/shm")
 SLURM = ("sbatch", "squeue", "scancel", "scontrol")
 
@@ -64,8 +64,8 @@ def check_memory() -> Iterable[Finding]:
     if limit is not None and limit < memory.total:
         usable = limit
         found += f"; the container or job may use {_gib(limit)}"
-    if usable < LEAST_MEMORY:
-        remedy = f"{_gib(LEAST_MEMORY)} are needed to train BERT; the demo needs less"
+    if usable < MIN_MEMORY:
+        remedy = f"{_gib(MIN_MEMORY)} are needed to train BERT; the demo needs less"
         yield Finding("memory", "warning", found, remedy)
     else:
         yield Finding("memory", "ok", found)
@@ -125,7 +125,7 @@ def check_disk() -> Iterable[Finding]:
     if not os.access(folder, os.W_OK):
         remedy = "Change to a folder of yours, or set the permissions"
         yield Finding("disk", "missing", f"{folder} cannot be written", remedy)
-    elif free < LEAST_DISK:
+    elif free < MIN_DISK:
         remedy = "Make room for checkpoints, or run in a folder of another disk"
         yield Finding("disk", "warning", found, remedy)
     else:
@@ -143,7 +143,7 @@ def check_shared_memory() -> Iterable[Finding]:
         return
     usage = shutil.disk_usage(SHARED_MEMORY)
     found = f"{_gib(usage.total)}, of which {_gib(usage.free)} are free"
-    if usage.free < LEAST_SHARED_MEMORY:
+    if usage.free < MIN_SHARED_MEMORY:
         remedy = "Enlarge it (Docker: --shm-size=8g), or use num_workers=0"
         yield Finding(name, "warning", found, remedy)
     else:
@@ -159,9 +159,9 @@ def check_open_files() -> Iterable[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     found = "no limit" if soft == unlimited else f"{soft}"
-    if soft != unlimited and soft < LEAST_FILES:
+    if soft != unlimited and soft < MIN_FILES:
         raised = "" if hard == unlimited else f" (at most {hard})"
-        remedy = f"ulimit -n {LEAST_FILES}{raised}"
+        remedy = f"ulimit -n {MIN_FILES}{raised}"
         yield Finding("open files", "warning", found, remedy)
     else:
         yield Finding("open files", "ok", found)

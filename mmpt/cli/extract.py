@@ -51,26 +51,45 @@ def extract(options: Options) -> None:
         raise LaunchError(
             "slurm.key=value, --num-parts and --dryrun need --jobtype slurm."
         )
-    sources = [options.vdir]
-    if not Path(options.vdir).exists():
-        sources = [name.strip() for name in options.vdir.split(",") if name.strip()]
+    videos = find_videos(_sources(options.vdir), options.fdir)
+    _warn_of_left_out(videos)
+    part = options.part
+    jobs = shard_of(videos.jobs, *part)[: options.limit]
+    logger.info(
+        "extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part
+    )
+    results = extract_jobs(options, videos, jobs)
+    _report(results, len(jobs))
+
+
+def _sources(vdir: str) -> list[str]:
+    """Returns the folders and files that `--vdir` names. A name that exists may contain commas."""
+    if Path(vdir).exists():
+        return [vdir]
+    sources = [name.strip() for name in vdir.split(",") if name.strip()]
     if not sources:
         raise DataError(
             "`--vdir` is empty; name a folder, a list or a CSV file of videos."
         )
-    part = options.part
-    videos = find_videos(sources, options.fdir)
-    jobs = shard_of(videos.jobs, *part)[: options.limit]
+    return sources
+
+
+def _warn_of_left_out(videos: VideoList) -> None:
+    """Warns of videos that are not extracted."""
     for video_id, replaced in videos.duplicates.items():
         logger.warning(
             "id %s: a later video replaces %s", video_id, ", ".join(replaced)
         )
     for video, reason in videos.misnamed.items():
         logger.warning("%r: %s; left out", video, reason)
-    logger.info(
-        "extracting %d of %d videos (part %d of %d)", len(jobs), len(videos.jobs), *part
-    )
-    results = extract_jobs(options, videos, jobs)
+
+
+def _report(results: list[tuple[ExtractionReport, Path]], num_videos: int) -> None:
+    """Logs the result of every encoder.
+
+    Raises:
+        DataError: an encoder could not read any of the videos.
+    """
     for report, path in results:
         logger.info(
             "%d videos written (%.2f hours), %d were there already, %d failed; see %s",
@@ -83,12 +102,12 @@ def extract(options: Options) -> None:
             ),
         )
     for report, path in results:
-        if not report.failed or len(report.failed) < len(jobs):
+        if not report.failed or len(report.failed) < num_videos:
             continue
         reasons = Counter(report.failed.values()).most_common(3)
         counted = "; ".join(f"{reason} ({count})" for reason, count in reasons)
         raise DataError(
-            f"none of the {len(jobs)} videos could be read: {counted}. Details: {path}"
+            f"none of the {num_videos} videos could be read: {counted}. Details: {path}"
         )
 
 

@@ -1,6 +1,6 @@
 """A job on this machine: its type, the files that it needs, and the command line of its processes.
 
-A job type says how many processes a job has on each machine.
+A job type determines how many processes a job has on each machine.
 """
 
 import os
@@ -14,10 +14,15 @@ from pathlib import Path
 import mmpt
 from mmpt.cli.doctor_packages import INSTALL_FAIRSEQ
 from mmpt.cli.nodes import Nodes
-from mmpt.cli.start_checkpoint import DEMO_COMMANDS, check_start
 from mmpt.config import RunConfig
 from mmpt.config.loader import save_resolved, with_run_dir
-from mmpt.config.run import LOCK_NAME, RESETS, fairseq_flags, last_checkpoint
+from mmpt.config.run import (
+    DEMO_COMMANDS,
+    LOCK_NAME,
+    RESETS,
+    fairseq_flags,
+    last_checkpoint,
+)
 from mmpt.config.schema import INPUT
 from mmpt.errors import DataError, LaunchError
 from mmpt.registry import did_you_mean
@@ -93,7 +98,7 @@ def prepare(
     overridden: bool,
     held: ExitStack,
     *,
-    leads: bool = True,
+    is_node_0: bool = True,
     dry_run: bool = False,
 ) -> list[str]:
     """Checks a training job, writes its `config.yaml` and returns the command line of a process.
@@ -104,7 +109,7 @@ def prepare(
         total: number of processes on all machines.
         overridden: overrides change settings of the YAML. The processes then read `config.yaml`.
         held: keeps the lock of the folder, which other jobs respect, until it is closed.
-        leads: True on one machine of the job, which locks the folder and writes `config.yaml`.
+        is_node_0: True on one machine of the job, which locks the folder and writes `config.yaml`.
         dry_run: neither check nor write anything.
     Raises:
         UserError: the job cannot run.
@@ -118,8 +123,8 @@ def prepare(
         config, yaml, size, total, count_gpus(), resume=bool(last)
     )
     if not dry_run:
-        check(config, leads=leads)
-    if leads and not dry_run:
+        check(config, is_node_0=is_node_0)
+    if is_node_0 and not dry_run:
         _lock(save_dir, held)
         save_resolved(config, saved)
     if last:
@@ -140,18 +145,18 @@ def _lock(save_dir: str, held: ExitStack) -> None:
     """
     lock = os.path.join(save_dir, LOCK_NAME)
     refusal = (
-        f"{save_dir}: another job is training in this folder; wait for its end, or choose "
+        f"{save_dir}: another job is training in this folder; wait until it ends, or choose "
         "another `fairseq.checkpoint.save_dir`."
     )
     with writing(lock):
         held.enter_context(exclusive(lock, "training", refusal))
 
 
-def check(config: RunConfig, *, leads: bool = True) -> None:
+def check(config: RunConfig, *, is_node_0: bool = True) -> None:
     """Raises UserError if a job cannot run, because files or packages are missing or do not fit.
 
     Args:
-        leads: this is the first node of the job.
+        is_node_0: this is the first node of the job.
     """
     if config.is_test:
         check_data(config)
@@ -159,10 +164,12 @@ def check(config: RunConfig, *, leads: bool = True) -> None:
     require_fairseq()
     check_packages(config.loggers or ())
     check_data(config)
-    check_start(config, leads=leads)
-    from mmpt.tasks.task import check_parts  # deferred: imports torch
+    # deferred: imports torch
+    from mmpt.tasks import Task
+    from mmpt.tasks.checks import check_parts, check_start
 
-    check_parts(config)
+    check_start(config, is_node_0=is_node_0)
+    check_parts(Task.from_config(config))
 
 
 def require_fairseq() -> None:

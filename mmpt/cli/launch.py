@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from typer import Argument, Option
 
@@ -20,12 +20,12 @@ from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved
 from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import REQUEUE_CODE, LaunchError
-from mmpt.utils.killed import ASKS
+from mmpt.utils.killed import STOP_SIGNALS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-STOPPED = {128 + signum: signum for signum in (signal.SIGINT, *ASKS)}
+STOPPED = {128 + signum: signum for signum in (signal.SIGINT, *STOP_SIGNALS)}
 STOPPED[REQUEUE_CODE] = signal.SIGTERM
 """Exit codes of a job that was asked to stop -> the signal that asked, as far as it is known."""
 
@@ -100,6 +100,13 @@ class Options:
         )
 
 
+class Group(NamedTuple):
+    """Configs that run together: one training, or evaluations in one process."""
+
+    job_type: str
+    configs: list[RunConfig]
+
+
 def train(options: Options) -> int:
     """Train or evaluate what YAML files describe.
 
@@ -113,20 +120,19 @@ def train(options: Options) -> int:
     plain = [word for word in options.words if not word.startswith("-")]
     paths, *settings = plain or [""]
     groups = _read_yamls(paths, settings, flags, options.jobtype, nodes)
-    all_configs = list(chain.from_iterable(groups))
-    types = [job.choose_job_type(options.jobtype, config) for config in all_configs]
-    if job.SLURM in types:
+    if any(group.job_type == job.SLURM for group in groups):
+        all_configs = list(chain.from_iterable(group.configs for group in groups))
         _submit(all_configs, options, nodes)
         return 0
-    for number, configs in enumerate(groups):
+    for number, group in enumerate(groups):
         overridden = bool(settings)
-        if configs[0].is_test:
-            code = _predict(configs, flags, overridden, options.dryrun)
+        if group.configs[0].is_test:
+            code = _predict(group.configs, flags, overridden, options.dryrun)
         else:
             # Each training has a rendezvous of its own, on the same port.
             run_id = f"{nodes.run_id}-{number}" if number else nodes.run_id
             own_nodes = replace(nodes, run_id=run_id)
-            code = _train(configs[0], options, own_nodes, overridden)
+            code = _train(group, options, own_nodes, overridden)
         if code:
             return code
     return 0
@@ -138,7 +144,7 @@ def _read_yamls(
     flags: Sequence[str],
     jobtype: str | None,
     nodes: Nodes,
-) -> list[list[RunConfig]]:
+) -> list[Group]:
     """Reads all YAMLs, before the first one runs.
 
     Args:
@@ -148,20 +154,20 @@ def _read_yamls(
         jobtype: the job type that was asked for.
         nodes: the machines of the job.
     Returns:
-        The configs in groups. Each training is a group of its own. Consecutive evaluations are one
-        group, which runs in one process and shares a table.
+        The configs in groups. Each training is a group of its own. Consecutive evaluations on this
+        machine are one group, which shares a table.
     Raises:
         ConfigError: a YAML has mistakes.
         LaunchError: a YAML does not fit the other arguments.
     """
-    groups: list[list[RunConfig]] = []
+    groups: list[Group] = []
     for path in paths.split(","):
         if not path.endswith(YAML_SUFFIXES):
             raise LaunchError(
                 f"{path or 'an empty name'}: only .yaml files can be launched."
             )
         config = load_config(path, settings)
-        job.choose_job_type(jobtype, config)
+        job_type = job.choose_job_type(jobtype, config)
         if config.is_test and nodes.largest > 1:
             raise LaunchError(
                 f"--nnodes {nodes.largest}: evaluations run on one machine."
@@ -170,10 +176,10 @@ def _read_yamls(
             raise LaunchError(
                 f"unknown options: {' '.join(flags)}; evaluations alone take `mmpt predict`'s."
             )
-        if groups and groups[-1][0].is_test and config.is_test:
-            groups[-1].append(config)
+        if groups and groups[-1].job_type == job_type == job.PREDICT:
+            groups[-1].configs.append(config)
         else:
-            groups.append([config])
+            groups.append(Group(job_type, [config]))
     return groups
 
 
@@ -188,13 +194,14 @@ def _submit(configs: Sequence[RunConfig], options: Options, nodes: Nodes) -> Non
     slurm.submit_yamls(configs, options.words, job_type, nodes, options.dryrun)
 
 
-def _train(config: RunConfig, options: Options, nodes: Nodes, overridden: bool) -> int:
+def _train(group: Group, options: Options, nodes: Nodes, overridden: bool) -> int:
     """Prepares a training job, runs it and returns the exit code. A dry run prints the command.
 
     Raises:
         KeyboardInterrupt: the job was asked to stop.
     """
-    size = job.num_processes(job.choose_job_type(options.jobtype, config))
+    (config,) = group.configs
+    size = job.num_processes(group.job_type)
     num_threads = None
     if not (job.count_gpus() or options.dryrun):
         num_threads = use_one_thread()
@@ -205,7 +212,7 @@ def _train(config: RunConfig, options: Options, nodes: Nodes, overridden: bool) 
             size * nodes.largest,
             overridden,
             held,
-            leads=nodes.leads,
+            is_node_0=nodes.is_node_0,
             dry_run=options.dryrun,
         )
         whole = shlex.join(job.job_command(size, nodes, command))
@@ -263,7 +270,7 @@ def _predict(
 
     code = processes.run("mmpt.cli.predict", words, num_threads=num_threads)
     # A request to stop has been reported already.
-    return REQUEUE_CODE if STOPPED.get(code) in ASKS else code
+    return REQUEUE_CODE if STOPPED.get(code) in STOP_SIGNALS else code
 
 
 def yield_busy_cores() -> None:
@@ -301,7 +308,7 @@ def use_one_thread() -> int:
 main = Command(
     train,
     stopped=CONTINUE,
-    asked_code=REQUEUE_CODE,
+    stop_exit_code=REQUEUE_CODE,
     options=Options,
     ignore_unknown_options=True,  # they are for `mmpt predict`
 )

@@ -107,7 +107,7 @@ class Command:
         function: the command. Its parameters are the arguments and options, and its docstring is
             the help text. It returns the exit code; None is 0.
         stopped: the message after an interrupt, such as "run the same command again to continue".
-        asked_code: exit code after a signal of a batch system; see `run_command`.
+        stop_exit_code: exit code after a signal of a batch system; see `run_command`.
         options: a dataclass whose fields are the arguments and options. `function` then takes one
             object of this class.
         context_settings: additional context settings of the typer command.
@@ -118,7 +118,7 @@ class Command:
         function: Callable[..., int | None],
         *,
         stopped: str,
-        asked_code: int | None = None,
+        stop_exit_code: int | None = None,
         options: type | None = None,
         **context_settings: Any,
     ):
@@ -128,7 +128,7 @@ class Command:
                 run_command(
                     lambda: function(**arguments),
                     stopped=stopped,
-                    asked_code=asked_code,
+                    stop_exit_code=stop_exit_code,
                 )
             )
 
@@ -153,7 +153,7 @@ COMMANDS = {
     "train": (
         "launch",
         TRAIN,
-        "Train a model or score checkpoints, as YAML files say.",
+        "Train or evaluate what YAML files describe.",
     ),
     "predict": (
         "predict",
@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(module.doctor(to_json="--json" in rest))
 
     if name == "train":
-        stopped, asked_code = CONTINUE, REQUEUE_CODE
+        stopped, stop_exit_code = CONTINUE, REQUEUE_CODE
     else:
-        stopped, asked_code = "nothing was done; run the same command again", None
-    return run_command(run_named, stopped=stopped, asked_code=asked_code)
+        stopped, stop_exit_code = "nothing was done; run the same command again", None
+    return run_command(run_named, stopped=stopped, stop_exit_code=stop_exit_code)

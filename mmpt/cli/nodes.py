@@ -94,7 +94,7 @@ class Nodes:
         return cls(smallest, largest, rank, found[1], port, run_id, restarts, timeout_s)
 
     @property
-    def leads(self) -> bool:
+    def is_node_0(self) -> bool:
         """True on node 0, to which the other launchers connect.
 
         Node 0 also holds the lock of the `save_dir`.
@@ -133,8 +133,8 @@ class Nodes:
         return settings | {
             "rdzv_backend": "c10d",
             "rdzv_endpoint": f"{self.host}:{self.port}",
-            "rdzv_configs": waits | {"is_host": self.leads},
-            "local_addr": self.host if self.leads else f"~{number}",
+            "rdzv_configs": waits | {"is_host": self.is_node_0},
+            "local_addr": self.host if self.is_node_0 else f"~{number}",
         }
 
     def torchrun_options(self) -> list[str]:
@@ -170,12 +170,12 @@ class Nodes:
 
         where = f"--rdzv-endpoint {self.host}:{self.port}"
         late = f"within {self.timeout_s} s (--rdzv-timeout)"
-        if not self.leads:
+        if not self.is_node_0:
             self._wait_for_node_0(where, late)
         try:
             yield
         except rendezvous.RendezvousConnectionError as err:
-            if self.leads:
+            if self.is_node_0:
                 raise LaunchError(
                     f"{where}: this machine cannot listen there for the other nodes. Choose "
                     "another port."

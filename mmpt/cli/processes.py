@@ -50,7 +50,7 @@ from mmpt.cli.agent import Agent
 from mmpt.cli.nodes import ONE_NODE, Nodes
 from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import adopt_orphans, end_with_parent
-from mmpt.utils.killed import ASKS, describe_signal
+from mmpt.utils.killed import STOP_SIGNALS, describe_signal
 
 HERE = "127.0.0.1"
 POLL_S = 0.1
@@ -67,9 +67,7 @@ RAISE_AGAIN_S = 0.2
 """Seconds between attempts to raise the exception of a signal; see `_signals_as_exceptions`."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
-ONCE = ASKS
-"""Signals that end a job and are then ignored. A second Ctrl-C ends a job at once."""
-SIGNALS = (signal.SIGINT, *ONCE)
+SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 """Signals that end a job."""
 
 
@@ -214,8 +212,8 @@ def _signals_as_exceptions() -> Iterator[None]:
 
     def end(number: int, _: FrameType | None) -> None:
         # Batch systems may send several signals. The later ones must not interrupt the end of the
-        # job.
-        for each in ONCE:
+        # job. A second Ctrl-C ends it at once.
+        for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         received.append(signal.Signals(number))
         signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_S, RAISE_AGAIN_S)

@@ -55,7 +55,7 @@ def read_rows(paths: Sequence[str], *, may_be_empty: bool = False) -> list[Row]:
 
 def group_rows(rows: Iterable[Row]) -> list[Group]:
     """Returns a group per benchmark and setting. Benchmarks with published numbers come first."""
-    by_key: dict[str, list[Row]] = {key: [] for key in published.PUBLISHED}
+    by_key: dict[str, list[Row]] = {key: [] for key in published.published_benchmarks()}
     for row in rows:
         key = published.benchmark_key(row.get("task", "not recorded"))
         by_key.setdefault(key, []).append(row)
@@ -66,10 +66,10 @@ def _describe(key: str, rows: Sequence[Row]) -> Group:
     """Returns one benchmark with its runs, published numbers and notes.
 
     Args:
-        key: key of the benchmark in `PUBLISHED`, or any other name of an evaluation.
+        key: key of the benchmark in `published_benchmarks`, or any other name of an evaluation.
         rows: the rows of the results files that belong to it.
     """
-    benchmark = published.PUBLISHED.get(key)
+    benchmark = published.published_benchmarks().get(key)
     setting = published.setting_of(key)
     description = setting or "setting unknown"
     names = checkpoint_names([Path(row["checkpoint"]) for row in rows])

@@ -19,7 +19,7 @@ from mmpt.errors import ConfigError, DataError, UserError
 from mmpt.inference.origin import find_other_features
 from mmpt.models.mismatch import MAX_LISTED
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.tasks.task import make_item, named_parts
+from mmpt.tasks.checks import make_item, named_parts
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)

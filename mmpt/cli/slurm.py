@@ -34,7 +34,7 @@ from mmpt.config.mistakes import validate
 from mmpt.config.schema import Section
 from mmpt.config.yaml_files import parse_overrides
 from mmpt.errors import EXIT_CODE, REQUEUE_CODE, ConfigError, LaunchError
-from mmpt.utils.killed import ASKS
+from mmpt.utils.killed import STOP_SIGNALS
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -99,7 +99,7 @@ class NodeTask:
             if process is not None:
                 process.terminate()
 
-        for number in ASKS:
+        for number in STOP_SIGNALS:
             signal.signal(number, pass_on)
         process = subprocess.Popen(words, preexec_fn=_ignore_warnings)
         if asked:
@@ -120,7 +120,7 @@ class NodeTask:
         elif code and self.num_nodes > 1:
             # SLURM may signal this node while it waits, or while Python exits. The signals are
             # ignored, so that the exit code is reported.
-            for number in ASKS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             time.sleep(NOTICE_S)
         sys.exit(code)

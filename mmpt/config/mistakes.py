@@ -14,7 +14,7 @@ from mmpt.registry import did_you_mean
 from mmpt.utils.validation import rule_of
 
 Model = type[BaseModel]
-MOST_NAMED = 2
+MAX_LISTED = 2
 """Largest number of class names in a message about a key that only other classes read."""
 
 
@@ -138,8 +138,8 @@ def _listed(classes: list[str]) -> str:
     if len(names) == 1:
         return names[0]
     *first, last = names
-    if len(names) > MOST_NAMED:
-        first, last = names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"
+    if len(names) > MAX_LISTED:
+        first, last = names[:MAX_LISTED], f"{len(names) - MAX_LISTED} more"
     return f"{', '.join(first)} and {last}"
 
 

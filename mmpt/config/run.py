@@ -20,13 +20,19 @@ LOCK_NAME = ".lock"
 """File of a `save_dir` whose lock the launcher holds as long as it trains there."""
 RESETS = "restore_file reset_dataloader reset_lr_scheduler reset_meters reset_optimizer"
 """Options that would discard the state of an interrupted run."""
+DEMO_COMMANDS = (
+    "mmpt make-demo-data && mmpt train "
+    "projects/retri/videoclip/how2_demo.yaml,projects/retri/norton/how2_demo.yaml --jobtype "
+    "local_small"
+)
+"""Commands that show a whole job on a small artificial data set, for messages."""
 _COPY = re.compile("predict_(.+)-[0-9a-f]{8}")
 """Stem of an evaluation YAML that the launcher saved with overrides: the stem of the original, and
 a hash of the settings."""
 
 
 class RunConfig(Settings):
-    """Everything that a YAML file says, with defaults filled in."""
+    """Everything that a YAML file describes, with defaults filled in."""
 
     path: str = ""
     """The YAML file."""

@@ -23,7 +23,7 @@ from pydantic import (
 
 from mmpt.batch import FEATURE_DIM
 
-LARGEST_INT = 2**31 - 1
+MAX_INT = 2**31 - 1
 """Largest absolute value of a whole number: the largest int32."""
 
 
@@ -64,8 +64,8 @@ def _read_whole_number(value: Any) -> Any:
     number = _read_number(value)
     if isinstance(number, float) and number.is_integer():
         number = int(number)
-    if isinstance(number, int) and abs(number) > LARGEST_INT:
-        raise ValueError(f"be at most {LARGEST_INT} in size")
+    if isinstance(number, int) and abs(number) > MAX_INT:
+        raise ValueError(f"be at most {MAX_INT} in size")
     return number
 
 
@@ -257,7 +257,7 @@ class LossConfig(Section):
     """Contrast each clip with the clips of all processes. Default: with the clips of its
     own process, as released."""
     learnable_temperature: Switch = False
-    """Train the temperature and save it, as the paper says. Default: 0.07, as released."""
+    """Train the temperature and save it, as in the paper. Default: 0.07, as released."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Action if the loss of a batch is NaN or infinite. `stop` ends training with exit code 2.
     `skip` leaves out the update, in all processes. Both list the videos in a file of `save_dir`."""

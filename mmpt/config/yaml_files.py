@@ -21,7 +21,7 @@ YAML_ERRORS = (
     UnicodeDecodeError,
     RecursionError,
 )
-"""Exceptions of OmegaConf for text that is no YAML. It also refuses duplicate keys."""
+"""Exceptions of OmegaConf for invalid YAML. It also refuses duplicate keys."""
 _PLAIN_TEXT = re.compile(r"[A-Za-z_/][\w ./-]*", re.ASCII)
 """Text that needs no quotes. (PyYAML itself adds quotes to words such as `null`.)"""
 
@@ -66,7 +66,7 @@ def _read_stack(path: str, chain: tuple[str, ...]) -> Values:
     """
     if path in chain:
         names = " -> ".join((*chain, path))
-        raise ConfigError(chain[0], [f"`includes` goes round in a circle: {names}."])
+        raise ConfigError(chain[0], [f"the file includes itself: {names}."])
     values = _read_file(path, chain[-1] if chain else None)
     section = values.get("retrieval")
     if isinstance(section, dict):

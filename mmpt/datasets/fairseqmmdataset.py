@@ -121,7 +121,7 @@ class ShardedBatchIterator(EpochBatchIterator):
         """Continues an interrupted epoch.
 
         A step takes one batch per process, and the order of the batches is the same for any number
-        of processes. So the number of steps is converted to the present number of processes. If
+        of processes. So the number of steps is converted to the current number of processes. If
         it is not whole, it is rounded down, and a few batches are repeated.
         """
         steps = state_dict.get("iterations_in_epoch", 0)

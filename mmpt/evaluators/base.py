@@ -61,7 +61,7 @@ class Predictor(ABC, Generic[O]):
 
     Config: ClassVar[type[DatasetConfig]] = DatasetConfig
     """The keys under `dataset` that the class reads. A subclass of `DatasetConfig` adds keys."""
-    makes: ClassVar[type[Outputs]]
+    output_type: ClassVar[type[Outputs]]
     """Class of the outputs, which the metrics of a YAML must take."""
     reads: ClassVar[Mapping[str, int]] = {}
     """Entries that the items of the aligner must have -> the number of axes of each."""
@@ -104,7 +104,7 @@ class Predictor(ABC, Generic[O]):
 
     def collect(self, columns: dict[str, Any]) -> O:
         """Returns the outputs from all parts, whose arrays are concatenated and lists joined."""
-        return self.makes(**columns)  # type: ignore[return-value]
+        return self.output_type(**columns)  # type: ignore[return-value]
 
     def run(self, model: nn.Module, inputs: Tensors) -> Tensors:
         """Returns the model's output.
@@ -181,7 +181,7 @@ class Metric(ABC, Generic[O]):
     The first of `numbers` decides which of several checkpoints is best.
     """
 
-    takes: ClassVar[type[Outputs]]
+    input_type: ClassVar[type[Outputs]]
     """Class of the outputs that `compute` reads."""
     numbers: ClassVar[tuple[Number, ...]]
 

@@ -71,8 +71,8 @@ def _test_name(task: str, row: dict[str, Any]) -> str:
     """Returns the name of a test set for readers, and how much of it was left out."""
     key = published.benchmark_key(task)
     name = task
-    if key in published.PUBLISHED:
-        benchmark = published.PUBLISHED[key]
+    if key in published.published_benchmarks():
+        benchmark = published.published_benchmarks()[key]
         name = f"{benchmark.title}, {benchmark.setting}"
     missing = row.get("num_missing", 0)
     if missing:

@@ -113,7 +113,7 @@ def check_results(path: str | Path) -> None:
     writable = folder.is_dir() and os.access(folder, os.W_OK)
     if not writable:
         raise DataError(
-            f"{path}: cannot be written, since {folder} is no folder to write in. Correct "
+            f"{path}: cannot be written, since {folder} is not a writable folder. Correct "
             "`eval.save_path`."
         )
 
@@ -146,7 +146,8 @@ def write_results(
     with exclusive(path.with_name(f".{path.name}.lock"), "adding rows"):
         old = read_results(path) if path.exists() else []
         for row in old:
-            replaced = row["fingerprint"] in scored and row.get("settings") == plain
+            is_scored = row["fingerprint"] in scored
+            replaced = is_scored and row.get("settings") == plain
             if not replaced:
                 kept.append(row)
         new = [{**row, "settings": plain, "chance": chance} for row in rows]

@@ -132,8 +132,10 @@ def paragraph_ranks(
 
 def caption_average(scores_RM: np.ndarray, lengths: Lengths) -> np.ndarray:
     """Returns the mean over a paragraph's captions of the best score in a video, float [p, n]."""
-    best_Rn = np.maximum.reduceat(scores_RM, _starts(lengths.clips), axis=1)
-    sums_pn = np.add.reduceat(best_Rn, _starts(lengths.captions), axis=0)
+    row_starts = _starts(lengths.captions)
+    col_starts = _starts(lengths.clips)
+    best_Rn = np.maximum.reduceat(scores_RM, col_starts, axis=1)
+    sums_pn = np.add.reduceat(best_Rn, row_starts, axis=0)
     num_captions_p = lengths.captions.astype(scores_RM.dtype)
     return sums_pn / num_captions_p[:, None]
 
@@ -229,7 +231,8 @@ def nearest_windows(distance_SWP: np.ndarray) -> np.ndarray:
         return distance_SWP
     nearest_PW = distance_SWP.min(axis=0).T
     order_PW = np.argsort(nearest_PW, axis=1, kind="stable")
-    kept_Pk = np.sort(order_PW[:, :num_kept], axis=1)
+    nearest_Pk = order_PW[:, :num_kept]
+    kept_Pk = np.sort(nearest_Pk, axis=1)
     return np.take_along_axis(distance_SWP, kept_Pk.T[None], axis=1)
 
 
@@ -255,8 +258,10 @@ def score_pairs(
         # walk the cells of a block and compute all pairs per cell.
         num_rows = lengths.captions[i_P[0]]
         num_cols = lengths.clips[j_P[0]]
-        row_SP = np.add.outer(np.arange(num_rows), row_starts[i_P])
-        col_WP = np.add.outer(np.arange(num_cols), col_starts[j_P])
+        row_S = np.arange(num_rows)
+        col_W = np.arange(num_cols)
+        row_SP = np.add.outer(row_S, row_starts[i_P])
+        col_WP = np.add.outer(col_W, col_starts[j_P])
         block_SWP = scores_RM[row_SP[:, None], col_WP]
         block_SWP = block_SWP.astype(np.float32, copy=False)
         result_pn[i_P, j_P] = score(block_SWP)
@@ -283,14 +288,16 @@ def _pairs_of_equal_size(
             for begin in range(0, num_pairs, pairs_per_chunk):
                 end = min(begin + pairs_per_chunk, num_pairs)
                 # Pairs are numbered paragraph by paragraph.
-                row_P, col_P = np.divmod(np.arange(begin, end), len(videos))
+                number_P = np.arange(begin, end)
+                row_P, col_P = np.divmod(number_P, len(videos))
                 yield paragraphs[row_P], videos[col_P]
 
 
 def _scale(block_SWP: np.ndarray, lengths: Lengths) -> np.float32:
     """Returns T*L/(S*W), the factor of a block's distances in DTW and OTAM."""
     num_rows, num_cols, _ = block_SWP.shape
-    return np.float32(math.prod(lengths.most) / (num_rows * num_cols))
+    largest = math.prod(lengths.most)
+    return np.float32(largest / (num_rows * num_cols))
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

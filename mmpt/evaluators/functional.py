@@ -36,8 +36,10 @@ def ranks_from_scores(scores_RN: np.ndarray, first: int = 0) -> np.ndarray:
     num_at_most_R = (scores_RN <= own_R1).sum(axis=1)
     num_larger_R = num_columns - num_at_most_R - np.isnan(own_R)
     # Row r's own column is `first` + r. The triangle keeps the columns left of it.
-    equal_and_left_RN = np.tril(scores_RN == own_R1, k=first - 1)
-    return num_larger_R + equal_and_left_RN.sum(axis=1)
+    equal_RN = scores_RN == own_R1
+    equal_and_left_RN = np.tril(equal_RN, k=first - 1)
+    num_equal_and_left_R = equal_and_left_RN.sum(axis=1)
+    return num_larger_R + num_equal_and_left_R
 
 
 def ranks_from_vectors(
@@ -108,9 +110,12 @@ def shared_credit(scores_RC: np.ndarray, targets_R: np.ndarray) -> np.ndarray:
         targets_R: int, the right columns. A target that is not among the C columns is never right.
     """
     num_rows, num_columns = scores_RC.shape
-    best_RC = scores_RC == scores_RC.max(axis=1, keepdims=True)
+    highest_R1 = scores_RC.max(axis=1, keepdims=True)
+    best_RC = scores_RC == highest_R1
     # An unknown target looks at column 0, and `known_R` removes its credit.
     known_R = (targets_R >= 0) & (targets_R < num_columns)
     column_R = np.where(known_R, targets_R, 0)
-    right_R = best_RC[np.arange(num_rows), column_R] & known_R
-    return right_R / best_RC.sum(axis=1)
+    row_R = np.arange(num_rows)
+    right_R = best_RC[row_R, column_R] & known_R
+    num_best_R = best_RC.sum(axis=1)
+    return right_R / num_best_R

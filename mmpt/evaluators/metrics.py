@@ -35,7 +35,7 @@ def recall_numbers(
 class RetrievalMetric(Metric[RetrievalOutputs]):
     """The recall and median rank from text to video (R1..) and from video to text (v2t-R1..)."""
 
-    takes = RetrievalOutputs
+    input_type = RetrievalOutputs
     numbers = (
         *recall_numbers("clip, text to video", ""),
         Number("MR", "clip, text to video, median rank", "rank"),
@@ -106,7 +106,7 @@ are grouped by video and in time order.
 
 
 class WholeVideoMetric(Metric[Any]):
-    """The recall of paragraphs that look for their video, by several ways to score them.
+    """The recall of videos retrieved by their paragraphs, for several scoring methods.
 
     The plain names (R1.., DTW-R1.., OTAM-R1..) are the published numbers. In the release, DTW and
     OTAM have defects in their padding, which the `corrected` numbers do not have. OT (plain
@@ -150,9 +150,9 @@ class WholeVideoMetric(Metric[Any]):
 
 @METRICS.register
 class FullVideoRetrievalMetric(WholeVideoMetric):
-    """The recall of whole videos without background, that is of their clips with captions."""
+    """The recall of whole videos without background: of their clips with captions."""
 
-    takes = RetrievalOutputs
+    input_type = RetrievalOutputs
     ways = _ways(background=False)
     numbers = _numbers(ways, "full video")
 
@@ -170,7 +170,7 @@ class FullVideoRetrievalMetric(WholeVideoMetric):
 class FullVideoBGRetrievalMetric(WholeVideoMetric):
     """The recall of whole videos with their background, that is of windows of the whole video."""
 
-    takes = BGRetrievalOutputs
+    input_type = BGRetrievalOutputs
     ways = _ways(background=True)
     numbers = _numbers(ways, "full video with background")
 

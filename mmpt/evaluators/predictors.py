@@ -18,7 +18,7 @@ from mmpt.evaluators import CLIPS, PREDICTORS, WHOLE_VIDEO, Outputs, Predictor
 from mmpt.evaluators.base import Part, Prepared, finite
 
 POOLED = ("pooled_text", "pooled_video")
-MOST_SAVED = 10_000
+MAX_SAVED = 10_000
 """Captions or clips up to which a predictions file holds the whole score matrix (400 MB)."""
 
 
@@ -46,10 +46,10 @@ class VectorOutputs(Outputs):
         return self.pooled_text @ self.pooled_video.T
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns pooled_text and pooled_video, and scores of at most `MOST_SAVED` rows."""
+        """Returns pooled_text and pooled_video, and scores of at most `MAX_SAVED` rows."""
         arrays = {"pooled_text": self.pooled_text, "pooled_video": self.pooled_video}
         num_rows = max(len(self.pooled_text), len(self.pooled_video))
-        if num_rows <= MOST_SAVED:
+        if num_rows <= MAX_SAVED:
             arrays["scores"] = self.scores
         return arrays
 
@@ -103,7 +103,7 @@ class RetrievalPredictor(Predictor[RetrievalOutputs]):
     width], vmasks bool [B, F] and video_id.
     """
 
-    makes = RetrievalOutputs
+    output_type = RetrievalOutputs
     reads = CLIPS
     model_outputs = dict.fromkeys(POOLED, "MMFusionSeparate")
 
@@ -138,7 +138,7 @@ class BGRetrievalPredictor(Predictor[BGRetrievalOutputs]):
     bool [1, S, T], vfeats float16/32 [1, W, F, width] and vmasks bool [1, W, F].
     """
 
-    makes = BGRetrievalOutputs
+    output_type = BGRetrievalOutputs
     reads = WHOLE_VIDEO
     model_outputs = dict.fromkeys(POOLED, "MMFusionSeparateFullVideoBGRetrieval")
 

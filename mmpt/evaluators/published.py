@@ -5,7 +5,9 @@ evaluation YAML, without `test_`, to a `Benchmark`. None of the numbers was meas
 Sources: VideoCLIP (arXiv 2109.14084), TempCLR (arXiv 2212.13738), Norton (arXiv 2401.16702).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,8 +53,12 @@ class Benchmark:
         return found
 
 
-def _read_published() -> dict[str, Benchmark]:
-    """Returns the published numbers of all benchmarks, benchmark by benchmark."""
+@cache
+def published_benchmarks() -> Mapping[str, Benchmark]:
+    """Returns the published numbers of all benchmarks, benchmark by benchmark.
+
+    The key is the name of an evaluation YAML, without `test_`.
+    """
     benchmarks = TypeAdapter(dict[str, Benchmark])
     endtasks = Path(mmpt.__file__).parent / "endtasks"
     published: dict[str, Benchmark] = {}
@@ -62,19 +68,15 @@ def _read_published() -> dict[str, Benchmark]:
     return published
 
 
-PUBLISHED = _read_published()
-"""Name of an evaluation YAML, without `test_` -> the published numbers."""
-
-
 def benchmark_key(task: str) -> str:
-    """Returns the key for `PUBLISHED` from the stem of a YAML. `PUBLISHED` may not have this key.
+    """Returns the key for `published_benchmarks` from the stem of a YAML. It may not have this key.
 
     For example, `test_vtt_zs` becomes `vtt_zs`. `test_vtt_ft` and VideoCLIP's YAML of the same
     benchmark, `test_vtt_videoclip`, both become `vtt_ft`.
     """
     name = task.removeprefix("test_").removesuffix("_videoclip")
     fine_tuned = f"{name}_ft"
-    return fine_tuned if fine_tuned in PUBLISHED else name
+    return fine_tuned if fine_tuned in published_benchmarks() else name
 
 
 def setting_of(task: str) -> str:

@@ -32,7 +32,10 @@ def render_table(columns: Mapping[str, ResultsLike], *, is_short: bool = False) 
     blocks = []
     for first in range(0, len(columns), columns_per_block):
         shown = slice(first, first + columns_per_block)
-        header, *body = [[title, *cells[shown]] for title, *cells in rows]
+        block = []
+        for title, *values in rows:
+            block.append([title, *values[shown]])
+        header, *body = block
         blocks.append(text_table(header, body))
     return "\n\n".join(blocks)
 
@@ -79,7 +82,7 @@ def checkpoint_names(paths: Sequence[Path]) -> list[str]:
     """Returns column titles: the shortest kind of name that differs for all checkpoints."""
     folders = [path.parent.name for path in paths]
     files = [path.stem for path in paths]
-    both = [f"{folder}/{file}" for folder, file in zip(folders, files, strict=True)]
+    both = [f"{path.parent.name}/{path.stem}" for path in paths]
     whole = [str(path) for path in paths]
     for names in (folders, files, both, whole):
         if len(set(names)) == len(names):

@@ -11,7 +11,7 @@ ITERATIONS = 50
 """Iterations of Sinkhorn's algorithm, as in the training losses."""
 # A share of e^-300 is negligible, and the product of two such numbers is still above the smallest
 # float64.
-_LEAST_LOG = -300.0
+_MIN_LOG = -300.0
 
 
 def transport_score(
@@ -38,8 +38,10 @@ def transport_score(
     log_kernel_SWP -= log_kernel_SWP.max(axis=1, keepdims=True)
     log_v_WP = log_kernel_SWP.max(axis=0)
     log_kernel_SWP -= log_v_WP
-    kernel_SWP = np.exp(np.maximum(log_kernel_SWP, _LEAST_LOG))
-    v_WP = np.exp(np.maximum(log_v_WP, _LEAST_LOG))
+    log_kernel_SWP = np.maximum(log_kernel_SWP, _MIN_LOG)
+    log_v_WP = np.maximum(log_v_WP, _MIN_LOG)
+    kernel_SWP = np.exp(log_kernel_SWP)
+    v_WP = np.exp(log_v_WP)
     num_rows, num_cols, _ = kernel_SWP.shape
     for _ in range(iterations):
         # The rows of the plan sum to 1 / num_rows, then its columns to 1 / num_cols.
@@ -47,4 +49,5 @@ def transport_score(
         u_SP = 1 / (num_rows * row_sums_SP)
         col_sums_WP = np.einsum("swp,sp->wp", kernel_SWP, u_SP)
         v_WP = 1 / (num_cols * col_sums_WP)
-    return best_P + np.einsum("swp,swp,sp,wp->p", below_SWP, kernel_SWP, u_SP, v_WP)
+    mean_below_P = np.einsum("swp,swp,sp,wp->p", below_SWP, kernel_SWP, u_SP, v_WP)
+    return best_P + mean_below_P

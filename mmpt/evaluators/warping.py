@@ -1,7 +1,13 @@
 """The cost of aligning two sequences in order, by DTW and by OTAM, for many pairs of one size.
 
+DTW (dynamic time warping) aligns all rows and columns, from the first of both to the last of both.
+A row may have several columns, and a column several rows. OTAM (ordered temporal alignment) aligns
+all columns, each with the row of the column before it or with the next row. Rows before the first
+aligned one and after the last one are left out at no cost.
+
 Both are dynamic programs. They walk the cells of a block, and compute all pairs per cell, so the
 axis of pairs is last.
+
 Legend: R rows (captions), K columns (clips), P pairs. `released` reproduces the published numbers
 with their padding defects; `corrected` aligns each pair's own block.
 Sources: TempCLR (arXiv 2212.13738) for the protocol, OTAM (arXiv 1906.11415), Norton (arXiv
@@ -50,7 +56,7 @@ def otam_cost(
     num_pairs = distance_RKP.shape[2]
     cost_P = np.zeros(num_pairs, dtype=np.float32)
     for side_RKP in (distance_RKP, distance_RKP.swapaxes(0, 1)):
-        # A border column of zeros on each side lets a path begin and end at any column.
+        # A border column of zeros on each side lets a path begin and end at any row.
         bordered_RKP = np.pad(side_RKP, ((0, 0), (1, 1), (0, 0)))
         if form == "released":
             most_rows, most_cols = size
@@ -80,7 +86,8 @@ def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
     padded_RKP[:kept_rows, :kept_cols] = kept_RKP
     new_rows = most_rows - num_rows
     new_cols = most_cols - num_cols
-    padded_RKP[-new_rows - 1 :, -new_cols:] = 0
+    last_real_row = -new_rows - 1
+    padded_RKP[last_real_row:, -new_cols:] = 0
     return padded_RKP
 
 
@@ -98,12 +105,16 @@ def cumulate_dtw(distance_RKP: np.ndarray) -> np.ndarray:
     num_rows = len(distance_RKP)
     # The first row and column can only be reached along themselves.
     total_RKP = np.empty_like(distance_RKP)
-    total_RKP[0] = np.cumsum(distance_RKP[0], axis=0)
-    total_RKP[:, 0] = np.cumsum(distance_RKP[:, 0], axis=0)
+    first_row_KP = distance_RKP[0]
+    first_column_RP = distance_RKP[:, 0]
+    total_RKP[0] = np.cumsum(first_row_KP, axis=0)
+    total_RKP[:, 0] = np.cumsum(first_column_RP, axis=0)
     for r in range(1, num_rows):
         above_KP = total_RKP[r - 1]
         # A cell can be reached diagonally (one column to the left) or from directly above.
-        from_above_KP = np.minimum(above_KP[:-1], above_KP[1:])
+        diagonal_KP = above_KP[:-1]
+        straight_KP = above_KP[1:]
+        from_above_KP = np.minimum(diagonal_KP, straight_KP)
         _fill_row(total_RKP[r], distance_RKP[r], from_above_KP, first=1)
     return total_RKP
 
@@ -124,7 +135,8 @@ def cumulate_otam(
     """
     num_rows = len(distance_RKP)
     total_RKP = np.zeros_like(distance_RKP)
-    total_RKP[0, 1:] = np.cumsum(distance_RKP[0, 1:], axis=0)
+    first_row_KP = distance_RKP[0, 1:]
+    total_RKP[0, 1:] = np.cumsum(first_row_KP, axis=0)
     for r in range(1, num_rows):
         above_KP = total_RKP[r - 1]
         here_KP = total_RKP[r]

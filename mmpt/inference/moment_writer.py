@@ -80,7 +80,7 @@ def open_writer(
         new_index(index_type, settings.hidden_size)
     with writing(folder):
         files.path.mkdir(parents=True, exist_ok=True)
-    refusal = f"{folder}: another process builds this index; wait for its end."
+    refusal = f"{folder}: another process builds this index; wait until it ends."
     with exclusive(files.path / LOCK_FILE, "building an index", refusal):
         remove_leftovers(files.path, r"index.*")
         is_new = not files.settings_file.exists()

@@ -33,7 +33,7 @@ class CrossEntropy(Loss):
         targets_N = targets.flatten()
         term = cross_entropy(logits_NK, targets_N, ignore_index=IGNORE_INDEX)
 
-        # Padded seconds are never correct: -100 is no class.
+        # Padded seconds are never correct: -100 is not a class.
         is_real_N = targets_N != IGNORE_INDEX
         is_correct_N = logits_NK.detach().argmax(1) == targets_N
         accuracy = is_correct_N.sum() / is_real_N.sum()

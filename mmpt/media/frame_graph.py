@@ -15,7 +15,7 @@ changing a value (tests/media/test_video_reader.py):
   frame is scaled unnecessarily.
 - Each graph uses one thread, because extraction runs as many graphs as there are cores.
 
-Like FFmpeg's command, the graph rotates frames as the file's display matrix says. The original
+Like FFmpeg's command, the graph rotates frames according to the file's display matrix. The original
 computed the target size before the rotation, which distorted rotated videos. Here the target size
 is computed for the upright frame.
 """

@@ -42,7 +42,7 @@ is a jump of the clock.
 MAX_DAMAGED_SHARE = 2 / 3
 """Share of packets that may fail to decode. FFmpeg's command gives up at the same share."""
 _AVFMT_TS_DISCONT = 0x0200  # FFmpeg's flag of formats whose clock may restart
-_NUM_NAMED = 5  # jumps whose times a note lists
+_MAX_LISTED = 5  # jumps whose times a note lists
 _SHORT_S = 1.0  # a video that ends this long before its declared end gets a note
 
 
@@ -291,8 +291,8 @@ def _describe_jumps(jumps_s: Sequence[float]) -> str:
     """Returns a note about the times at which the clock of a file jumps."""
     num_jumps = len(jumps_s)
     times = "1 time" if num_jumps == 1 else f"{num_jumps} times"
-    places = [f"{at_s:.1f}" for at_s in jumps_s[:_NUM_NAMED]]
-    if num_jumps > _NUM_NAMED:
+    places = [f"{at_s:.1f}" for at_s in jumps_s[:_MAX_LISTED]]
+    if num_jumps > _MAX_LISTED:
         places.append("...")
     return (
         f"its clock jumps {times} (at {', '.join(places)} s); the frames after a jump were moved "

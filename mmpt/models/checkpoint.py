@@ -233,7 +233,7 @@ def adapt_state(
             names = ", ".join(sorted(reasons))
             distinct = sorted(set(map(str, reasons.values())))
             report.append(f"{verb} {names} ({'; '.join(distinct)})")
-    # A layer that starts from random weights is no detail of the log.
+    # Everyone should see that a layer starts from random weights.
     where = ON_SCREEN if replaced else None
     level = logging.DEBUG if use is Use.INFERENCE else logging.INFO
     logger.log(level, "%s", ", ".join(report), extra=where)

@@ -17,6 +17,7 @@ from transformers.models.bert.modeling_bert import (
     BertSelfOutput,
 )
 
+from mmpt.config import RunConfig
 from mmpt.errors import ConfigError, first_line
 from mmpt.utils.log import get_logger
 
@@ -67,6 +68,14 @@ def check_compiler(device: torch.device) -> None:
             "environment variable CXX (CC for Triton), or leave the key out; it only changes the "
             "speed."
         ) from err
+
+
+def training_device(config: RunConfig) -> torch.device:
+    """Returns the kind of device on which a run trains."""
+    asks_for_cpu = config.option("common", "cpu", False)
+    if asks_for_cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
 
 
 def _requirement_error(requirement: str) -> ConfigError:

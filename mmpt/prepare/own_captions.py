@@ -14,7 +14,7 @@ from mmpt.utils.log import get_logger, progress
 
 Report = dict[str, Any]
 """The contents of `report.json`; see `new_report`."""
-MAX_NAMED = 10
+MAX_LISTED = 10
 """Unused caption files that the log names. `report.json` lists all of them."""
 logger = get_logger("prepare")
 
@@ -128,8 +128,8 @@ def _caption_files(folder: Path) -> list[Path]:
 def _log_unused(paths: list[str], num_other: Counter[str]) -> None:
     """Logs the unused caption files, and the languages of videos without a wanted one."""
     if paths:
-        first = ", ".join(paths[:MAX_NAMED])
-        more = ", ..." if len(paths) > MAX_NAMED else ""
+        first = ", ".join(paths[:MAX_LISTED])
+        more = ", ..." if len(paths) > MAX_LISTED else ""
         logger.info("caption files not used: %s%s", first, more)
     if num_other:
         logger.warning(

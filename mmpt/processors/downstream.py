@@ -26,7 +26,7 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 Item = TypeVar("Item")
-MOST_NAMED = 5
+MAX_LISTED = 5
 _FLOATS = ("<f2", "<f4", "<f8", ">f2", ">f4", ">f8")
 
 
@@ -150,8 +150,8 @@ def keep_with_features(
         return list(items)
     num_missing = len(missing)
     num_videos = len(has_features)
-    listed = ", ".join(missing[:MOST_NAMED])
-    if num_missing > MOST_NAMED:
+    listed = ", ".join(missing[:MAX_LISTED])
+    if num_missing > MAX_LISTED:
         listed += ", ..."
     problem = (
         f"{config.vfeat_dir}: {num_missing} of the {num_videos} videos of the "
@@ -177,7 +177,7 @@ def warn_of_equal_captions(path: str, captions: Iterable[str]) -> None:
     shared = _repeated(counts)
     if shared:
         num_rows = sum(counts[caption] for caption in shared)
-        listed = "; ".join(shared[:MOST_NAMED])
+        listed = "; ".join(shared[:MAX_LISTED])
         logger.warning(
             f"{path}: {num_rows} of {counts.total()} rows share their caption with another "
             f"({listed})"

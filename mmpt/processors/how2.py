@@ -24,7 +24,7 @@ from mmpt.processors.aligner import FixedLenAligner, OverlappedAligner, VariedLe
 from mmpt.processors.tokenizer import special_tokens
 from mmpt.shards.shardedtensor import open_captions, open_features, times_stem
 from mmpt.shards.video_table import (
-    NUM_NAMED,
+    MAX_LISTED,
     VideoTable,
     load_video_table,
     read_id_list,
@@ -217,7 +217,7 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
             if not 0 <= position < num_videos:
                 unknown.append(position)
         if unknown:
-            first = ", ".join(map(str, unknown[:NUM_NAMED]))
+            first = ", ".join(map(str, unknown[:MAX_LISTED]))
             raise DataError(
                 f"planned batches: every position must be below {num_videos}, the number of usable "
                 f"videos of {self.list_path()}, but {len(unknown)} are not (first: {first}). The "

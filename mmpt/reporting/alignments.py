@@ -12,7 +12,7 @@ from mmpt.reporting.figures import heat_maps
 from mmpt.reporting.run import Run, Section
 
 NUM_FIGURES = 4
-MOST_SENTENCES = 16
+MAX_SENTENCES = 16
 T = TypeVar("T")
 Span = tuple[float, float]
 Figure = tuple[str, str]

@@ -33,7 +33,7 @@ _THEME |= {colour: f"--c{place}" for place, colour in enumerate(COLOURS)}
 _PREDICTED = "#22d3ee"
 _WIDTH = 1120
 """Width of heat maps and bars in CSS pixels, which is the width of a section."""
-_LONGEST_NAME = 42
+_MAX_NAME_LENGTH = 42
 """Largest number of characters of a row's name. Longer names are cut."""
 _SHORTEST = 0.003
 """Smallest length of a bar, as a share of the axis, so that it stays visible."""
@@ -198,7 +198,8 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[Bar]]], end_s: float) ->
                 (drawn,) = axes.barh(row, length, left=bar.start_s, color=bar.colour)
                 times = f"{bar.start_s:g} to {bar.end_s:g} s"
                 _set_tip(drawn, f"{bar.label}, {times}")
-        _name_rows(axes, range(num_rows), [name for name, _ in rows])
+        names = [name for name, _ in rows]
+        _name_rows(axes, range(num_rows), names)
         axes.locator_params(axis="x", nbins=8, integer=True)
         axes.xaxis.set_major_formatter("{x:g} s")
         axes.set(xlim=(0, end_s), ylim=(num_rows - 0.5, -0.5))
@@ -224,9 +225,9 @@ def _name_rows(
 def _shorten(name: str) -> str:
     """Returns a name on one line, without characters that XML forbids, cut to a length."""
     line = _NOT_XML.sub("?", " ".join(name.split()))
-    if len(line) <= _LONGEST_NAME:
+    if len(line) <= _MAX_NAME_LENGTH:
         return line
-    beginning = line[: _LONGEST_NAME - 1].rstrip()
+    beginning = line[: _MAX_NAME_LENGTH - 1].rstrip()
     return f"{beginning}…"
 
 

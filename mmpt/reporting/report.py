@@ -9,9 +9,9 @@ import mmpt
 from mmpt.errors import UserError
 from mmpt.evaluators import Number
 from mmpt.evaluators.published import (
-    PUBLISHED,
     benchmark_key,
     comparability_notes,
+    published_benchmarks,
     setting_of,
 )
 from mmpt.evaluators.table import ResultsLike, format_value, numbers_of, values_of
@@ -41,7 +41,7 @@ def write_report(run: Run, path: str | Path) -> Path:
 
 def _facts(run: Run) -> dict[str, str]:
     """Returns the facts above the sections, title -> text. Empty texts are not shown."""
-    benchmark = PUBLISHED.get(benchmark_key(run.config.name))
+    benchmark = published_benchmarks().get(benchmark_key(run.config.name))
     best = run.rows[run.best]
     title = benchmark.title if benchmark else ""
     titles = [title, setting_of(run.config.name)]
@@ -98,7 +98,7 @@ def _numbers_section(run: Run) -> Section:
 
     If several checkpoints have different values, the best value is marked.
     """
-    benchmark = PUBLISHED.get(benchmark_key(run.config.name))
+    benchmark = published_benchmarks().get(benchmark_key(run.config.name))
     papers: dict[str, ResultsLike] = {}
     if benchmark:
         for method, results in benchmark.papers.items():

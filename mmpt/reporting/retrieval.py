@@ -10,9 +10,9 @@ from mmpt.evaluators import METRICS, BGRetrievalOutputs, Outputs, RetrievalOutpu
 from mmpt.evaluators.full_video import group_by_video
 from mmpt.evaluators.functional import ranks_from_scores, ranks_from_vectors
 from mmpt.evaluators.metrics import WholeVideoMetric
-from mmpt.evaluators.predictors import MOST_SAVED
+from mmpt.evaluators.predictors import MAX_SAVED
 from mmpt.reporting.alignments import (
-    MOST_SENTENCES,
+    MAX_SENTENCES,
     NUM_FIGURES,
     Figure,
     align_video,
@@ -21,28 +21,30 @@ from mmpt.reporting.alignments import (
 )
 from mmpt.reporting.run import Run, Section, pictures
 
-MOST_QUERIES = 10_000
+MAX_QUERIES = 10_000
 """Largest number of queries that are ranked. Only the first ones of a larger test set are used."""
 NUM_EXAMPLES = 6
 NUM_FAILURES = 10
 NUM_HITS = 5  # best clips shown per query
-FEWEST_SENTENCES = 3
+MIN_SENTENCES = 3
 """Smallest number of timed captions of a video whose alignment is shown."""
 NEAR = 10
 """Largest rank that counts as a near miss."""
 NUM_VIDEOS = 8
+TimedCaption = tuple[float, float, int]
+"""Start and end of a caption in seconds, and its position in the test set."""
 _PUBLISHED = ("", "DTW-", "OTAM-")
 """Prefixes of the ways of scoring whole videos that papers report."""
 
 
 @pictures.register
 def retrieval_sections(
-    outputs: RetrievalOutputs, run: Run, most_queries: int = MOST_QUERIES
+    outputs: RetrievalOutputs, run: Run, max_queries: int = MAX_QUERIES
 ) -> list[Section]:
     """Returns the sections of clip retrieval: examples, failures, whole videos, alignments."""
     captions = [str(text) for _, text in run.test_items()]
     # Rank 0 is the best one.
-    ranks = ranks_from_vectors(outputs.pooled_text[:most_queries], outputs.pooled_video)
+    ranks = ranks_from_vectors(outputs.pooled_text[:max_queries], outputs.pooled_video)
     chosen = spread(range(len(ranks)), NUM_EXAMPLES)
     examples = {
         "queries": [
@@ -116,16 +118,15 @@ def _figures(
     outputs: RetrievalOutputs, run: Run, captions: Sequence[str]
 ) -> list[Figure | None]:
     """Returns the alignments of a few videos that have several timed captions."""
-    timed: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    timed: dict[str, list[TimedCaption]] = defaultdict(list)
     for position, clip in enumerate(outputs.clips):
         if clip.start_s is not None and clip.end_s is not None:
-            timed[clip.video_id].append((clip.start_s, clip.end_s, position))
-    fitting = [
-        video for video, found in timed.items() if len(found) >= FEWEST_SENTENCES
-    ]
+            timed_caption = clip.start_s, clip.end_s, position
+            timed[clip.video_id].append(timed_caption)
+    fitting = [video for video in timed if len(timed[video]) >= MIN_SENTENCES]
     figures = []
     for video in spread(fitting, NUM_FIGURES):
-        found = sorted(timed[video])[:MOST_SENTENCES]
+        found = sorted(timed[video])[:MAX_SENTENCES]
         starts_s, ends_s, positions = zip(*found, strict=True)
         truth = list(zip(starts_s, ends_s, strict=True))
         # The key of the part of the video from its start to the end of the last caption.
@@ -145,7 +146,7 @@ def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
     figures = []
     for index in spread(range(len(captions)), NUM_FIGURES):
         video = outputs.video_ids[index]
-        texts = captions[index][:MOST_SENTENCES]
+        texts = captions[index][:MAX_SENTENCES]
         video_key, _ = run.item(index)
         truth = [None] * len(texts)
         figures.append(align_video(run, video, video_key, texts, truth))
@@ -157,7 +158,7 @@ def _whole_video_sections(
 ) -> list[Section]:
     """Returns a section about the paragraphs with the worst ranks for each metric of whole videos.
 
-    Test sets of more than `MOST_SAVED` captions or clips are left out.
+    Test sets of more than `MAX_SAVED` captions or clips are left out.
 
     Args:
         videos: video ids, in the order of the metric's vectors.
@@ -169,7 +170,7 @@ def _whole_video_sections(
         if not isinstance(metric, WholeVideoMetric):
             continue
         text_ND, video_MD, lengths = metric.vectors(outputs)
-        if max(len(text_ND), len(video_MD)) > MOST_SAVED:
+        if max(len(text_ND), len(video_MD)) > MAX_SAVED:
             continue
         scores_NM = text_ND @ video_MD.T
         ways = [way for way in metric.ways if way.prefix in _PUBLISHED]

@@ -34,4 +34,8 @@ def runs_of(values_L: np.ndarray) -> list[tuple[int, int, int]]:
     """Returns (start, end, value) of every stretch of equal values, end exclusive."""
     changes = np.flatnonzero(np.diff(values_L)) + 1
     edges = [0, *changes.tolist(), len(values_L)]
-    return [(start, end, int(values_L[start])) for start, end in pairwise(edges)]
+    runs = []
+    for start, end in pairwise(edges):
+        value = int(values_L[start])
+        runs.append((start, end, value))
+    return runs

@@ -115,7 +115,7 @@ class Plan:
 
         Args:
             fingerprint: the expected fingerprint of the plan.
-            list_fingerprint: `ids_fingerprint` of the present training list.
+            list_fingerprint: `ids_fingerprint` of the current training list.
 
         Raises:
             DataError: the file is missing, was made from something else, or was changed.

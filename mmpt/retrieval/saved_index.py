@@ -23,7 +23,7 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-LARGEST_FLAT = 100_000
+MAX_FLAT = 100_000
 """Largest number of vectors for which the default type of index compares all of them."""
 DIMENSIONS_PER_CODE = 4
 """Number of dimensions that four bits of a code encode, in the default type of large indexes."""
@@ -52,7 +52,7 @@ def default_type(num_vectors: int, hidden_size: int) -> str:
     Args:
         hidden_size: D.
     """
-    if num_vectors <= LARGEST_FLAT:
+    if num_vectors <= MAX_FLAT:
         return "Flat"
     if hidden_size % DIMENSIONS_PER_CODE:
         return "SQ8"
@@ -75,7 +75,7 @@ def map_vectors(path: str | Path, hidden_size: int) -> np.ndarray:
 
 
 def find_mapping(array: np.ndarray) -> mmap.mmap | None:
-    """Returns the mapped file whose content an array is. None: it is no mapped file."""
+    """Returns the mapped file whose content an array is, or None if it is not mapped."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base  # of a part of an array, this is the whole array

@@ -1,6 +1,6 @@
 """The features of all packed videos of a folder, by video id."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,27 +36,37 @@ class ShardVideos(Mapping[str, np.ndarray]):
         num_empty = 0
         for split in self._splits():
             for shard, ids in read_shard_meta(vfeat_dir, split).items():
-                lengths = self._open(split, shard).lengths()
-                if len(lengths) != len(ids):
-                    raise DataError(
-                        f"{vfeat_dir}: shard {shard} of {split.shard_name} must have one row per "
-                        f"video of the meta file, {len(ids)}, but has {len(lengths)}. Pack the "
-                        "features again."
-                    )
-                for row, video_id in enumerate(ids):
-                    if not lengths[row]:
-                        num_empty += 1
-                        continue
-                    if video_id in self._place_of:
-                        raise DataError(
-                            f"{vfeat_dir}: every video must be packed once, but {video_id} is "
-                            "packed twice. Pack the features again."
-                        )
-                    self._place_of[video_id] = (split, shard, row)
+                num_empty += self._add(split, shard, ids)
         if num_empty:
             logger.warning(
                 "%s: %d videos have no features and are left out", vfeat_dir, num_empty
             )
+
+    def _add(self, split: Split, shard: int, ids: Sequence[str]) -> int:
+        """Notes the places of the videos of a shard. Returns the number of videos without rows.
+
+        Args:
+            ids: the videos, in the order of the shard.
+        """
+        lengths = self._open(split, shard).lengths()
+        if len(lengths) != len(ids):
+            raise DataError(
+                f"{self._vfeat_dir}: shard {shard} of {split.shard_name} must have one row per "
+                f"video of the meta file, {len(ids)}, but has {len(lengths)}. Pack the features "
+                "again."
+            )
+        num_empty = 0
+        for row, video_id in enumerate(ids):
+            if not lengths[row]:
+                num_empty += 1
+                continue
+            if video_id in self._place_of:
+                raise DataError(
+                    f"{self._vfeat_dir}: every video must be packed once, but {video_id} is "
+                    "packed twice. Pack the features again."
+                )
+            self._place_of[video_id] = (split, shard, row)
+        return num_empty
 
     def _splits(self) -> list[Split]:
         """Returns the splits that are in the folder."""

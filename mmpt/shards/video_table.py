@@ -29,7 +29,7 @@ from mmpt.utils.io import read_lines
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
-NUM_NAMED = 5  # ids listed in a message
+MAX_LISTED = 5  # ids listed in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def load_video_table(
         )
     if not is_usable.all():
         empty = table.take(~is_usable).name_list()
-        first_ids = ", ".join(empty[:NUM_NAMED])
+        first_ids = ", ".join(empty[:MAX_LISTED])
         what = (
             "%d videos have no feature row or no caption and are left out (first: %s)"
         )
@@ -195,7 +195,7 @@ def _check_missing(
     assert config.vfeat_dir is not None
     share = len(missing) / num_listed
     meta = meta_path(config.vfeat_dir, split)
-    first_ids = ", ".join(missing[:NUM_NAMED])
+    first_ids = ", ".join(missing[:MAX_LISTED])
     what = (
         f"{list_path}: {len(missing)} of {num_listed} videos ({share:.2%}) are not in {meta} "
         f"(first: {first_ids})"

@@ -30,7 +30,7 @@ PREFETCH = 2
 _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
 
 
-def deal_pieces(
+def assign_pieces(
     num_videos: int, per_piece: int, per_chunk: int, world: World
 ) -> list[range]:
     """Returns the positions of the pieces that this process embeds.
@@ -82,7 +82,7 @@ def fill_pool(
 
     Args:
         dataset: one video per item, with C clips. Its epoch must be set.
-        pieces: positions of the videos that this process embeds, from `deal_pieces`.
+        pieces: positions of the videos that this process embeds, from `assign_pieces`.
         clips_per_video: C.
         num_workers: number of loader processes.
     Returns:

@@ -36,8 +36,8 @@ def report_failure(
 ) -> None:
     """An exception hook that prints a user's mistake without a traceback and exits with code 2.
 
-    After a request to stop, other failures are taken for its consequences, and the process ends as
-    requested. Any other exception is printed as usual.
+    After a request to stop, any other failure is assumed to be a consequence of it, and the process
+    ends as requested. Without such a request, other exceptions are printed as usual.
 
     Args:
         args: fairseq's options.

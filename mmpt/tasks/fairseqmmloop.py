@@ -79,8 +79,8 @@ class RunState:
         self._stop_agreed = False
         self._is_due = False
 
-    def hear(self, logging_outputs: list[dict[str, Any]]) -> bool:
-        """Returns whether a process was asked to stop, from the logs of all processes."""
+    def update_stop_request(self, logging_outputs: list[dict[str, Any]]) -> bool:
+        """Reads from the logs of all processes whether one was asked to stop, and returns it."""
         requests = [log.get("stop_requested", 0) for log in logging_outputs]
         self._stop_agreed |= any(number > 0 for number in requests)
         return self._stop_agreed

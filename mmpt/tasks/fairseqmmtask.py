@@ -357,7 +357,7 @@ class FairseqMMTask(LegacyFairseqTask):
     ) -> None:
         """Aggregates metrics as fairseq does. Writes training metrics at every log interval."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self.run.hear(logging_outputs) and not criterion.training:
+        if self.run.update_stop_request(logging_outputs) and not criterion.training:
             raise fairseqmmloop.StoppedInValidationError
         if criterion.training and not self.has_updated:
             self.has_updated = True

@@ -25,7 +25,7 @@ from mmpt.models.mmfusion import CLIPS_PER_FORWARD
 from mmpt.modules.chunks import ALL, ChunkSize
 from mmpt.shards.video_table import VideoTable
 from mmpt.tasks.embedding import (
-    deal_pieces,
+    assign_pieces,
     device_of,
     fill_pool,
     speed_of_pass,
@@ -155,7 +155,7 @@ class RetriTask(Task):
         Args:
             wanted: fingerprint of the plan that a checkpoint was training on. Empty at the
                 beginning of an epoch. There may be a plan even then, if a run was killed before the
-                first checkpoint of the epoch. It is used if it was made from the present weights.
+                first checkpoint of the epoch. It is used if it was made from the current weights.
         """
         path = retrieval.Plan.path(self.plan_dir, epoch)
         if not wanted and not path.exists():
@@ -289,10 +289,9 @@ class RetriTask(Task):
         clips = self._clips_per_video
         clips_per_piece = chunk.size(ALL, device_of(model))
         per_piece = max(1, clips_per_piece // clips)
-        per_chunk = (
-            config.dataset.num_video_per_batch or 1
-        ) * config.retrieval.infer_scale
-        pieces = deal_pieces(len(dataset), per_piece, per_chunk, world)
+        videos_per_batch = config.dataset.num_video_per_batch or 1
+        per_chunk = videos_per_batch * config.retrieval.infer_scale
+        pieces = assign_pieces(len(dataset), per_piece, per_chunk, world)
         dataset.set_epoch(epoch)
         model.eval()
         try:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmpt.errors import CheckpointError, DamagedCheckpointError
 
-MAX_NAMED = 3
+MAX_LISTED = 3
 """Largest number of tensors that a message names."""
 MAX_REASON = 120
 """Largest number of characters of torch's message that an error repeats."""
@@ -125,7 +125,7 @@ def require_finite(
     total = sum(
         value.numel() for value in tensors.values() if isinstance(value, Tensor)
     )
-    first = ", ".join(f"`{name}`" for name in bad[:MAX_NAMED])
+    first = ", ".join(f"`{name}`" for name in bad[:MAX_LISTED])
     raise CheckpointError(
         f"{source}: {what} must be finite, but {num_bad:,} of {total:,} values are NaN or "
         f"infinite, in {len(bad)} tensors (first: {first}). {remedy}"

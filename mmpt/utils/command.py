@@ -22,7 +22,7 @@ from types import FrameType
 
 from mmpt.errors import EXIT_CODE, UserError, message_of
 from mmpt.utils.help_pages import install_command, page_of, path_of
-from mmpt.utils.killed import ASKS, worker_failure
+from mmpt.utils.killed import STOP_SIGNALS, worker_failure
 from mmpt.utils.log import setup_logging
 
 # By default, Python's garbage collection runs after every 700 new objects, which takes a tenth of
@@ -44,7 +44,7 @@ are not listed."""
 
 
 def run_command(
-    work: Callable[[], int | None], *, stopped: str, asked_code: int | None = None
+    work: Callable[[], int | None], *, stopped: str, stop_exit_code: int | None = None
 ) -> int:
     """Runs `work`, and returns the exit code of the command.
 
@@ -52,15 +52,16 @@ def run_command(
         work: returns the exit code, or None for 0. It may raise KeyboardInterrupt with the number
             of the signal as its argument.
         stopped: message for an interrupt, such as "run the same command again to continue".
-        asked_code: exit code after a signal in `ASKS`. None: 128 + the number of the signal.
+        stop_exit_code: exit code after a signal in `STOP_SIGNALS`. None: 128 + the number of the
+            signal.
     """
     received: list[int] = []
 
     def interrupted(signum: int = signal.SIGINT) -> int:
         drop_closed_terminal()
         sys.stderr.write(f"interrupted; {stopped}\n")
-        if asked_code is not None and signum in ASKS:
-            return asked_code
+        if stop_exit_code is not None and signum in STOP_SIGNALS:
+            return stop_exit_code
         return 128 + signum
 
     try:
@@ -118,7 +119,7 @@ def _print_any_text() -> None:
 
 @contextmanager
 def _asks_as_interrupts(received: list[int]) -> Iterator[None]:
-    """Makes `ASKS` raise KeyboardInterrupt in the main thread during the block.
+    """Makes `STOP_SIGNALS` raise KeyboardInterrupt in the main thread during the block.
 
     The number of the signal is stored in `received`. A signal that is ignored stays ignored.
     """
@@ -127,7 +128,7 @@ def _asks_as_interrupts(received: list[int]) -> Iterator[None]:
         received[:] = [number]
         raise KeyboardInterrupt(number)
 
-    handlers = {number: signal.getsignal(number) for number in ASKS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         for number, handler in handlers.items():
             if handler is not signal.SIG_IGN:

@@ -20,7 +20,7 @@ def signals_of(*names: str) -> tuple[signal.Signals, ...]:
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
-ASKS = signals_of("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+STOP_SIGNALS = signals_of("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 """Signals with which batch systems, or a terminal that is closed, ask a program to end."""
 SHARED_MEMORY = "/dev/shm"
 FEWER_WORKERS = (
@@ -36,7 +36,7 @@ _WORKER_ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)"
 )
-_FROM_OUTSIDE = (*ASKS, signal.SIGINT)
+_FROM_OUTSIDE = (*STOP_SIGNALS, signal.SIGINT)
 _SIGNALS = {signal.strsignal(number): number for number in signal.Signals}
 """Signals by their description, as torch's messages have it."""
 

@@ -44,7 +44,9 @@ def exclusive(
         if refusal is not None:
             raise DataError(refusal) from err
         logger.warning(
-            "%s: another process holds it (%s); waiting for its end", path, what
+            "%s is locked by another process (%s); waiting until it is released",
+            path,
+            what,
         )
         lock.acquire()
     except OSError as err:

@@ -268,7 +268,8 @@ class Aim(RunLogger):
         import aim
 
         known = run.read_id(self.name)
-        # A run that was killed has left its lock. No other process uses it: see `job.LOCK_NAME`.
+        # A run that was killed has left its lock. No other process uses it, because the launcher
+        # locks the run's folder (`mmpt.config.run.LOCK_NAME`).
         logging.getLogger("aim.sdk.lock_manager").setLevel(logging.ERROR)
         self._run = aim.Run(
             known,

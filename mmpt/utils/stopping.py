@@ -16,9 +16,9 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from mmpt.errors import REQUEUE_CODE
-from mmpt.utils.killed import ASKS
+from mmpt.utils.killed import STOP_SIGNALS
 
-SIGNALS = tuple(signum.name for signum in ASKS)
+SIGNALS = tuple(signum.name for signum in STOP_SIGNALS)
 """Signals that ask a training to stop. SIGINT (Ctrl-C) always does."""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.app.results import format_span
-from mmpt.app.transcripts import MOST_SENTENCES, Aligner, read_transcript
+from mmpt.app.transcripts import MAX_SENTENCES, Aligner, read_transcript
 from mmpt.app.video_files import VideoFiles
 from mmpt.errors import DataError
 
@@ -36,10 +36,10 @@ def test_a_mistake(tmp_path: Path, name: str, content: str, message: str) -> Non
 
 def test_too_many_sentences_are_refused(tmp_path: Path) -> None:
     cue = "00:00:01,000 --> 00:00:02,000\nword {}\n\n"
-    cues = map(cue.format, range(MOST_SENTENCES + 1))
+    cues = map(cue.format, range(MAX_SENTENCES + 1))
     (tmp_path / "a.srt").write_text("".join(cues))
     with pytest.raises(
-        DataError, match=f"1 to 200 .* 60 seconds .* has {MOST_SENTENCES + 1}"
+        DataError, match=f"1 to 200 .* 60 seconds .* has {MAX_SENTENCES + 1}"
     ):
         read_transcript(tmp_path / "a.srt", 60)
 

@@ -18,7 +18,7 @@ from mmpt.config import load_config
 from mmpt.errors import LaunchError
 from mmpt.losses import MMContraLoss
 from mmpt.tasks import Task
-from mmpt.tasks.task import check_parts
+from mmpt.tasks.checks import check_parts
 from tests.support.paths import ROOT
 
 LOG = """launching fairseq-train job.yaml
@@ -114,7 +114,7 @@ def test_the_yamls_of_both_sides_can_be_launched(
     for plain in (False, True):
         job = Job(data, "local_single", refresh=not plain, plain=plain)
         config = load_config(job.write_yaml(), for_few_videos)
-        check_parts(config)
+        check_parts(Task.from_config(config))
         assert config.retrieval.retri_epoch == (None if plain else 1)
         scoring = load_config(replace(job, job_type=PREDICT).write_yaml())
         assert ("PaddedTowers" in str(scoring.model.model_cls)) == plain

@@ -53,16 +53,16 @@ def test_a_job_ends_only_if_all_launchers_have_seen_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise one of them has ended, and the others continue."""
-    monkeypatch.setattr(agent, "MEETING_S", 0.3)
-    assert agent.launchers_meet(group(HashStore(), size=1))
-    assert not agent.launchers_meet(group(HashStore()))
-    monkeypatch.setattr(agent, "MEETING_S", 30.0)
+    monkeypatch.setattr(agent, "BARRIER_TIMEOUT_S", 0.3)
+    assert agent.wait_for_launchers(group(HashStore(), size=1))
+    assert not agent.wait_for_launchers(group(HashStore()))
+    monkeypatch.setattr(agent, "BARRIER_TIMEOUT_S", 30.0)
     store, met = HashStore(), []
     other = threading.Thread(
-        target=lambda: met.append(agent.launchers_meet(group(store)))
+        target=lambda: met.append(agent.wait_for_launchers(group(store)))
     )
     other.start()
-    assert agent.launchers_meet(group(store))
+    assert agent.wait_for_launchers(group(store))
     other.join()
     assert met == [True]
 
@@ -73,4 +73,4 @@ def test_a_job_ends_if_the_first_launcher_left_the_meeting_and_closed_the_store(
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     client = TCPStore("127.0.0.1", server.port, is_master=False, wait_for_workers=False)
     del server
-    assert agent.launchers_meet(group(client))
+    assert agent.wait_for_launchers(group(client))

@@ -18,8 +18,8 @@ from mmpt.cli.job import (
     training_command,
 )
 from mmpt.cli.nodes import ONE_NODE
-from mmpt.cli.start_checkpoint import DEMO_COMMANDS
 from mmpt.config import DatasetConfig, RunConfig
+from mmpt.config.run import DEMO_COMMANDS
 from mmpt.endtasks import MSRVTTTextProcessor
 from mmpt.errors import DataError, LaunchError
 from tests.support.paths import ROOT

@@ -58,15 +58,15 @@ def test_mistakes(options, message):
 
 
 def test_node_0_is_the_one_with_that_number_or_on_the_machine_of_the_endpoint():
-    assert ONE_NODE.leads
-    for rank, host, leads in (
+    assert ONE_NODE.is_node_0
+    for rank, host, is_node_0 in (
         # An address that this machine does not know as its own.
         (0, "elsewhere.invalid", True),
         (1, HERE, False),
         (None, HERE, True),
         (None, "elsewhere.invalid", False),
     ):
-        assert parse("2", rank, host).leads == leads
+        assert parse("2", rank, host).is_node_0 == is_node_0
 
 
 def test_the_ranks_are_in_the_order_of_the_node_numbers():

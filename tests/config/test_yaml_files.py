@@ -82,7 +82,7 @@ def test_includes(tmp_path, monkeypatch):
         ),
         (
             "includes: b.yaml",
-            "`includes` goes round in a circle: a.yaml -> b.yaml -> a.yaml.",
+            "the file includes itself: a.yaml -> b.yaml -> a.yaml.",
         ),
         (
             "includes: /",

@@ -29,7 +29,7 @@ def open_all():
     from mmpt.config import load_config
     from mmpt.errors import ConfigError
     from mmpt.evaluators import METRICS, PREDICTORS
-    from mmpt.evaluators.published import PUBLISHED
+    from mmpt.evaluators.published import published_benchmarks
     from mmpt.processors import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
     from mmpt.tasks import Task
 
@@ -44,7 +44,7 @@ def open_all():
             problems[path] = []
         except ConfigError as err:
             problems[path] = err.problems
-    metrics = {benchmark.metric for benchmark in PUBLISHED.values()}
+    metrics = {benchmark.metric for benchmark in published_benchmarks().values()}
     return problems, sorted(metrics - set(METRICS))
 
 # Each copy is imported in a process of its own. The libraries are imported once, in this one.

@@ -35,7 +35,7 @@ CHANCE = {"RetrievalMetric": {"R1": 1 / 3}}
 
 
 class Fixed(Predictor[RetrievalOutputs]):
-    makes = RetrievalOutputs
+    output_type = RetrievalOutputs
 
     def __call__(self, *args: object) -> RetrievalOutputs:
         return OUTPUTS
@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     with pytest.raises(
-        DataError, match=r"no folder to write in\. Correct `eval.save_path`"
+        DataError, match=r"not a writable folder\. Correct `eval.save_path`"
     ):
         check_results(tmp_path / "file" / "results.json")
 

@@ -45,7 +45,9 @@ COLLAPSED_BG = BGRetrievalOutputs(
     [RetrievalMetric(), FullVideoRetrievalMetric(), FullVideoBGRetrievalMetric()],
 )
 def test_results_and_chance_have_the_declared_names(metric: Metric) -> None:
-    outputs = COLLAPSED_BG if metric.takes is BGRetrievalOutputs else youcook_like()
+    outputs = (
+        COLLAPSED_BG if metric.input_type is BGRetrievalOutputs else youcook_like()
+    )
     result = metric.compute(outputs)
     names = [number.name for number in metric.numbers]
     assert list(result) == list(metric.chance(outputs)) == names

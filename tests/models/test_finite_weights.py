@@ -12,13 +12,13 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mmpt.cli import embed, predict
-from mmpt.cli.start_checkpoint import check_start
 from mmpt.config import RunConfig
 from mmpt.errors import CheckpointError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.media.s3d import S3D, load_s3d
 from mmpt.models.bert import read_bert_weights
 from mmpt.models.checkpoint import Use, load_weights
+from mmpt.tasks.checks import check_start
 from mmpt.tasks.fairseqmmstep import FairseqMMModel
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
 from tests.support.tiny_run import make_run

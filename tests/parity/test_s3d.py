@@ -14,7 +14,7 @@ SHAPES = {"x0": (2, 3, 16, 64, 64), "x1": (1, 3, 30, 32, 48)}
 STAGES = ("conv1", "conv_2c", "maxpool_3a", "mixed_3c", "mixed_4f", "mixed_5c")
 
 
-LARGEST_ERROR = {"sin": 5e-6, "hash2": 1e-2}
+MAX_ERROR = {"sin": 5e-6, "hash2": 1e-2}
 """Kind of weights -> largest error in float32, relative to the largest output.
 
 Measured 5.7e-7 (sin). With hash2, activations grow, and rounding errors with them: measured 8.4e-4
@@ -86,7 +86,7 @@ def test_outputs_of_every_stage_equal_the_release(kind, name, networks, golden):
         expected = golden[f"{prefix}_{key}"]
         difference = out[key].numpy() - expected
         error = np.abs(difference).max() / np.abs(expected).max()
-        assert error < LARGEST_ERROR[kind], (key, error)
+        assert error < MAX_ERROR[kind], (key, error)
 
 
 @pytest.mark.slow

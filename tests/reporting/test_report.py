@@ -66,7 +66,7 @@ def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None
 
 def test_only_the_first_queries_of_a_large_test_set_are_ranked() -> None:
     run = retrieval()
-    gallery, failures, *_ = retrieval_sections(run.outputs, run, most_queries=6)
+    gallery, failures, *_ = retrieval_sections(run.outputs, run, max_queries=6)
     assert (gallery.data["num_queries"], gallery.data["num_clips"]) == (6, 12)
     (failure,) = failures.data["queries"]
     assert failure["rank"] == 12  # among all clips

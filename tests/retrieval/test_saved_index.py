@@ -43,7 +43,7 @@ def test_flat_finds_the_neighbours_of_brute_force(vectors, queries, num_candidat
 )
 def test_recall_of_the_types(vectors, queries, index_type, least, monkeypatch):
     if index_type is None:
-        monkeypatch.setattr(saved_index, "LARGEST_FLAT", 100)
+        monkeypatch.setattr(saved_index, "MAX_FLAT", 100)
         index_type = default_type(len(vectors), vectors.shape[1])
         assert index_type == "IVF1,PQ8x4fs"
     index = SavedIndex.build(vectors, index_type)

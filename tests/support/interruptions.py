@@ -20,10 +20,10 @@ import fairseq_cli.train
 import torch
 
 import mmpt.tasks.fairseqmmtask  # noqa: F401  before the fork
-from mmpt.cli.start_checkpoint import check_start
 from mmpt.config import RunConfig, load_config
 from mmpt.config.loader import save_resolved, with_run_dir
 from mmpt.config.run import RESETS, fairseq_flags, last_checkpoint
+from mmpt.tasks.checks import check_start
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.io import read_json_lines
 from mmpt.utils.log import FORMAT

@@ -114,7 +114,7 @@ def test_every_piece_is_dealt_once_and_evenly(
 ) -> None:
     dealt = []
     for rank in range(size):
-        pieces = embedding.deal_pieces(num_videos, 4, per_chunk, World(rank, size))
+        pieces = embedding.assign_pieces(num_videos, 4, per_chunk, World(rank, size))
         dealt.append(pieces)
     together = sorted(chain.from_iterable(dealt), key=lambda piece: piece.start)
     begins = range(0, num_videos, 4)

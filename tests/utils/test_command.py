@@ -78,9 +78,9 @@ def test_assertion_errors_keep_their_traceback():
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-@pytest.mark.parametrize("asked_code", [None, 75])
+@pytest.mark.parametrize("stop_exit_code", [None, 75])
 def test_a_signal_cleans_up_and_the_previous_handler_is_restored(
-    capsys, signum, asked_code
+    capsys, signum, stop_exit_code
 ):
     before = signal.getsignal(signum)
     cleaned = []
@@ -92,8 +92,8 @@ def test_a_signal_cleans_up_and_the_previous_handler_is_restored(
         finally:
             cleaned.append(True)
 
-    code = run_command(work, stopped="run it again", asked_code=asked_code)
-    assert code == (asked_code or 128 + signum)
+    code = run_command(work, stopped="run it again", stop_exit_code=stop_exit_code)
+    assert code == (stop_exit_code or 128 + signum)
     assert cleaned == [True]
     assert capsys.readouterr().err == "interrupted; run it again\n"
     assert signal.getsignal(signum) is before
@@ -118,7 +118,7 @@ def test_a_command_whose_terminal_is_closed_ends_with_its_exit_code(signum):
     program = (
         "import os, sys; from mmpt.utils.command import run_command; "
         f"signal = lambda: os.kill(os.getpid(), {int(signum)}); "
-        "sys.exit(run_command(signal, stopped='run it again', asked_code=75))"
+        "sys.exit(run_command(signal, stopped='run it again', stop_exit_code=75))"
     )
     reader, writer = os.pipe()
     os.close(reader)

@@ -38,7 +38,7 @@ def test_other_processes_log_that_they_wait(
     waiting = threading.Thread(target=wait)
     with exclusive(tmp_path / ".lock", "packing"):
         waiting.start()
-        while "another process holds it (packing); waiting" not in caplog.text:
+        while "is locked by another process (packing); waiting" not in caplog.text:
             assert waiting.is_alive()
         order.append("first")
     waiting.join()

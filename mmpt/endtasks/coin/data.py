@@ -82,7 +82,7 @@ def step_labels(path: str) -> list[str]:
         for step in steps:
             labels[step.id] = step.label
     last = max(labels, default=1)
-    without = sorted(set(range(1, last + 1)) - labels.keys())
+    without = [step for step in range(1, last + 1) if step not in labels]
     if without:
         first = ", ".join(map(str, without[:5]))
         raise DataError(
@@ -102,7 +102,8 @@ class COINActionSegmentationMetaProcessor(base.MetaProcessor):
 
     def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        items = list(read_coin(self.list_path(), SUBSETS[split]).items())
+        steps_of = read_coin(self.list_path(), SUBSETS[split])
+        items = list(steps_of.items())
         self.items = keep_with_features(items, lambda item: item[0], config, split)
 
 

@@ -76,7 +76,7 @@ class COINPredictor(Predictor[SegmentationOutputs]):
 
     Config = WindowAligner.Config
     config: WindowAligner.Config
-    makes = SegmentationOutputs
+    output_type = SegmentationOutputs
     reads = WHOLE_VIDEO | {"video_targets": 1}
     model_outputs: ClassVar[Mapping[str, str]] = {
         "logits": "MMFusionSeparateActionSegmentation"
@@ -167,7 +167,7 @@ def background_bound(labels_CD: torch.Tensor) -> float:
 class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
     """The shares of seconds with the right class, with and without background, and of "O"."""
 
-    takes = SegmentationOutputs
+    input_type = SegmentationOutputs
     numbers = (
         Number("frame_acc", "step segmentation, frame accuracy, as published"),
         Number(

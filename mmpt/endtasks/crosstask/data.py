@@ -106,11 +106,11 @@ def read_tasks(path: str) -> dict[str, list[str]]:
         block = lines[first : first + LINES_PER_TASK]
         # The last block has no blank line, and a damaged one may have fewer lines.
         num_absent = LINES_PER_TASK - len(block)
-        task, _, _, count, listed, blank = block + [""] * num_absent
+        padded = block + [""] * num_absent
+        task, _, _, count, listed, blank = padded
         steps = [step.strip() for step in listed.split(",")]
-        well_formed = (
-            task.isdecimal() and count == str(len(steps)) and all(steps) and not blank
-        )
+        has_all_steps = count == str(len(steps)) and all(steps)
+        well_formed = task.isdecimal() and has_all_steps and not blank
         if not well_formed or task in tasks:
             found = " / ".join(block)
             raise DataError(
@@ -254,7 +254,8 @@ class CrossTaskAligner(WindowAligner):
             video_key.video_id, video_feature, texts, name=name
         )
         done_NK = steps_done(segments, num_rows, len(texts), self.config.feature_fps)
-        targets_RK = np.concatenate([done_NK[start:end] for start, end in spans])
+        done_of_windows = [done_NK[start:end] for start, end in spans]
+        targets_RK = np.concatenate(done_of_windows)
         return {
             **batch,
             "targets": torch.from_numpy(targets_RK),

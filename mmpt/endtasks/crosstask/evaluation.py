@@ -73,7 +73,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
 
     Config = WindowAligner.Config
     config: WindowAligner.Config
-    makes = LocalisationOutputs
+    output_type = LocalisationOutputs
     reads = WHOLE_VIDEO | {"targets": 2, "task": 0}
     model_outputs: ClassVar[Mapping[str, str]] = {
         "logits": "MMFusionSeparateActionLocalization"
@@ -165,7 +165,7 @@ def place_steps(cost_LK: np.ndarray) -> np.ndarray:
 class CrossTaskMetric(Metric[LocalisationOutputs]):
     """The share of steps that are placed at a second where they are done, as a mean over tasks."""
 
-    takes = LocalisationOutputs
+    input_type = LocalisationOutputs
     numbers = (Number("recall", "step localisation, recall, mean over tasks"),)
 
     def compute(self, outputs: LocalisationOutputs) -> Numbers:
@@ -225,10 +225,13 @@ def expected_hits(done_LK: np.ndarray) -> float:
         return 0.0
     choose = np.vectorize(math.comb, otypes=[np.float64])
     # Ways to choose the seconds of the steps before step k, and of those after it.
-    before_LK = choose(np.arange(num_seconds)[:, None], np.arange(num_steps))
+    second_L = np.arange(num_seconds)
+    step_K = np.arange(num_steps)
+    before_LK = choose(second_L[:, None], step_K)
     after_LK = before_LK[::-1, ::-1]
     ways_LK = done_LK * before_LK * after_LK
-    return float(ways_LK.sum() / math.comb(num_seconds, num_steps))
+    num_ways = math.comb(num_seconds, num_steps)
+    return float(ways_LK.sum() / num_ways)
 
 
 @pictures.register

@@ -107,7 +107,8 @@ def feature_names(
     found = {}
     for name, stem in stems.items():
         candidates = [name, *names_of[stem]]
-        found[name] = next(filter(reader.has, candidates), stem)
+        with_features = filter(reader.has, candidates)
+        found[name] = next(with_features, stem)
     return found
 
 

@@ -72,7 +72,7 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
     A, 2] and video_id.
     """
 
-    makes = MomentOutputs
+    output_type = MomentOutputs
     reads = CLIPS | {"times": 2}
 
     def __init__(self, config: DatasetConfig):
@@ -125,7 +125,7 @@ class DiDeMoMetric(Metric[MomentOutputs]):
     1708.01641).
     """
 
-    takes = MomentOutputs
+    input_type = MomentOutputs
     numbers = (
         Number("rank1", "moment, R@1, as published"),
         Number("rank5", "moment, R@5, as published", is_detail=True),

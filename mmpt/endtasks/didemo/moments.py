@@ -25,21 +25,29 @@ NUM_SECONDS = NUM_PIECES * PIECE_S
 MOMENTS: list[Moment] = [(piece, piece) for piece in range(NUM_PIECES)]
 MOMENTS += combinations(range(NUM_PIECES), 2)
 """First and last piece of each moment, inclusive. The number of a moment is its position here."""
-MOST_AGREEING = 3
+NUM_AGREEING = 3
 """Number of judgements of a query that count: the nearest ones. The others may be outliers."""
 
-
+# What the functions below need to know about moments, as arrays that are computed once. A moment is
+# an interval: it begins with its first piece and ends after its last one.
 _FIRST_M, _LAST_M = np.array(MOMENTS).T
 NUMBER_PP = np.full((NUM_PIECES, NUM_PIECES), -1)
 """Number of a moment, -1 where first > last."""
 NUMBER_PP[_FIRST_M, _LAST_M] = np.arange(len(MOMENTS))
 _END_M = _LAST_M + 1
 _PIECE_S1 = np.arange(NUM_SECONDS)[:, None] // PIECE_S
-INSIDE_SM = ((_PIECE_S1 >= _FIRST_M) & (_PIECE_S1 < _END_M)).astype(np.float64)
+_INSIDE_SM = (_PIECE_S1 >= _FIRST_M) & (_PIECE_S1 < _END_M)
+INSIDE_SM = _INSIDE_SM.astype(np.float64)
 """1 where a second is in a moment, else 0."""
-_COMMON_MM = np.minimum.outer(_END_M, _END_M) - np.maximum.outer(_FIRST_M, _FIRST_M)
-_SPAN_MM = np.maximum.outer(_END_M, _END_M) - np.minimum.outer(_FIRST_M, _FIRST_M)
-IOU_MM = _COMMON_MM.clip(0) / _SPAN_MM
+# Two intervals have in common what lies between the later beginning and the earlier end. The
+# difference is negative if they are apart. If they overlap, their union is what lies between the
+# earlier beginning and the later end.
+_LATER_FIRST_MM = np.maximum.outer(_FIRST_M, _FIRST_M)
+_EARLIER_END_MM = np.minimum.outer(_END_M, _END_M)
+_COMMON_MM = (_EARLIER_END_MM - _LATER_FIRST_MM).clip(0)
+_EARLIER_FIRST_MM = np.minimum.outer(_FIRST_M, _FIRST_M)
+_LATER_END_MM = np.maximum.outer(_END_M, _END_M)
+IOU_MM = _COMMON_MM / (_LATER_END_MM - _EARLIER_FIRST_MM)
 """Intersection over union of two moments."""
 
 
@@ -102,7 +110,7 @@ def rank_moments(
 
 
 def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
-    """Compares rankings with judgements: the mean over the `MOST_AGREEING` nearest judgements of
+    """Compares rankings with judgements: the mean over the `NUM_AGREEING` nearest judgements of
     each query.
 
     Args:
@@ -129,12 +137,14 @@ def agreement(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> Agreement:
 
 
 def _mean_of_smallest(values_NA: np.ndarray) -> np.ndarray:
-    """Returns the mean of each row's `MOST_AGREEING` smallest finite values, else infinity."""
-    smallest = np.sort(values_NA, axis=1)[:, :MOST_AGREEING]
+    """Returns the mean of each row's `NUM_AGREEING` smallest finite values, else infinity."""
+    sorted_NA = np.sort(values_NA, axis=1)
+    smallest = sorted_NA[:, :NUM_AGREEING]
     finite = np.isfinite(smallest)
     sums_N = np.where(finite, smallest, 0).sum(axis=1)
     counts_N = finite.sum(axis=1)
-    return np.where(counts_N > 0, sums_N / counts_N.clip(1), np.inf)
+    means_N = sums_N / counts_N.clip(1)
+    return np.where(counts_N > 0, means_N, np.inf)
 
 
 def moment_metrics(ranking_NM: np.ndarray, times_NA2: np.ndarray) -> dict[str, float]:

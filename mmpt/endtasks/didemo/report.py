@@ -16,7 +16,9 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
     """Returns the section about the queries whose first moment overlaps least with chosen ones."""
     ranking_NM = outputs.ranking("released")
     found = agreement(ranking_NM, outputs.times)
-    worst = np.lexsort((-found.ranks, found.ious))[:NUM_MOMENTS]
+    # The smallest overlap comes first; among equal ones, the largest rank.
+    order = np.lexsort((-found.ranks, found.ious))
+    worst = order[:NUM_MOMENTS]
     queries = []
     for place in worst.tolist():
         if found.ious[place] == 1:
@@ -27,9 +29,10 @@ def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
             first, last = moment.tolist()
             if first >= 0:
                 rows.append(_row(f"person {person}", (first, last), COLOURS[0]))
+        _, words = run.item(place)
         video = outputs.video_ids[place]
         query = {
-            "words": run.item(place)[1],
+            "words": words,
             "rank": found.ranks[place],
             "overlap": abs(found.ious[place]),
             "video": video,

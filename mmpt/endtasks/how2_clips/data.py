@@ -67,7 +67,8 @@ def read_clips(path: str) -> list[tuple[ClipKey, str]]:
                     f"[{clip.start}, {clip.end}) follows a clip that starts at {begin}. Sort and "
                     "correct them."
                 )
-            items.append(((video.id, clip.start, clip.end), clip.text))
+            key = video.id, clip.start, clip.end
+            items.append((key, clip.text))
             begin = clip.start
     return items
 

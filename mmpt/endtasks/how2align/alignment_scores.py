@@ -22,7 +22,9 @@ def true_seconds(spans_n2: np.ndarray, num_seconds: int) -> np.ndarray:
     """
     second_L = np.arange(num_seconds)
     start_n1, end_n1 = np.hsplit(spans_n2, 2)
-    return (second_L >= np.floor(start_n1)) & (second_L <= np.ceil(end_n1))
+    has_begun_nL = second_L >= np.floor(start_n1)
+    is_not_over_nL = second_L <= np.ceil(end_n1)
+    return has_begun_nL & is_not_over_nL
 
 
 def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement:
@@ -38,11 +40,12 @@ def place_released(similarity_nL: np.ndarray, spans_n2: np.ndarray) -> Placement
     """
     num_rows, num_seconds = similarity_nL.shape
     filled_nL = np.where(similarity_nL == 0, NEVER_COVERED, similarity_nL)
-    best_n = np.arange(num_rows), filled_nL.argmax(axis=1)
+    row_n = np.arange(num_rows)
+    best_n = filled_nL.argmax(axis=1)
     true_nL = true_seconds(spans_n2, num_seconds)
-    hits_n = true_nL[best_n].astype(np.float64)
-    peaks_n = filled_nL[best_n].astype(np.float64)
-    return hits_n, peaks_n
+    hits_n = true_nL[row_n, best_n]
+    peaks_n = filled_nL[row_n, best_n]
+    return hits_n.astype(np.float64), peaks_n.astype(np.float64)
 
 
 def place_corrected(
@@ -61,7 +64,8 @@ def place_corrected(
     # A sentence without any covered second has no best one, although its maxima are equal.
     best_nL = covered_nL & (filled_nL == peaks_n1)
     hits_n = _share(best_nL, spans_n2)
-    return hits_n, peaks_n1[:, 0].astype(np.float64)
+    peaks_n = peaks_n1[:, 0]
+    return hits_n, peaks_n.astype(np.float64)
 
 
 def chance_hits(
@@ -87,8 +91,9 @@ def _share(places_nL: np.ndarray, spans_n2: np.ndarray) -> np.ndarray:
     """Returns the share of true seconds among the marked ones, 0 where none is marked."""
     _, num_seconds = places_nL.shape
     right_nL = places_nL & true_seconds(spans_n2, num_seconds)
+    num_right_n = right_nL.sum(axis=1)
     num_places_n = places_nL.sum(axis=1)
-    return right_nL.sum(axis=1) / np.maximum(num_places_n, 1)
+    return num_right_n / np.maximum(num_places_n, 1)
 
 
 def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
@@ -105,7 +110,8 @@ def roc_auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
     _, place_N, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
     last_ranks = np.cumsum(counts)
     mean_ranks = last_ranks - (counts - 1) / 2
-    positive_ranks = mean_ranks[place_N][positive_N]
+    rank_N = mean_ranks[place_N]
+    positive_ranks = rank_N[positive_N]
     # The rank of a positive counts the negatives below it, and also the positives up to itself:
     # 1 + 2 + ... over all positives.
     among_positives = num_positive * (num_positive + 1) / 2
@@ -129,6 +135,8 @@ def chance_auc(covered_N: np.ndarray, positive_N: np.ndarray) -> float:
     b, num_b = np.unique(covered_N[~positive_N], return_counts=True)
     a_column = a[:, None]
     both = a_column + b
-    wins = np.where(both > 0, a_column / np.maximum(both, 1), 0.5)
+    shares = a_column / np.maximum(both, 1)
+    wins = np.where(both > 0, shares, 0.5)
+    num_wins = num_a @ wins @ num_b
     num_pairs = num_a.sum() * num_b.sum()
-    return float(num_a @ wins @ num_b / num_pairs)
+    return float(num_wins / num_pairs)

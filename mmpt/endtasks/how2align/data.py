@@ -141,8 +141,9 @@ def comparisons(
     starts = range(0, num_seconds - width // 2, stride)
     steps = []
     for number, start in enumerate(starts):
-        near_n = (middles_n >= start - width) & (middles_n <= start + 2 * width)
-        found = np.flatnonzero(spoken_n & near_n).tolist()
+        is_after_n = middles_n >= start - width
+        is_before_n = middles_n <= start + 2 * width
+        found = np.flatnonzero(spoken_n & is_after_n & is_before_n).tolist()
         if not found:
             continue
         first = found[0]

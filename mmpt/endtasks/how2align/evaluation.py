@@ -85,7 +85,7 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
     video each, as `How2AlignAligner` makes them.
     """
 
-    makes = How2AlignOutputs
+    output_type = How2AlignOutputs
     reads = WHOLE_VIDEO | {"windows": 2}
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
@@ -130,10 +130,12 @@ def by_second(
         covered_nR: bool.
         fps: feature rows per second.
     """
-    shares_nL = average_seconds(covered_nR.T.astype(np.float32), fps).T
+    covered_Rn = covered_nR.T.astype(np.float32)
+    shares_nL = average_seconds(covered_Rn, fps).T
     sums_nL = average_seconds(similarity_nR.T, fps).T
     covered_nL = shares_nL > 0
-    return sums_nL / np.where(covered_nL, shares_nL, 1), covered_nL
+    means_nL = sums_nL / np.where(covered_nL, shares_nL, 1)
+    return means_nL, covered_nL
 
 
 def encode_windows(
@@ -171,7 +173,7 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
     compared as a miss.
     """
 
-    takes = How2AlignOutputs
+    input_type = How2AlignOutputs
     numbers = (
         Number("Recall", "alignment, recall, as published"),
         Number("AUC", "alignment, ROC-AUC, as published"),

@@ -9,7 +9,7 @@ from mmpt.endtasks.how2align.alignment_scores import true_seconds
 from mmpt.endtasks.how2align.data import Sentence
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.reporting.alignments import (
-    MOST_SENTENCES,
+    MAX_SENTENCES,
     NUM_FIGURES,
     Figure,
     Span,
@@ -27,7 +27,7 @@ def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
     items = run.test_items()
     figures = []
     for video_id, sentences in spread(items, NUM_FIGURES):
-        figures.append(_figure(run, video_id, sentences[:MOST_SENTENCES]))
+        figures.append(_figure(run, video_id, sentences[:MAX_SENTENCES]))
     sentences_of = dict(items)
     misses = []
     for video in outputs.videos:

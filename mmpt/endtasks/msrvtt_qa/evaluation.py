@@ -59,7 +59,7 @@ class QAPredictor(Predictor[QAOutputs]):
     and video_id.
     """
 
-    makes = QAOutputs
+    output_type = QAOutputs
     reads = CLIPS | {"caps": 2, "cmasks": 2, "answers": 1}
 
     def predict(self, model: Any, batches: Iterable[Prepared]) -> Iterator[Part]:
@@ -98,7 +98,7 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
 class QAMetric(Metric[QAOutputs]):
     """The share of questions that are answered correctly."""
 
-    takes = QAOutputs
+    input_type = QAOutputs
     numbers = (Number("acc", "multiple choice, accuracy"),)
 
     def compute(self, outputs: QAOutputs) -> Numbers:

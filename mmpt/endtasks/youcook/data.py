@@ -75,8 +75,14 @@ class YoucookMetaProcessor(base.MetaProcessor):
             if clip.end_s > length_s.get(clip.video_id, clip.end_s):
                 cut.append(clip.video_id)
         if cut:
-            what = "%s: %d of %d clips end after their video's features (first: %s), are cut there"
-            logger.warning(what, config.vfeat_dir, len(cut), len(clips), cut[0])
+            logger.warning(
+                "%s: %d of %d clips end after their video's features (first: %s). They are cut "
+                "there.",
+                config.vfeat_dir,
+                len(cut),
+                len(clips),
+                cut[0],
+            )
 
 
 @base.VIDEO_PROCESSORS.register
@@ -256,6 +262,7 @@ def _clips_of_records(
     database = read_json_as(annotation, _Annotation, remedy).database
     clips = []
     for record in records:
+        # An id is that of the video and the number of its entry in the annotation.
         video_id, _, number = record.id.rpartition("_")
         entries = database.get(video_id, _Video()).annotations or []
         if int(number) < len(entries):
@@ -270,6 +277,7 @@ def _clips_of_records(
             text = validate(NotBlank, text, where, "Correct or remove the record.")
             clips.append(YoucookClip(video_id, *entry.segment, text))
         elif not reader.has(video_id):
+            # No times are needed: the clip is left out or reported, as it has no features.
             clips.append(YoucookClip(video_id, 0, 0, ""))
         else:
             raise DataError(

@@ -38,7 +38,7 @@ logger = get_logger(__name__)
 
 NOTES = ".tokenising"  # folder of the notes, inside the target folder
 FORMAT = 3  # increase it when the content of shards or of their notes changes
-NUM_NAMED = 5  # ids listed in a message
+MAX_LISTED = 5  # ids listed in a message
 MAX_LETTERS = 96  # characters of a caption that are tokenised
 SPLITS = (Split.TRAIN, Split.VALID)
 NO_CAPTIONS: CaptionList = {"start": [], "end": [], "text": []}
@@ -247,7 +247,7 @@ def _write_report(notes: Sequence[Note], path: str) -> None:
         warn_of_flaws(total["fixed"], name)
         ids = total["not_in_captions"] + total["without_captions"]
         if ids:
-            first = ", ".join(ids[:NUM_NAMED])
+            first = ", ".join(ids[:MAX_LISTED])
             what = "%s: %d of %d videos have no captions (first: %s); %s lists them"
             logger.warning(what, name, len(ids), num_videos, first, path)
     write_json(path, report)

@@ -10,7 +10,7 @@ from mmpt.prepare.demo_corpus.world import Performance, World
 
 SECONDS_PER_SENTENCE = 4.0  # seconds of a step per sentence about it
 WORDS_PER_S = 2.8  # speed of speech
-SMALLEST_OFFSET_S = 4.0  # smallest offset of a step that is narrated early or late
+MIN_OFFSET_S = 4.0  # smallest offset of a step that is narrated early or late
 JITTER_S = 1.0  # largest offset of all other steps
 MAX_SPOKEN_SHARE = 0.98  # largest share of a video that is filled with speech
 
@@ -70,7 +70,7 @@ def _narrate_step(
     settings = world.settings
     if rng.random() < settings.misalign:
         direction = rng.choice((-1, 1))
-        offset = direction * rng.uniform(SMALLEST_OFFSET_S, settings.max_offset)
+        offset = direction * rng.uniform(MIN_OFFSET_S, settings.max_offset)
     else:
         offset = rng.uniform(-JITTER_S, JITTER_S)
     length = shown.end - shown.start

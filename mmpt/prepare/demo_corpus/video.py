@@ -19,8 +19,8 @@ from mmpt.utils.rng import stable_seed
 # Lengths of videos are drawn from a log-normal distribution and clamped.
 MEDIAN_S = 125
 SPREAD = 0.3  # standard deviation of the logarithm
-SHORTEST_S = 60
-LONGEST_S = 220
+MIN_DURATION_S = 60
+MAX_DURATION_S = 220
 MIN_STEPS = 3  # smallest number of steps of a video
 SECONDS_PER_STEP = 7  # smallest number of seconds of a video per step
 GRAIN = 1.0  # strength of the noise in all 512 dimensions, which is easy to filter out
@@ -59,7 +59,7 @@ def make_video(world: World, split: str, index: int) -> Video:
     rng = random.Random(video_seed)
     task = index % len(world.tasks)
     drawn_s = rng.lognormvariate(math.log(MEDIAN_S), SPREAD)
-    clamped_s = min(max(drawn_s, SHORTEST_S), LONGEST_S)
+    clamped_s = min(max(drawn_s, MIN_DURATION_S), MAX_DURATION_S)
     num_seconds = round(clamped_s)
     performances = _draw_performances(world, task, num_seconds, rng)
     captions = narrate(world, performances, num_seconds, rng)

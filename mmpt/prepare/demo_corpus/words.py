@@ -104,7 +104,7 @@ CHAT = (
 # Special tokens with their ids in bert-base-uncased.
 SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
 NUM_SPECIAL = 104  # special and unused tokens
-LONGEST_WHOLE_WORD = 8  # letters; a longer word is split into two pieces
+MAX_WHOLE_WORD = 8  # letters; a longer word is split into two pieces
 
 
 def ing_form(verb: str) -> str:
@@ -181,7 +181,7 @@ def _split(word: str, words: set[str]) -> tuple[str, str]:
     for cut in cuts:
         if word[:cut] in words:
             return word[:cut], word[cut:]
-    if len(word) <= LONGEST_WHOLE_WORD:
+    if len(word) <= MAX_WHOLE_WORD:
         return word, ""
     middle = len(word) // 2
     return word[:middle], word[middle:]

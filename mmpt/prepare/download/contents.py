@@ -13,7 +13,7 @@ from mmpt.errors import DataError
 from mmpt.utils.io import atomic_write
 
 END_BYTES = 512  # bytes that are read from the beginning and from the end of a file
-NUM_SHOWN = 8  # members of an archive that a message lists
+MAX_LISTED = 8  # members of an archive that a message lists
 PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 ZIP = b"PK\x03\x04"
 # Suffix -> allowed first bytes, after white space and a byte order mark. Files with other suffixes
@@ -116,8 +116,8 @@ def _find_member(archive: Path, names: Sequence[str], wanted: str) -> str:
     matching = [name for name in names if PurePosixPath(name).name == wanted]
     if len(matching) == 1:
         return matching[0]
-    shown = ", ".join(names[:NUM_SHOWN])
-    if len(names) > NUM_SHOWN:
+    shown = ", ".join(names[:MAX_LISTED])
+    if len(names) > MAX_LISTED:
         shown += ", …"
     raise DataError(
         f"{archive}: must hold one {wanted}, but holds {len(matching)} (its members: {shown})."

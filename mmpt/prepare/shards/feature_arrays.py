@@ -25,7 +25,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".pth.tar")
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 SUFFIXES = (".npy", ".npz", *TORCH_SUFFIXES, *PICKLE_SUFFIXES)
 """Kinds of files of one video. If a video has several, the first kind counts."""
-NUM_NAMED = 5  # names listed in a message
+MAX_LISTED = 5  # names listed in a message
 
 
 class FeatureError(Exception):
@@ -244,10 +244,10 @@ def _read_hdf5(path: Path, entry: str, key: str | None) -> Any:
                     return file[name][()]
             # The id may be a group itself, or be in one of the groups at the top.
             group = file.get(entry, file)
-            listed = ", ".join(islice(group, NUM_NAMED))
+            listed = ", ".join(islice(group, MAX_LISTED))
         except (KeyError, RuntimeError, TypeError, ValueError) as err:
             raise FeatureError(f"h5py does not read it ({first_line(err)})") from None
-        more = ", ..." if len(group) > NUM_NAMED else ""
+        more = ", ..." if len(group) > MAX_LISTED else ""
         holder = "the file" if group is file else "the group of this id"
     under = f" or under the key `{key}`" if key else ""
     remedy = "correct --key" if key else "if it is in a group, give --key"

@@ -23,7 +23,7 @@ from mmpt.batch import FEATURE_DIM, Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
 from mmpt.prepare.shards.feature_arrays import (
-    NUM_NAMED,
+    MAX_LISTED,
     FeatureError,
     Kind,
     Place,
@@ -352,7 +352,7 @@ def _check_missing(
     num_skipped = len(skipped)
     share = num_skipped / num_listed
     reasons = [f"{video_id}: {reason}" for video_id, reason in skipped.items()]
-    first_reasons = "; ".join(reasons[:NUM_NAMED])
+    first_reasons = "; ".join(reasons[:MAX_LISTED])
     what = (
         f"{features}: {num_skipped} of {num_listed} listed {videos} ({share:.2%}) have no usable "
         f"features ({first_reasons})"

@@ -63,8 +63,9 @@ def loss_charts(trainings: Sequence[Training]) -> dict[str, str]:
         ]
         title = name.replace("_", "-")
         charts[title] = _chart(trainings, title, "updates", kinds)
-    rate = Kind("learning rate", partial(_curve, "train", "lr"))
-    charts["learning rate"] = _chart(trainings, "learning rate", "updates", [rate])
+    title = "learning rate"
+    rate = Kind(title, partial(_curve, "train", "lr"))
+    charts[title] = _chart(trainings, title, "updates", [rate])
     return _drawn(charts)
 
 
@@ -108,8 +109,12 @@ def _minutes(training: Training) -> dict[int, float]:
 
 
 def _hardness(name: str, training: Training) -> dict[int, float]:
-    values = {line.epoch: getattr(line, name) for line in training.hardness}
-    return {epoch: value for epoch, value in values.items() if value is not None}
+    values = {}
+    for line in training.hardness:
+        value = getattr(line, name)
+        if value is not None:
+            values[line.epoch] = value
+    return values
 
 
 def _chart(
@@ -128,12 +133,15 @@ def _chart(
             curve = kind.curve(training)
             if not curve:
                 continue
-            name, colour = kind.name, COLOURS[order]
+            name = kind.name
+            colour = COLOURS[order]
             if not is_single:
-                name, colour = f"{training.name}, {kind.name}", colour_of(place)
+                name = f"{training.name}, {kind.name}"
+                colour = colour_of(place)
             dashed = order > 0 and not is_single
+            xs = list(curve)
             ys = list(curve.values())
-            lines.append(Line(name, list(curve), ys, colour, kind.dots, dashed))
+            lines.append(Line(name, xs, ys, colour, kind.dots, dashed))
             values.update(ys)
     if len(values) < 2:
         return ""

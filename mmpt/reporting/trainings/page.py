@@ -99,7 +99,8 @@ def describe_state(training: Training) -> str:
     """Returns the state of a training as text, such as "running: epoch 3 of 6, 420 updates"."""
     state = training.state
     progress = state.progress
-    epoch, updates = f"epoch {progress.epoch}", f"{progress.num_updates:,}"
+    epoch = f"epoch {progress.epoch}"
+    updates = f"{progress.num_updates:,}"
     if state.max_epoch:
         epoch += f" of {state.max_epoch}"
     if state.max_update:
@@ -123,7 +124,8 @@ def describe_best(training: Training) -> str:
     if best is None:
         return ""
     name, _ = best_metric(training.settings)
-    return f"{best.path.name}: validation {name} {best.value:.5g} after update {best.num_updates:,}"
+    number = f"validation {name} {best.value:.5g}"
+    return f"{best.path.name}: {number} after update {best.num_updates:,}"
 
 
 def _summary_section(trainings: Sequence[Training]) -> Section:
