@@ -188,7 +188,7 @@ def _align(oracle: Oracle, video: Video, seconds_SL: np.ndarray) -> AlignedVideo
 
 
 def all_corpora() -> dict[str, Corpus]:
-    """Returns all corpora, also those of the experiment on noise, by their names."""
+    """Returns all corpora by their names, including the corpora of the experiment on noise."""
     corpora = dict(CORPORA)
     for arm in noise.arms(HOWTO100M):
         if arm.corpus is not None:
