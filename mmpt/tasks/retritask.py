@@ -312,7 +312,7 @@ class RetriTask(Task):
             model.train(was_training)
         seconds = watch.seconds["embed"]
         speed = speed_of_pass(done, clips, seconds, world)
-        watch.remarks["embed"] = f"{speed}, {waited_s / seconds:.0%} waiting for data"
+        watch.remark("embed", f"{speed}, {waited_s / seconds:.0%} waiting for data")
         with watch.timed("gather"):
             vectors_ND = pool.gather(world)
         return pool, vectors_ND
