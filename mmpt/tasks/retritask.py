@@ -204,11 +204,9 @@ class RetriTask(Task):
             recall=settings.recall,
             device=device_of(model),
         )
-        ids = self._video_ids
         weights = weights_fingerprint(model)
         plan = retrieval.refresh_plan(
             vectors_ND,
-            ids,
             epoch=epoch,
             videos_per_batch=videos_per_batch,
             num_cands=settings.num_cands,
@@ -221,7 +219,7 @@ class RetriTask(Task):
         figures = plan.hardness | {"refresh_s": round(watch.total, 3)}
         plan = replace(plan, hardness=figures)
         with watch.timed("save"):
-            plan.save(self.plan_dir, ids)
+            plan.save(self.plan_dir, self._video_ids)
         summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
         logger.info("refresh of epoch %d: %s", epoch, summary)
         # It fits in a terminal of 80 columns.
