@@ -37,8 +37,7 @@ def make_vectors(num: int, dim: int, seed: int) -> np.ndarray:
 
 def build(retriever: VectorRetriever, vectors: np.ndarray) -> None:
     """Trains the index and fills its lists."""
-    ids = [str(number) for number in range(len(vectors))]
-    retriever.add(vectors, ids)
+    retriever.add(vectors)
     retriever.finalize_training()
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from full_size_data import build, claim_folder, overrides, vector_blocks, video_ids
+from full_size_data import build, claim_folder, overrides, vector_blocks
 from full_size_stream import READ_AHEAD, stream_figures
 from mmpt.batch import Split
 from mmpt.config import RunConfig, load_config
@@ -259,7 +259,6 @@ def refresh_figures(
     )
     plan = refresh_plan(
         vectors_ND,
-        video_ids(num_videos, seed=0),
         epoch=1,
         videos_per_batch=dataset.num_video_per_batch,
         num_cands=retrieval.num_cands,

@@ -1,17 +1,20 @@
 """The instructions in the documents work: commands resolve, links are valid, and examples run."""
 
 import os
+import random
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+from mmpt.batch import Split
 from mmpt.cli.main import COMMANDS, DATA, DEMO, main
 from mmpt.config import DatasetConfig, ModelConfig, load_config, save_resolved
 from mmpt.evaluators import write_results
@@ -201,6 +204,45 @@ def test_the_worked_example_trains(corpus: Path, checkout: Path) -> None:
     done = run([*arguments, "fairseq.optimization.max_epoch=1"], checkout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert re.search(r"  epoch 1/1  validation .* margin ", done.stdout)
+
+
+def example_parts() -> dict[str, Any]:
+    parts: dict[str, Any] = {"__name__": "my_parts"}
+    exec(blocks(NEW_PARTS, "python")[0], parts)
+    return parts
+
+
+def test_the_example_loss_takes_negatives_of_all_processes() -> None:
+    loss_cls = example_parts()["MarginLoss"]
+    loss = loss_cls(loss_cls.Config(gather_negatives=True))
+    pooled = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    output = loss(pooled_video=pooled, pooled_text=pooled)
+    # 0.5 for each clip and its own caption. The others, 0.5 - 4 and 0.5 - 1, count as 0.
+    assert output.total == pytest.approx(2 * 0.5 / 4)
+
+
+@pytest.mark.parametrize("fps", [0.5, 1, 2])
+def test_the_example_aligner_centres_the_rows_of_any_rate(
+    corpus: Path, fps: float
+) -> None:
+    aligner_cls = example_parts()["MiddleAligner"]
+    lengths = {"sampled_min_len": 8, "sampled_max_len": 32}
+    video_lengths = {"sampled_video_min_len": 3, "sampled_video_max_len": 16}
+    config = aligner_cls.Config(
+        bert_name=str(corpus / "bert"),
+        feature_fps=fps,
+        max_video_len=16,
+        max_len=48,
+        clip_per_video=1,
+        **lengths,
+        **video_lengths,
+    )
+    aligner = aligner_cls(config, Split.TRAIN)
+    num_rows = int(100 * fps)
+    for seed in range(20):
+        start, end = aligner.video_span(num_rows, 40.0, 44.0, random.Random(seed))
+        assert (end - start) / fps == 16
+        assert start / fps <= 42 <= end / fps
 
 
 def test_the_readme_shows_a_part_of_the_worked_example() -> None:

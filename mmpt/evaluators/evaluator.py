@@ -181,6 +181,18 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
 
 
 def save_predictions(path: str | Path, outputs: Outputs) -> None:
-    """Writes the plain arrays of `outputs` as an .npz."""
+    """Writes the plain arrays of `outputs` as an .npz.
+
+    Raises:
+        DataError: an array holds Python objects, which could only be loaded by running code.
+    """
+    arrays: dict[str, Any] = outputs.arrays()
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise DataError(
+                f"`{type(outputs).__name__}.arrays`: each array must hold numbers or text, but "
+                f"`{name}` holds Python objects; convert it, or leave it out."
+            )
     with atomic_write(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **outputs.arrays())
+        # NumPy before 2.1 has no argument `allow_pickle`, and would store it as an array.
+        np.savez(file, **arrays)

@@ -10,8 +10,9 @@ Legend: n captions, W slots for word pieces.
 
 import random
 from collections.abc import Sequence
+from copy import copy
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from mmpt.processors.tokenizer import special_tokens
 from mmpt.shards.shardedtensor import open_captions, open_features, times_stem
 from mmpt.shards.video_table import (
     MAX_LISTED,
-    VideoTable,
     load_video_table,
     read_id_list,
 )
@@ -48,26 +48,13 @@ class How2MetaProcessor(base.MetaProcessor):
 class ShardedHow2MetaProcessor(base.MetaProcessor):
     """The usable videos of the split's list. Both keys are (id, index, shard, row)."""
 
-    def __init__(
-        self, config: DatasetConfig, split: Split, videos: VideoTable | None = None
-    ):
-        """Reads the list.
-
-        Args:
-            videos: the table of the list, if it was read before. None: the list is read.
-        """
+    def __init__(self, config: DatasetConfig, split: Split):
         super().__init__(config, split)
-        if videos is None:
-            videos = self._read_list()
-        self.videos = videos
-
-    def _read_list(self) -> VideoTable:
-        config = self.config
         vocab_size = None  # of BERT, if captions are read
         if config.bert_name is not None and config.tfeat_dir is not None:
             vocab_size = special_tokens(config.bert_name, config.use_fast).vocab_size
         self.need_str("vfeat_dir")
-        return load_video_table(self.list_path(), config, self.split, vocab_size)
+        self.videos = load_video_table(self.list_path(), config, split, vocab_size)
 
     @property
     def video_ids(self) -> list[str]:
@@ -172,6 +159,7 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
                 f"`dataset.num_video_per_batch` ({self.num_videos}) must be usable, but "
                 f"{num_usable} are. List more, or lower it."
             )
+        self.batches: Sequence[np.ndarray] | np.ndarray
         self.batches = self._group(np.arange(num_usable))
 
     @property
@@ -224,6 +212,13 @@ class ShardedHow2VideoRetriMetaProcessor(base.MetaProcessor):
                 "plan belongs to another list: retrieve again."
             )
         self.batches = [np.array(batch, dtype=np.int32) for batch in batches]
+
+    def one_by_one(self) -> Self:
+        """Returns a copy with one batch per video, in the order of the list."""
+        singles = copy(self)
+        positions = np.arange(len(self.videos), dtype=np.int32)
+        singles.batches = positions[:, None]
+        return singles
 
     def _group(self, order: np.ndarray) -> list[np.ndarray]:
         """Returns batches of V consecutive positions of `order`."""

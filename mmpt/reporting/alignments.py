@@ -48,10 +48,13 @@ def align_video(
     """
     if not isinstance(run.model, MMFusionSeparate):
         return None
-    model = MMPTModel(run.model, run.config.dataset, run.config.model).eval()
-    features = np.array(run.dataset.video(video_key)[:end_s])
+    config = run.config.dataset
+    model = MMPTModel(run.model, config, run.config.model).eval()
+    end_row = None if end_s is None else config.num_rows(end_s)
+    features = np.array(run.dataset.video(video_key)[:end_row])
     alignment = model.align(features, sentences, monotone=True)
-    title = f"{video_id}: {len(sentences)} sentences, {len(features)} s"
+    num_seconds = alignment.plan.shape[1]
+    title = f"{video_id}: {len(sentences)} sentences, {num_seconds} s"
     overlaps = []
     for true_span, span in zip(truth, alignment.spans, strict=True):
         if true_span:

@@ -145,7 +145,6 @@ class Plan:
 
 def refresh_plan(
     vectors_ND: np.ndarray,
-    ids: Sequence[str],
     *,
     epoch: int,
     videos_per_batch: int,
@@ -160,7 +159,6 @@ def refresh_plan(
     Args:
         vectors_ND: float16 or float32, finite (the pool checks this), in the order of the training
             list.
-        ids: N different video ids in the same order, which the retriever stores.
         epoch: e. All draws come from a generator seeded with e * e.
         num_cands: neighbours searched for each centre. The centre itself is one of them.
         retriever: an empty index. It is filled, trained and searched here.
@@ -170,16 +168,14 @@ def refresh_plan(
     """
     assert len(retriever) == 0, "refresh_plan fills an empty index"
     assert num_cands >= videos_per_batch, "checked by the config"
-    num_videos = len(ids)
-    assert len(vectors_ND) == num_videos
-    assert len(set(ids)) == num_videos
+    num_videos = len(vectors_ND)
     # The order of the draws is part of the result: first all centres, then each batch in turn.
     seed = epoch * epoch
     rng = random.Random(seed)
     num_batches = num_videos // videos_per_batch
     centres = rng.sample(range(num_videos), num_batches)
     with watch.timed("index"):
-        retriever.add(vectors_ND, ids)
+        retriever.add(vectors_ND)
         retriever.finalize_training()
     with watch.timed("search"):
         queries_mD = vectors_ND[centres]

@@ -8,7 +8,6 @@ returned and in which order. If two scores are equal, the lower position is firs
 Legend: N vectors, m queries, k neighbours, D hidden size.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,9 +34,10 @@ BLOCK_ROWS = 1 << 16
 
 
 class VectorRetriever:
-    """Vectors with their ids, and the search for their nearest neighbours.
+    """Vectors, and the search for their nearest neighbours.
 
-    Usage: `add` all vectors, `finalize_training`, then `search`.
+    Usage: `add` all vectors, `finalize_training`, then `search`. A neighbour is given by its
+    position in the order in which the vectors were added.
 
     Args:
         hidden_size: D.
@@ -88,7 +88,6 @@ class VectorRetriever:
         self.recall = recall
         self.device = device
         self.max_distances = max_distances
-        self.ids: list[str] = []
         self.index: Any = None
         """A `faiss.IndexIVF`. None before `finalize_training`, and if all pairs are compared."""
         self.last_nprobe = 0
@@ -98,9 +97,10 @@ class VectorRetriever:
         self._is_l2 = db_type != "innerproduct"
         self._added: list[np.ndarray] = []
         """Vectors of each call of `add`."""
+        self._num_vectors = 0
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self._num_vectors
 
     @property
     def is_exact(self) -> bool:
@@ -118,23 +118,16 @@ class VectorRetriever:
             return 0
         return self.index.nlist
 
-    def add(self, vectors_nD: np.ndarray, ids: Sequence[str]) -> None:
-        """Adds vectors under their ids. Vectors whose id is present already are ignored.
+    def add(self, vectors_nD: np.ndarray) -> None:
+        """Adds vectors.
 
         Args:
             vectors_nD: float32 or float16, finite. They are not copied and must not be changed.
-            ids: n different ids.
         """
-        assert vectors_nD.shape == (len(ids), self.hidden_size)
-        known = set(self.ids)
-        new_rows = []
-        for row, video_id in enumerate(ids):
-            if video_id not in known:
-                new_rows.append(row)
-                self.ids.append(video_id)
-        if len(new_rows) < len(ids):
-            vectors_nD = vectors_nD[new_rows]
+        num_vectors, size = vectors_nD.shape
+        assert size == self.hidden_size
         self._added.append(vectors_nD)
+        self._num_vectors += num_vectors
 
     def finalize_training(self, centroids_LD: np.ndarray | None = None) -> None:
         """Builds the inverted file. The lists are trained on a random choice of the vectors.
@@ -145,7 +138,7 @@ class VectorRetriever:
         Raises:
             DataError: there are no vectors, or too few for `pq`.
         """
-        if not self.ids:
+        if not len(self):
             raise DataError("there are no vectors to search: no video was embedded.")
         if len(self._added) == 1:  # the usual case, in which nothing is copied
             self._vectors_ND = self._added[0]
@@ -219,7 +212,7 @@ class VectorRetriever:
             k: number of neighbours.
 
         Returns:
-            Positions in `ids`, and scores. Where fewer neighbours were found, the position is -1,
+            Positions and scores. Where fewer neighbours were found, the position is -1,
             and the distance is infinite, or the dot product minus infinity.
         """
         # torch needs them writable.

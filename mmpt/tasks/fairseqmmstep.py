@@ -87,11 +87,9 @@ class FairseqMMModel(BaseFairseqModel):
 
 @register_model_architecture("mmmodel", "mmarch")
 def mmarch(args: Namespace) -> None:
-    """Unsets `--tpu`. The network has no other options of fairseq, because the YAML describes it.
-
-    fairseq calls this function after it has parsed its options. `--bf16` has then set `--tpu`, with
-    which fairseq would look for a TPU.
-    """
+    """Unsets `--tpu`. The YAML describes the network, so that it has no other fairseq options."""
+    # fairseq sets `tpu` with `--bf16`, would then look for a TPU, and calls only this function once
+    # it has parsed its options.
     args.tpu = False
 
 
@@ -329,6 +327,14 @@ class NonFiniteBatches:
             self._max_skipped,
         )
         return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the entry for a checkpoint."""
+        return {"num_skipped": self.num_skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the entry of a checkpoint."""
+        self.num_skipped = state["num_skipped"]
 
 
 def plain_values(value: Any) -> Iterator[Any]:

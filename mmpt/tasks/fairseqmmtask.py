@@ -338,12 +338,12 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """Returns what fairseq adds to a checkpoint's `extra_state`."""
-        counts = {"num_skipped": self.nonfinite.num_skipped}
-        return {STATE: counts | self.run.state_dict() | fairseqmmloop.state_of_loop()}
+        state = self.nonfinite.state_dict() | self.run.state_dict()
+        return {STATE: state | fairseqmmloop.state_of_loop()}
 
     def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
         """Restores the state of the task from a checkpoint."""
-        self.nonfinite.num_skipped = state["num_skipped"]
+        self.nonfinite.load_state_dict(state)
         self.run.load_state_dict(state)
         fairseqmmloop.restore_loop(state)
 

@@ -7,7 +7,6 @@ other processes receive its plan. Until the plan is saved, the vectors are in fi
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -23,13 +22,17 @@ from mmpt.datasets import MMDataset
 from mmpt.errors import DataError
 from mmpt.models.mmfusion import CLIPS_PER_FORWARD
 from mmpt.modules.chunks import ALL, ChunkSize
-from mmpt.shards.video_table import VideoTable
 from mmpt.tasks.embedding import (
     assign_pieces,
     device_of,
     fill_pool,
     speed_of_pass,
     vector_size,
+)
+from mmpt.tasks.plan_settings import (
+    build_retriever,
+    index_settings,
+    vector_settings,
 )
 from mmpt.tasks.task import TASKS, Task
 from mmpt.utils.artefact import weights_fingerprint
@@ -41,30 +44,6 @@ from mmpt.utils.stopwatch import Stopwatch
 logger = get_logger(__name__)
 SETTINGS_DIGITS = 16
 """Number of digits of the settings' hash in a plan's identity."""
-VECTOR_KEYS = (
-    "feature_fps",
-    "max_video_len",
-    "max_len",
-    "clip_per_video",
-    "num_video_per_batch",
-    "sampled_min_len",
-    "sampled_max_len",
-    "sort_clips",
-    "bert_name",
-    "vfeat_dir",
-    "tfeat_dir",
-)
-"""Keys under `dataset` on which the vectors or a plan depend."""
-INDEX_KEYS = (
-    "num_cands",
-    "centroids",
-    "examples_per_cent_to_train",
-    "db_type",
-    "nprobe",
-    "recall",
-    "retriever_cls",
-)
-"""Keys of the retrieval on which a plan depends, in addition to the vectors."""
 
 
 @TASKS.register
@@ -77,19 +56,16 @@ class RetriTask(Task):
 
     def __init__(self, config: RunConfig, *, seed: int = 1):
         super().__init__(config, seed=seed)
-        self._videos: VideoTable | None = None
+        self._train_set: MMDataset | None = None
         # epoch and identity of the plan that the training set holds
         self._planned_epoch: int | None = None
         self._identity = ""
 
     def build_dataset(self, split: Split) -> MMDataset | None:
-        """Returns the data set of `split`. Keeps the training videos for the embedding pass."""
+        """Returns the data set of `split`. Keeps the training set for the embedding pass."""
         dataset = super().build_dataset(split)
-        if dataset is not None and split is Split.TRAIN:
-            assert isinstance(
-                dataset.meta, processors.ShardedHow2VideoRetriMetaProcessor
-            )
-            self._videos = dataset.meta.videos
+        if split is Split.TRAIN:
+            self._train_set = dataset
         return dataset
 
     @property
@@ -192,23 +168,11 @@ class RetriTask(Task):
         videos_per_batch = self.config.dataset.num_video_per_batch
         assert videos_per_batch is not None, "checked by the config"
         assert settings.num_cands is not None, "checked by the config"
-        name = settings.retriever_cls or "VectorRetriever"
-        retriever_cls = retrieval.RETRIEVERS.get(name, "retriever_cls")
-        retriever = retriever_cls(
-            vectors_ND.shape[1],
-            settings.centroids,
-            db_type=settings.db_type,
-            examples_per_cent_to_train=settings.examples_per_cent_to_train,
-            nprobe=settings.nprobe,
-            seed=epoch,
-            recall=settings.recall,
-            device=device_of(model),
-        )
-        ids = self._video_ids
+        hidden_size = vectors_ND.shape[1]
+        retriever = build_retriever(settings, hidden_size, epoch, device_of(model))
         weights = weights_fingerprint(model)
         plan = retrieval.refresh_plan(
             vectors_ND,
-            ids,
             epoch=epoch,
             videos_per_batch=videos_per_batch,
             num_cands=settings.num_cands,
@@ -221,7 +185,7 @@ class RetriTask(Task):
         figures = plan.hardness | {"refresh_s": round(watch.total, 3)}
         plan = replace(plan, hardness=figures)
         with watch.timed("save"):
-            plan.save(self.plan_dir, ids)
+            plan.save(self.plan_dir, self._video_ids)
         summary = f"{plan.num_videos} videos in {watch.total:.1f} s: {watch}"
         logger.info("refresh of epoch %d: %s", epoch, summary)
         # It fits in a terminal of 80 columns.
@@ -235,14 +199,22 @@ class RetriTask(Task):
 
     @cached_property
     def embedding_dataset(self) -> MMDataset:
-        """The training videos, one per item. The two windows of a clip cover the same time."""
-        config, split = self.config.dataset, Split.TRAIN
+        """The training videos, one per item, read by the processors of the training set.
+
+        The aligner is a fixed one, with which the two windows of a clip cover the same time.
+        """
+        config = self.config.dataset
         assert isinstance(config, self.Config), "checked by the config"
+        training = self._train_set or self.build_dataset(Split.TRAIN)
+        assert training is not None, "a training has a list"
+        assert isinstance(
+            training.meta, processors.ShardedHow2VideoRetriMetaProcessor
+        ), "checked by check_classes"
         return MMDataset(
-            processors.ShardedHow2MetaProcessor(config, split, videos=self._videos),
-            processors.ShardedVideoProcessor(config, split),
-            processors.ShardedTextProcessor(config, split),
-            processors.VariedLenAligner(config, split),
+            training.meta.one_by_one(),
+            training.video,
+            training.text,
+            processors.VideoRetriAligner(config, Split.TRAIN),
             seed=self.seed,
         )
 
@@ -256,8 +228,8 @@ class RetriTask(Task):
     def _video_ids(self) -> list[str]:
         """The usable training videos. Positions of vectors and plans refer to this order."""
         meta = self.embedding_dataset.meta
-        assert isinstance(meta, processors.ShardedHow2MetaProcessor)
-        return meta.video_ids
+        assert isinstance(meta, processors.ShardedHow2VideoRetriMetaProcessor)
+        return meta.videos.name_list()
 
     def embed_videos(
         self, model: nn.Module, epoch: int, world: World
@@ -311,7 +283,7 @@ class RetriTask(Task):
             model.train(was_training)
         seconds = watch.seconds["embed"]
         speed = speed_of_pass(done, clips, seconds, world)
-        watch.remarks["embed"] = f"{speed}, {waited_s / seconds:.0%} waiting for data"
+        watch.remark("embed", f"{speed}, {waited_s / seconds:.0%} waiting for data")
         with watch.timed("gather"):
             vectors_ND = pool.gather(world)
         return pool, vectors_ND
@@ -339,7 +311,7 @@ class RetriTask(Task):
         if world.is_main:
             weights = weights_fingerprint(model, trainable_only=False)
             shares = (world.size, per_piece, per_chunk)
-            key = self._fingerprint(epoch, weights, index_keys=(), shares=shares)
+            key = self._fingerprint(epoch, weights, of_plan=False, shares=shares)
         key = world.broadcast_object(key)
         retrieval.remove_other_vectors(self.plan_dir, key)
         positions = list(chain.from_iterable(pieces))
@@ -355,19 +327,22 @@ class RetriTask(Task):
         self,
         epoch: int,
         weights: str = "",
-        index_keys: Sequence[str] = INDEX_KEYS,
+        *,
+        of_plan: bool = True,
         **more: object,
     ) -> str:
         """Returns a hash of epoch, list, settings and weights, which identifies plans or vectors.
 
         Args:
             weights: fingerprint of the weights. Empty: the hash does not depend on them.
-            index_keys: keys of the retrieval that the hash covers.
+            of_plan: the hash covers the settings of the index, on which the vectors do not depend.
             more: other values that it covers.
         """
-        config = self.config
-        settings = {key: getattr(config.dataset, key) for key in VECTOR_KEYS}
-        settings |= {key: getattr(config.retrieval, key) for key in index_keys}
+        dataset = self.embedding_dataset
+        readers = (dataset.video, dataset.text)
+        settings = vector_settings(self.config.dataset, readers)
+        if of_plan:
+            settings |= index_settings(self.config.retrieval)
         return retrieval.plan_fingerprint(
             epoch=epoch,
             ids=self._ids_fingerprint,

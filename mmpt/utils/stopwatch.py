@@ -11,8 +11,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         """Wall-clock seconds of each part, in the order in which the parts were first timed."""
-        self.remarks: dict[str, str] = {}
-        """Text that follows the time of a part, in parentheses."""
+        self._remarks: dict[str, str] = {}
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -24,6 +23,10 @@ class Stopwatch:
             earlier = self.seconds.get(part, 0.0)
             self.seconds[part] = earlier + time.perf_counter() - begin
 
+    def remark(self, part: str, text: str) -> None:
+        """Sets a text that follows the time of `part`, in parentheses."""
+        self._remarks[part] = text
+
     @property
     def total(self) -> float:
         """Seconds of all parts together."""
@@ -32,6 +35,6 @@ class Stopwatch:
     def __str__(self) -> str:
         parts = []
         for part, seconds in self.seconds.items():
-            remark = f" ({self.remarks[part]})" if part in self.remarks else ""
+            remark = f" ({self._remarks[part]})" if part in self._remarks else ""
             parts.append(f"{part} {seconds:.1f} s{remark}")
         return ", ".join(parts)

@@ -140,6 +140,28 @@ def test_predictions_come_back_without_pickle(tmp_path: Path) -> None:
         np.testing.assert_array_equal(saved["end_s"], [4, 9, np.nan])
 
 
+def test_any_numpy_saves_the_predictions_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: dict[str, Any] = {}
+    # NumPy before 2.1 stores every keyword argument as an array.
+    monkeypatch.setattr(np, "savez", lambda _, **arrays: saved.update(arrays))
+    save_predictions(tmp_path / "p.npz", OUTPUTS)
+    assert saved.keys() == OUTPUTS.arrays().keys()
+
+
+class Objects(RetrievalOutputs):
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"spans": np.array([(0, 4), None], dtype=object)}
+
+
+def test_predictions_that_need_pickle_are_an_error(tmp_path: Path) -> None:
+    outputs = Objects(**vars(OUTPUTS))
+    with pytest.raises(DataError, match="`spans` holds Python objects; convert it"):
+        save_predictions(tmp_path / "p.npz", outputs)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_data_fingerprint_depends_on_the_data_and_not_on_the_batches() -> None:
     def fingerprint(rows: torch.Tensor, batch_size: int) -> str:
         loader = FingerprintingLoader(

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,16 +69,30 @@ def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
         assert words[0][:20] in svg
 
 
-def test_only_the_part_of_the_video_with_sentences_is_shown(run: Run) -> None:
+@pytest.mark.parametrize("fps", [1, 2])
+def test_only_the_part_of_the_video_with_sentences_is_shown(
+    run: Run, fps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = every_kind()["alignments"]
     video_key, _ = run.item(0)
-    rows = np.resize(run.dataset.video(video_key), (60, 512))
+    rows = np.resize(run.dataset.video(video_key), (60 * fps, 512))
     dataset = SimpleNamespace(meta=made.dataset.meta, video=lambda _: rows)
-    scored = dataclasses.replace(
-        made, dataset=dataset, model=run.model, config=run.config
-    )
+    # As many slots of a window for any rate, because the model has so many.
+    settings = {"feature_fps": fps, "max_video_len": 16 // fps}
+    section = run.config.dataset.model_copy(update=settings)
+    config = run.config.model_copy(update={"dataset": section})
+    scored = dataclasses.replace(made, dataset=dataset, model=run.model, config=config)
+    shown_rows = []
+    align = MMPTModel.align
+
+    def record(self: MMPTModel, video: np.ndarray, *args: Any, **options: Any) -> Any:
+        shown_rows.append(len(video))
+        return align(self, video, *args, **options)
+
+    monkeypatch.setattr(MMPTModel, "align", record)
     alignments, _ = pictures(made.outputs, scored)
     first, second = alignments.data["figures"]
+    assert shown_rows == [51 * fps, 51 * fps]
     # The last one ends at 50 s.
     assert first.startswith("one: 4 sentences, 51 s, mean overlap")
     assert second.startswith("two: 4 sentences, 51 s, mean overlap")

@@ -226,7 +226,7 @@ def test_batches_of_one_video_have_no_cosine():
 
 
 def planted(num_clusters=25, size=32, dim=16):
-    """Returns vectors in clusters, the cluster of each, and their ids."""
+    """Returns vectors in clusters, and the cluster of each."""
     num_videos = num_clusters * size
     rng = np.random.default_rng(0)
     order = rng.permutation(num_videos)
@@ -234,16 +234,14 @@ def planted(num_clusters=25, size=32, dim=16):
     centres = 5 * rng.standard_normal((num_clusters, dim))
     noise = rng.standard_normal((num_videos, dim))
     vectors = centres[labels] + noise
-    ids = [f"video{number}" for number in range(num_videos)]
-    return vectors.astype(np.float32), labels, ids
+    return vectors.astype(np.float32), labels
 
 
-def refresh(vectors, ids, epoch=1, num_cands=32, **settings):
+def refresh(vectors, epoch=1, num_cands=32, **settings):
     """Plans batches of 8 videos."""
     retriever = VectorRetriever(vectors.shape[1], 16, **settings)
     return refresh_plan(
         vectors,
-        ids,
         epoch=epoch,
         videos_per_batch=8,
         num_cands=num_cands,
@@ -255,9 +253,9 @@ def refresh(vectors, ids, epoch=1, num_cands=32, **settings):
 
 
 def test_batches_are_planted_clusters():
-    vectors, labels, ids = planted()
-    plan = refresh(vectors, ids)
-    assert len(plan.batches) == len(ids) // 8
+    vectors, labels = planted()
+    plan = refresh(vectors)
+    assert len(plan.batches) == len(vectors) // 8
     for batch in plan.batches:
         assert len(set(batch)) == 8
         clusters = labels[list(batch)]
@@ -269,23 +267,23 @@ def test_batches_are_planted_clusters():
 
 
 def test_a_plan_depends_on_its_arguments_only():
-    vectors, _, ids = planted()
+    vectors, _ = planted()
     random.seed(1)
-    first = refresh(vectors, ids)
+    first = refresh(vectors)
     random.seed(2)
     np.random.seed(2)
-    assert refresh(vectors, ids) == first
-    assert refresh(vectors, ids, epoch=2).batches != first.batches
+    assert refresh(vectors) == first
+    assert refresh(vectors, epoch=2).batches != first.batches
 
 
 @pytest.mark.parametrize(("settings", "sizes"), [({"nprobe": 1}, {5, 8}), ({}, {8})])
 def test_auto_fills_every_batch_and_a_single_probe_does_not(settings, sizes):
-    vectors, _, ids = planted(num_clusters=100, size=4)
+    vectors, _ = planted(num_clusters=100, size=4)
     # Two lists of 5 videos each.
     axes = np.eye(16, dtype=np.float32)[:2]
     vectors[:10] += 1000 * np.repeat(axes, 5, axis=0)
     found = set()
     for epoch in range(1, 6):
-        plan = refresh(vectors, ids, epoch, **settings)
+        plan = refresh(vectors, epoch, **settings)
         found.update(map(len, plan.batches))
     assert found == sizes

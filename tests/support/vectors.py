@@ -18,7 +18,7 @@ def clustered(num, seed=0, clusters=20, noise=0.5, dim=DIM):
 
 def build(vectors, cent=8, centroids=None, **settings):
     retriever = VectorRetriever(vectors.shape[1], cent, **settings)
-    retriever.add(vectors, [f"v{number}" for number in range(len(vectors))])
+    retriever.add(vectors)
     retriever.finalize_training(centroids)
     return retriever
 

@@ -22,7 +22,8 @@ def test_only_a_skipped_update_can_exceed_the_limit(tmp_path: Path) -> None:
     assert skip_one(batches)
     assert batches.num_skipped == 2
     # A run that continues with a lower limit trains on good batches.
-    batches.num_skipped = 5
+    assert batches.state_dict() == {"num_skipped": 2}
+    batches.load_state_dict({"num_skipped": 5})
     assert not batches.take_skipped()
     with pytest.raises(TooManySkippedError, match=r"6 updates, but .* allows 2"):
         skip_one(batches)

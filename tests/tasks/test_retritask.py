@@ -2,13 +2,19 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mmpt.batch import Split
+from mmpt.batch import Captions, Split
+from mmpt.config import DatasetConfig
 from mmpt.datasets import MMDataset
+from mmpt.processors import (
+    ShardedVideoRetriTextProcessor,
+    ShardedVideoRetriVideoProcessor,
+)
 from mmpt.retrieval import HARDNESS_LOG, Plan
 from mmpt.tasks import Task, VideoRetriTask
 from mmpt.utils.distributed import World
@@ -268,3 +274,56 @@ def test_before_retri_epoch_videos_are_grouped_at_random(
     assert groups[0] != groups[1]
     grouped = chain.from_iterable(groups[0])
     assert sorted(grouped) == sorted(task._video_ids)
+
+
+class Mirrored(ShardedVideoRetriVideoProcessor):
+    """Reads features whose channels are in reverse order."""
+
+    class Config(DatasetConfig):
+        sign: int = 1
+
+    def __call__(self, key: Any) -> list[np.ndarray]:
+        assert isinstance(key, list), "a reader of batches gets a list"
+        return [self.config.sign * rows[:, ::-1] for rows in super().__call__(key)]
+
+
+class FirstCaption(ShardedVideoRetriTextProcessor):
+    """Reads the first caption only."""
+
+    def __call__(self, key: Any) -> list[Captions]:
+        return [
+            Captions(start=one["start"][:1], end=one["end"][:1], cap=one["cap"][:1])
+            for one in super().__call__(key)
+        ]
+
+
+MIRRORED = f"dataset.video_processor={__name__}.Mirrored"
+FIRST = f"dataset.text_processor={__name__}.FirstCaption"
+
+
+def test_the_embedding_pass_reads_with_the_processors_of_the_yaml(
+    corpus: Path, tmp_path: Path
+) -> None:
+    plain = make_task(corpus, tmp_path)
+    own = make_task(corpus, tmp_path, MIRRORED, FIRST)
+    videos = [task.embedding_dataset.video for task in (plain, own)]
+    texts = [task.embedding_dataset.text for task in (plain, own)]
+    keys, _ = own.embedding_dataset.meta[7]
+    (rows,), (mirrored,) = (read(keys) for read in videos)
+    assert np.array_equal(mirrored, rows[:, ::-1])
+    (captions,), (first,) = (read(keys) for read in texts)
+    assert first["cap"] == captions["cap"][:1]
+    item = own.embedding_dataset[7]
+    assert item["video_id"] == [plain._video_ids[7]]
+    # Each clip has the words of the first caption, and nothing else.
+    assert (item["text_end"] == 1).all()
+    assert not torch.equal(item["vfeats"], plain.embedding_dataset[7]["vfeats"])
+
+
+def test_a_plan_depends_on_the_processors_and_their_own_keys(
+    corpus: Path, tmp_path: Path
+) -> None:
+    fingerprints = set()
+    for more in ([], [MIRRORED], [MIRRORED, "dataset.sign=-1"], [FIRST]):
+        fingerprints.add(make_task(corpus, tmp_path, *more)._fingerprint(1))
+    assert len(fingerprints) == 4

@@ -17,7 +17,7 @@ def test_times_add_up_and_parts_keep_their_order(
         pass
     with pytest.raises(KeyError), watch.timed("embed"):
         raise KeyError
-    watch.remarks["embed"] = "205 videos/s"
+    watch.remark("embed", "205 videos/s")
     assert watch.seconds == {"embed": 61.0, "gather": 0.5}
     assert watch.total == 61.5
     assert str(watch) == "embed 61.0 s (205 videos/s), gather 0.5 s"

@@ -27,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mmpt.errors import DataError
 from mmpt.media.clip_encoder import EncoderError
 from mmpt.media.video_list import VideoJob
 from mmpt.media.video_reader import VideoError, VideoFile
@@ -129,12 +128,9 @@ class Extraction:
                 run.encode_batches(at_end=True)
         for run in self.runs:
             report = run.report
-            if report.num_done != report.num_videos:
-                raise DataError(
-                    f"`--encoder {run.encoder.name}`: each of the {report.num_videos} videos must "
-                    f"have features or a reason why it has none, but only {report.num_done} have. "
-                    "This is a bug in MMPT; please report it."
-                )
+            assert report.num_done == report.num_videos, (
+                "each video must have features or a reason why it has none"
+            )
 
     def _decode(self, video: _Video) -> list[_Clip]:
         """Returns the next clips of a video, prepared for their encoders. Runs in a thread.

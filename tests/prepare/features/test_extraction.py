@@ -120,6 +120,14 @@ def test_s3d_runs_with_random_weights(videos, tmp_path):
     assert abs(np.linalg.norm(features) - 1) < 1e-3  # measured 2e-5
 
 
+def test_a_video_that_is_lost_without_a_reason_is_a_bug_of_ours():
+    encoder = ClipEncoder(S3DEncoder(Pooling()), torch.device("cpu"))
+    run = EncoderRun([], encoder)
+    run.report.num_videos = 1
+    with pytest.raises(AssertionError, match="a reason why it has none"):
+        Extraction([run]).run()
+
+
 # ---- what can go wrong with videos
 
 
