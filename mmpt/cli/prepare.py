@@ -173,8 +173,10 @@ def _check_result(options: Options) -> None:
     Raises:
         DataError: the data are damaged or implausible.
     """
+    folder = options.out / "check"
+    remove_leftovers(folder, {"statistics.json", "histograms.png"})
     try:
-        check(str(options.yaml), out=options.out / "check", workers=options.workers)
+        check(str(options.yaml), out=folder, workers=options.workers)
     except DataError as err:
         change = "delete" if options.features is None else "correct"
         raise DataError(

@@ -241,8 +241,10 @@ def test_files_of_a_killed_run_are_removed(corpus, folder):
     out.mkdir(parents=True)
     for name in (".report.json.abc_123.tmp", ".val.lst.x.tmp", ".other.tmp"):
         (out / name).write_text("{")
+    (out / "check").mkdir()
+    (out / "check/.histograms.png.abc_123.tmp").touch()
     assert run(corpus) == 0
-    assert list(out.glob(".*.tmp")) == [out / ".other.tmp"]
+    assert list(out.rglob(".*.tmp")) == [out / ".other.tmp"]
 
 
 @pytest.mark.slow
