@@ -178,7 +178,7 @@ COMMANDS = {
     "prepare": (
         "prepare",
         DATA,
-        "Make shards and a training YAML from your own videos.",
+        "Make shards and a YAML from your own videos or features.",
     ),
     "download": (
         "download",

@@ -8,7 +8,8 @@ from typer import Argument, Option
 
 from mmpt.batch import Split
 from mmpt.cli.main import Command, num_cores
-from mmpt.prepare.shards.packing import Source, pack_features
+from mmpt.prepare.shards.packing import pack_features
+from mmpt.prepare.shards.reading import Source
 from mmpt.shards.video_table import read_id_list
 from mmpt.shards.writer import SHARD_SIZE
 

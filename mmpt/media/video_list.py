@@ -100,7 +100,7 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
         for entry in _read_source(source):
             video = entry.video
             video_id = entry.video_id
-            if problem := _id_problem(video_id):
+            if problem := id_problem(video_id):
                 if is_folder:
                     found.misnamed[str(video)] = f"its name {problem}"
                     continue
@@ -172,7 +172,7 @@ def _check_feature_paths(jobs: Sequence[VideoJob]) -> None:
             )
 
 
-def _id_problem(video_id: str) -> str:
+def id_problem(video_id: str) -> str:
     """Returns why an id cannot be a file name and a line of a list; empty if it can."""
     if not video_id or video_id.startswith("."):
         return "is empty or begins with a dot"

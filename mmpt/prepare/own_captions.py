@@ -84,7 +84,7 @@ def _choose_files(
     A video may have several files: other languages, or copies in other formats. The first of the
     wanted languages that it has is used, and `report` gets the other files.
     """
-    files = own_videos.find_captions(ids, _caption_files(folder), read_language)
+    files = own_videos.find_captions(ids, caption_files(folder), read_language)
     report["captions_without_video"] = [str(path) for path in files.pop(None, {})]
     chosen = {}
     # Language -> number of videos without a wanted language.
@@ -110,7 +110,7 @@ def _choose_files(
     return chosen
 
 
-def _caption_files(folder: Path) -> list[Path]:
+def caption_files(folder: Path) -> list[Path]:
     """Returns the caption files in a folder and its sub-folders, one level, without hidden ones."""
     entries = sorted(folder.iterdir())
     for entry in list(entries):

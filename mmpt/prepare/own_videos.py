@@ -64,6 +64,23 @@ def find_captions(
     return found
 
 
+def possible_ids(files: Sequence[Path]) -> set[str]:
+    """Returns all ids that the videos of caption files may have.
+
+    An id is the beginning of a file's name up to any dot. Ids that end like a media file are left
+    out, because `find_captions` also accepts the ids without this ending.
+
+    Args:
+        files: caption files.
+    """
+    ids: set[str] = set()
+    for path in files:
+        parts = path.name.split(".")
+        ids.update(".".join(parts[:number]) for number in range(1, len(parts)))
+    endings = tuple(MEDIA_SUFFIXES)
+    return {each for each in ids if not each.lower().endswith(endings)}
+
+
 def choose_captions(
     files: Mapping[Path, Language], wanted: Sequence[str]
 ) -> Path | None:
@@ -141,8 +158,8 @@ def split_ids(
     """
     if len(ids) < 2:
         raise DataError(
-            "at least 2 videos with captions are needed, one to train on and one to validate on, "
-            f"but there are {len(ids)}."
+            "at least 2 videos with captions and features are needed, one to train on and one to "
+            f"validate on, but there are {len(ids)}."
         )
     # Each split gets at least one batch.
     num_wanted = round(val_share * len(ids))

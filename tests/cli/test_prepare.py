@@ -1,4 +1,4 @@
-"""Tests of `mmpt prepare` with made-up features: its files, its report, reruns and mistakes."""
+"""`mmpt prepare --videos` with made-up features: its files, its report, reruns and mistakes."""
 
 import errno
 import json
@@ -19,18 +19,20 @@ from mmpt.processors import (
     ShardedVideoProcessor,
 )
 from mmpt.processors.tokenizer import load_tokenizer
-from mmpt.shards.feature_info import FeatureInfo, write_feature_info
 from mmpt.utils.io import write_json
 from tests.support.extract_jobs import SMALL
-from tests.support.paths import ROOT
-from tests.support.videos import regular_times, write_video
-
-VTT = (
-    "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nchop the {0}\n\n"
-    "00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
+from tests.support.own_data import (
+    NAMES,
+    THINGS,
+    VTT,
+    all_ids,
+    contents,
+    ids_of,
+    make_project,
+    report_of,
+    write_captions,
 )
-NAMES = [f"clip {number}.v{number}" for number in range(8)]
-THINGS = ["onion", "carrot"] * 4  # what each video is about
+from tests.support.videos import regular_times, write_video
 
 
 @pytest.fixture
@@ -39,16 +41,11 @@ def folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
     The videos are empty files, because extraction is replaced.
     """
-    shutil.copytree(ROOT / "projects", tmp_path / "projects")
+    make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("raw", "captions", "captions/more"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "raw").mkdir()
     for name in NAMES:
         (tmp_path / "raw" / f"{name}.mp4").touch()
-    for name, thing in zip(NAMES[:7], THINGS, strict=False):
-        place = "captions/more" if name == NAMES[3] else "captions"
-        path = tmp_path / place / f"{name}.en.vtt"
-        path.write_text(VTT.format(thing))
     monkeypatch.setattr(prepare, "extract_videos", made_up_features)
     return tmp_path
 
@@ -94,32 +91,10 @@ def test_features_of_another_encoder_name_the_option_for_another_folder(tmp_path
         out=tmp_path / "out",
         encoder=["tests.support.extract_jobs.MeanColours"],
     )
-    write_json(options.features / "extract_settings.json", {"type": "s3d"})
-    videos = find_videos([str(options.videos)], options.features)
+    write_json(options.extracted / "extract_settings.json", {"type": "s3d"})
+    videos = find_videos([str(options.videos)], options.extracted)
     with pytest.raises(DataError, match="Give another folder with `--out`, or remove"):
         prepare.extract_videos(options, videos, ["a"], {})
-
-
-def report_of(folder: Path) -> dict:
-    path = folder / "data/mine/report.json"
-    return json.loads(path.read_text())
-
-
-def ids_of(folder: Path, split: str) -> list[str]:
-    path = folder / f"data/mine/{split}.lst"
-    return path.read_text().splitlines()
-
-
-def all_ids(folder: Path) -> list[str]:
-    """Returns the ids of both lists, sorted."""
-    ids = ids_of(folder, "train") + ids_of(folder, "val")
-    return sorted(ids)
-
-
-def write_captions(folder: Path, name: str, text: str) -> None:
-    """Writes a caption file, of which only the name is given."""
-    path = folder / "captions" / name
-    path.write_text(text)
 
 
 def test_all_files_that_training_reads_are_written(corpus, folder, capsys):
@@ -134,30 +109,6 @@ def test_all_files_that_training_reads_are_written(corpus, folder, capsys):
     out = capsys.readouterr().out
     assert "mmpt train projects/retri/mine/pretrain.yaml" in out
     assert "mmpt download videoclip" in out
-
-
-@pytest.mark.slow
-def test_all_weights_are_trained_on_features_of_another_encoder(corpus, folder):
-    """Also if they are as wide as S3D features, like features of CLIP ViT-B/32."""
-    info = FeatureInfo(encoder="hf:openai/clip-vit-base-patch32", width=512)
-    write_feature_info("data/mine/feat", info)
-    assert run(corpus) == 0
-    config = load_config("projects/retri/mine/pretrain.yaml")
-    assert not config.model.layernorm_only
-    assert config.option("optimization", "lr") == [5e-5]
-
-
-@pytest.mark.slow
-def test_all_weights_are_trained_on_features_of_another_width(
-    corpus, folder, monkeypatch
-):
-    """Also if their encoder is not known."""
-    monkeypatch.setattr(prepare, "read_feature_info", lambda _: FeatureInfo(width=768))
-    monkeypatch.setattr(prepare, "check", lambda *_, **__: None)
-    assert run(corpus) == 0
-    config = load_config("projects/retri/mine/pretrain.yaml")
-    assert config.model.input_dim == 768
-    assert not config.model.layernorm_only
 
 
 @pytest.mark.slow
@@ -290,20 +241,18 @@ def test_files_of_a_killed_run_are_removed(corpus, folder):
     out.mkdir(parents=True)
     for name in (".report.json.abc_123.tmp", ".val.lst.x.tmp", ".other.tmp"):
         (out / name).write_text("{")
+    (out / "check").mkdir()
+    (out / "check/.histograms.png.abc_123.tmp").touch()
     assert run(corpus) == 0
-    assert list(out.glob(".*.tmp")) == [out / ".other.tmp"]
+    assert list(out.rglob(".*.tmp")) == [out / ".other.tmp"]
 
 
 @pytest.mark.slow
 def test_a_second_run_changes_nothing_unless_there_are_more_videos(corpus, folder):
-    def contents() -> dict[Path, bytes]:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return {path: path.read_bytes() for path in files}
-
     assert run(corpus) == 0
-    before = contents()
+    before = contents(folder)
     assert run(corpus) == 0
-    assert contents() == before
+    assert contents(folder) == before
     write_captions(folder, f"{NAMES[7]}.vtt", VTT.format("onion"))
     assert run(corpus) == 0
     assert len(ids_of(folder, "train")) == 6
@@ -375,5 +324,8 @@ def test_videos_without_any_captions_are_an_error(corpus, folder, capsys):
     shutil.rmtree(folder / "captions")
     (folder / "captions").mkdir()
     assert run(corpus) == 2
-    assert "at least 2 videos with captions are needed" in capsys.readouterr().err
+    assert (
+        "at least 2 videos with captions and features are needed"
+        in capsys.readouterr().err
+    )
     assert len(report_of(folder)["videos_without_captions"]) == 8

@@ -1,7 +1,9 @@
 """From videos to a trained model with features of a small CLIP, with the commands of a user."""
 
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,10 +68,10 @@ def overrides(folder: Path, name: str, *more: str) -> list[str]:
     ]
 
 
-def run(folder: Path, name: str, *more: str) -> str:
+def run(folder: Path, name: str, *more: str, yaml: str = "train.yaml") -> str:
     """Trains for one epoch in one process, and returns what the screen shows."""
     words = ["--jobtype", "local_single", *overrides(folder, name, *more)]
-    job = run_forked("mmpt.cli.main:main", ["train", folder / "train.yaml", *words])
+    job = run_forked("mmpt.cli.main:main", ["train", folder / yaml, *words])
     assert job.returncode == 0, job.stderr[-4000:]
     return job.stdout + job.stderr
 
@@ -101,6 +103,24 @@ def test_training_starts_from_a_checkpoint_for_s3d(prepared: Path) -> None:
     trained = load_checkpoint(prepared / "runs/second/checkpoint_last.pt")["model"]
     assert trained[FIRST_LAYER].shape == weight.shape
     assert all(tensor.isfinite().all() for tensor in trained.values())
+
+
+def test_training_on_a_file_of_the_same_features(prepared: Path) -> None:
+    """`mmpt prepare --features` makes what `mmpt prepare --videos` makes, and it can be trained."""
+    files = sorted((prepared / "data/feat").glob("*.npy"))
+    rows = {path.stem: np.load(path) for path in files}
+    (prepared / "all.pkl").write_bytes(pickle.dumps(rows))
+    bert = load_config(prepared / "train.yaml").dataset.bert_name
+    words = (
+        f"--features {prepared}/all.pkl --captions {prepared}/raw --out {prepared}/own "
+        f"--yaml {prepared}/own.yaml --fps 2 --recipe videoclip --bert-name {bert}"
+    )
+    assert prepare.main(words.split()) == 0
+    shards = [prepared / f"{name}/shards/train_0_data.npy" for name in ("data", "own")]
+    assert shards[0].read_bytes() == shards[1].read_bytes()
+    run(prepared, "own", yaml="own.yaml")
+    trained = load_checkpoint(prepared / "runs/own/checkpoint_last.pt")["model"]
+    assert trained[FIRST_LAYER].shape[1] == 24
 
 
 def test_wrong_settings_end_with_one_message_and_exit_code_2(prepared: Path) -> None:

@@ -12,6 +12,7 @@ from mmpt.prepare.own_videos import (
     choose_captions,
     find_captions,
     fitting_settings,
+    possible_ids,
     split_ids,
 )
 from tests.support.paths import ROOT
@@ -50,6 +51,11 @@ def test_caption_files_are_matched_with_videos_by_name():
     )
     used = {"f": "f.SRT", "a": "a.vtt", "b": "b.en.vtt", "c.d": "c.d.en.vtt"}
     assert chosen("f a b c.d g", names) == used
+
+
+def test_the_names_of_caption_files_begin_with_ids():
+    files = [Path(f"raw/{name}") for name in ("tea.v2.en.vtt", "pie.mp4.srt")]
+    assert possible_ids(files) == {"tea", "tea.v2", "tea.v2.en", "pie"}
 
 
 @pytest.mark.parametrize(

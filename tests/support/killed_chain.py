@@ -78,8 +78,10 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
     captions, bert, shards = out / "captions.jsonl", inputs / "bert", out / "shards"
     lists = f"--train-list {inputs}/train.lst --val-list {inputs}/val.lst"
     keys = f"dataset.bert_name={bert} dataset.caption_pkl_path={captions}"
-    mine = (
-        f"--out {out}/mine --yaml {out}/mine.yaml --bert-name {bert} --random-weights"
+    mine, own = (
+        f"--captions {inputs}/captions --out {out}/{name} --yaml {out}/{name}.yaml "
+        f"--bert-name {bert} --shard-size 2"
+        for name in ("mine", "own")
     )
     lines = {
         "extract": (extract, f"--vdir {inputs}/raw --fdir {out}/feat --device=cpu"),
@@ -97,8 +99,9 @@ def commands(inputs: Path, out: Path) -> dict[str, Command]:
         ),
         "prepare": (
             prepare,
-            f"--videos {inputs}/raw --captions {inputs}/captions {mine} --shard-size 2",
+            f"--videos {inputs}/raw --random-weights {mine}",
         ),
+        "prepare features": (prepare, f"--features {out}/feat {own}"),
     }
     return {
         name: lambda module=module, line=line: module.main(line.split())

@@ -64,6 +64,11 @@ def test_every_page_and_its_section_exist(page: str) -> None:
             DataError("feat/features.json: `width` must be 512, but is 768."),
             "docs/guides/own-videos.md#features-that-you-have-already",
         ),
+        (
+            LaunchError("exactly one of `--videos` and `--features` must be given."),
+            "docs/guides/own-videos.md#features-that-you-have-already",
+        ),
+        (LaunchError("give one of `--videos`, `--features` and `--texts`."), None),
         (HubError("me/mine: not found."), f"{SEARCH}#keep-or-publish-a-model"),
         (LaunchError("--device cuda: not a device of this machine."), None),
         (

@@ -11,7 +11,7 @@ A source is one of these:
 
 import os
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -98,11 +98,14 @@ def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
     }
 
 
-def list_ids(source: Path, key: str | None = None) -> Iterator[str]:
+def list_ids(
+    source: Path, key: str | None = None, known: Container[str] = ()
+) -> Iterator[str]:
     """Yields the ids of all features in a source.
 
     Args:
         key: name of a group in an HDF5 file.
+        known: ids that are preferred if the name of a file has several readings.
     Raises:
         DataError: it cannot be read.
     """
@@ -124,7 +127,7 @@ def list_ids(source: Path, key: str | None = None) -> Iterator[str]:
         yield from read_mapping(path)
     else:
         for entry in _entries(path, kind):
-            yield entry.ids[-1]
+            yield next((each for each in entry.ids if each in known), entry.ids[-1])
 
 
 def _kind_of(source: Path) -> tuple[Path, Kind]:

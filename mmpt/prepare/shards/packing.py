@@ -10,33 +10,26 @@ one. Only one run at a time packs into a folder. Other runs wait for it.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from mmpt.batch import FEATURE_DIM, Split
+from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
-from mmpt.prepare.shards.feature_arrays import (
-    MAX_LISTED,
-    FeatureError,
-    Kind,
-    Place,
-    read_array,
+from mmpt.prepare.shards.feature_arrays import MAX_LISTED, FeatureError, Kind, Place
+from mmpt.prepare.shards.feature_sources import find_places, list_ids
+from mmpt.prepare.shards.reading import (
+    DTYPE,
+    NOTES,
+    Places,
+    Source,
+    groups,
+    read_each,
+    skipped_in,
+    workers_for,
 )
-from mmpt.prepare.shards.feature_sources import check_id, find_places, list_ids
-from mmpt.shards.feature_info import (
-    FILE,
-    FeatureInfo,
-    merge_feature_info,
-    read_feature_info,
-    write_feature_info,
-)
+from mmpt.shards.feature_info import write_feature_info
 from mmpt.shards.shardedtensor import video_stem, write_shard_meta
 from mmpt.shards.writer import SHARD_SIZE, row_stream
 from mmpt.utils.artefact import fingerprint
@@ -46,103 +39,7 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-NOTES = ".packing"  # folder of the notes, inside the target folder
 FORMAT = 1  # increase it when the content of shards changes
-DTYPE = np.dtype(np.float16)
-NUM_MEASURED = 100  # files whose widths are compared
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where features come from, and what they are."""
-
-    path: Path
-    """A folder or file of one of the kinds in `feature_sources`."""
-    key: str | None = None
-    """Name of the array, if files hold several."""
-    encoder: str | None = None
-    """Name of the network, if there is no `features.json`."""
-    fps: float | None = None
-    """Rows per second, if there is no `features.json`. Default: 1."""
-
-    def describe(
-        self, places: Mapping[str, Place], usual_width: int = FEATURE_DIM
-    ) -> FeatureInfo:
-        """Returns encoder, width and rate of the features, as `features.json` has them.
-
-        The options give values that this file does not have. Without it, the width is measured on
-        the first feature files.
-
-        Args:
-            usual_width: the width if it cannot be measured.
-        Raises:
-            DataError: `features.json` has another rate or encoder than was given.
-        """
-        folder = self.path if self.path.is_dir() else self.path.parent
-        info = read_feature_info(folder)
-        if info is None:
-            measured = islice(places.values(), NUM_MEASURED)
-            width = _usual_width(measured, self.key, usual_width)
-            return FeatureInfo(encoder=self.encoder, width=width, fps=self.fps or 1)
-        added = {}
-        for name in ("fps", "encoder"):
-            value = getattr(self, name)
-            found = getattr(info, name)
-            if value is None:
-                continue
-            if found is None or name not in info.model_fields_set:
-                added[name] = value
-            elif value != found:
-                raise DataError(
-                    f"{folder / FILE}: `{name}` must be {value}, as given by --{name}, but is "
-                    f"{found}. Leave the option out, or correct the file."
-                )
-        return info.model_copy(update=added)
-
-
-def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
-    """Returns the most frequent width of features, `default` if another is as frequent."""
-    widths: Counter[int] = Counter()
-    for place in places:
-        try:
-            shape = read_array(place, key).shape
-        except FeatureError:
-            continue  # reported when it is packed
-        if len(shape) == 2 and shape[0] > 0:
-            widths[shape[1]] += 1
-    for width, count in widths.most_common(1):
-        if count > widths[default]:
-            return width
-    return default
-
-
-def read_features(place: Place | None, width: int, key: str | None) -> np.ndarray:
-    """Returns the features of a video, float16 [rows, width]. The file may have any float dtype.
-
-    Raises:
-        FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
-            no rows, or has numbers that are not finite in float16.
-    """
-    if place is None:
-        raise FeatureError("no such file")
-    stored = read_array(place, key)
-    what = f"{stored.dtype} of shape {list(stored.shape)}"
-    if stored.ndim != 2:
-        raise FeatureError(
-            f"must hold floats of shape [seconds, width], or [rows, width] with --fps, but holds "
-            f"{what}"
-        )
-    is_float = stored.dtype.kind == "f"
-    has_rows = stored.shape[1:] == (width,) and len(stored) > 0
-    if not (is_float and has_rows):
-        raise FeatureError(
-            f"must hold floats of shape [rows, {width}], one row at least, but holds {what}"
-        )
-    with np.errstate(over="ignore"):  # overflow gives infinity, which is checked below
-        features = stored.astype(DTYPE, copy=False)
-    if not np.isfinite(features).all():
-        raise FeatureError("holds NaN, infinity or values beyond float16")
-    return features
 
 
 def pack_features(
@@ -185,15 +82,14 @@ def pack_features(
         for folder in (target, notes_folder):
             remove_leftovers(folder, rf"({name}_\w+|features)\.(npy|json)")
         # Write the shards whose inputs have changed. The meta file is removed first.
-        info = _describe_for(target, source, places)
+        info = source.describe_for(target, places)
         width = info.width
         jobs = _make_jobs(places, target, split, ids, shard_size, width, source.key)
         meta = target / f"{name}_meta.json"
-        if any(place.kind is Kind.MAPPING for place in places.values()):
-            workers = 1  # only one process reads the file into memory
+        workers = workers_for(places, workers)
         notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
         # List the videos that are not in a shard.
-        skipped = _skipped_in(notes)
+        skipped = skipped_in(notes)
         write_json(target / f"{name}_not_packed.json", skipped)
         if len(skipped) == len(ids):
             _check_ids(source, places, ids, videos)
@@ -204,24 +100,6 @@ def pack_features(
         write_feature_info(target, info)
         write_shard_meta(target, split, [note["ids"] for note in notes])
     _log_result(name, notes, len(ids), info.fps)
-
-
-def _describe_for(
-    target: Path, source: Source, places: Mapping[str, Place]
-) -> FeatureInfo:
-    """Returns the description of the features, which is compared with the target's."""
-    there = read_feature_info(target)
-    info = source.describe(places, FEATURE_DIM if there is None else there.width)
-    merge_feature_info(target, info)
-    return info
-
-
-def _skipped_in(notes: Sequence[Note]) -> dict[str, str]:
-    """Returns why videos are not in the shards, by id."""
-    skipped: dict[str, str] = {}
-    for note in notes:
-        skipped |= note["skipped"]
-    return skipped
 
 
 def _log_result(name: str, notes: Sequence[Note], num_listed: int, fps: float) -> None:
@@ -254,33 +132,25 @@ def _make_jobs(
     keys = [] if key is None else [key]
     jobs = []
     what = f"{name} shards looked up"
-    for number in progress(range(num_shards), num_shards, what, logger):
-        begin = number * shard_size
-        chunk = ids[begin : begin + shard_size]
-        found = {video_id: places.get(video_id) for video_id in chunk}
-        inputs = []
-        for video_id, place in found.items():
-            state = (0, 0) if place is None else place.state()
-            inputs.append((video_id, *state))
+    found = progress(groups(places, ids, shard_size), num_shards, what, logger)
+    for number, (chunk, inputs) in enumerate(found):
         stem = video_stem(target, split, number)
         job = ShardJob(
             note=target / NOTES / f"{name}_{number}.json",
             stems=(stem,),
             fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs, *keys),
-            write=partial(write_shard, stem, found, width=width, key=key),
+            write=partial(write_shard, stem, chunk, width=width, key=key),
         )
         jobs.append(job)
     return jobs
 
 
-def write_shard(
-    stem: str, places: Mapping[str, Place | None], *, width: int, key: str | None
-) -> Note:
+def write_shard(stem: str, places: Places, *, width: int, key: str | None) -> Note:
     """Writes one shard. Returns the ids that were packed, and why the others were not.
 
     Args:
         stem: path stem of the shard.
-        places: the place of each video's features; None: there are none.
+        places: the place of each video's features.
         width: width of the features.
         key: name of the array, if files hold several.
     """
@@ -288,13 +158,10 @@ def write_shard(
     skipped: dict[str, str] = {}
     try_again = False
     with row_stream(stem, width, DTYPE) as stream:
-        for video_id, place in places.items():
-            try:
-                check_id(video_id)
-                rows = read_features(place, width, key)
-            except FeatureError as err:
-                skipped[video_id] = str(err)
-                try_again |= err.is_temporary
+        for video_id, rows in read_each(places, width, key):
+            if isinstance(rows, FeatureError):
+                skipped[video_id] = str(rows)
+                try_again |= rows.is_temporary
                 continue
             stream.append(rows)
             packed.append(video_id)

@@ -14,7 +14,7 @@ import pytest
 
 from mmpt.batch import Split
 from mmpt.cli.pack import main
-from mmpt.prepare.shards import packing
+from mmpt.prepare.shards import packing, reading
 from mmpt.shards.feature_info import read_feature_info
 from mmpt.shards.shardedtensor import ShardedTensor, read_shard_meta, video_stem
 from mmpt.shards.writer import RowStream
@@ -102,7 +102,7 @@ def run_and_die(raw: Path, moment: int) -> bool:
 
         os.replace = counted(os.replace)
         RowStream.append = counted(RowStream.append)
-        packing.read_features = counted(packing.read_features)
+        reading.read_features = counted(reading.read_features)
         os._exit(main(arguments(raw)))
     _, status = os.waitpid(child, 0)
     assert status in (0, signal.SIGKILL)

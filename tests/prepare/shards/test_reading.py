@@ -1,0 +1,87 @@
+"""Features that cannot be packed are found before packing. A rerun reads only changed files."""
+
+import errno
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.errors import DataError
+from mmpt.prepare.shards import reading
+from mmpt.prepare.shards.reading import Source, find_unusable
+from mmpt.shards.feature_info import FeatureInfo, write_feature_info
+from tests.support.feature_files import IDS, feature
+
+
+@pytest.fixture
+def num_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list with one entry for each video that was read."""
+    calls: list[int] = []
+    read = reading.read_features
+
+    def counted(*arguments):
+        calls.append(1)
+        return read(*arguments)
+
+    monkeypatch.setattr(reading, "read_features", counted)
+    return calls
+
+
+def test_unusable_features_are_found_with_reasons(raw: Path, tmp_path: Path) -> None:
+    np.save(raw / "video1.npy", np.full((3, 512), np.nan, np.float16))
+    np.save(raw / "video2.npy", np.ones((3, 768), np.float16))
+    (raw / "video3.npy").unlink()
+    found = find_unusable(Source(raw), IDS, tmp_path / "shards")
+    assert list(found) == ["video1", "video2", "video3"]
+    assert found["video1"] == "holds NaN, infinity or values beyond float16"
+    assert "must hold floats of shape [rows, 512]" in found["video2"]
+    assert found["video3"] == "no such file"
+
+
+def test_a_rerun_reads_only_groups_of_changed_files(
+    raw: Path, tmp_path: Path, num_read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SHARD_SIZE", 4)
+    for expected in (9, 9):
+        assert find_unusable(Source(raw), IDS, tmp_path / "shards") == {}
+        assert len(num_read) == expected
+    np.save(raw / "video5.npy", np.full((3, 512), np.inf, np.float16))
+    assert list(find_unusable(Source(raw), IDS, tmp_path / "shards")) == ["video5"]
+    assert len(num_read) == 13
+    assert list(find_unusable(Source(raw), IDS, tmp_path / "shards")) == ["video5"]
+    assert len(num_read) == 13
+
+
+def test_a_file_that_could_not_be_read_is_read_again_by_a_rerun(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = np.load
+
+    def refused(path, **rest):
+        if path == raw / "video1.npy":
+            raise OSError(errno.EIO, "broken")
+        return load(path, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "load", refused)
+        found = find_unusable(Source(raw), IDS, tmp_path / "shards")
+    assert found == {"video1": "cannot be read (broken)"}
+    assert find_unusable(Source(raw), IDS, tmp_path / "shards") == {}
+
+
+def test_one_file_of_all_videos_is_read_by_one_process(tmp_path: Path) -> None:
+    rows = {name: feature(number) for number, name in enumerate(IDS)}
+    rows["video8"] = rows["video8"][:0]
+    path = tmp_path / "all.pkl"
+    path.write_bytes(pickle.dumps(rows))
+    found = find_unusable(Source(path), IDS, tmp_path / "shards", workers=4)
+    assert list(found) == ["video8"]
+
+
+def test_features_of_another_kind_than_the_shards_are_an_error(
+    raw: Path, tmp_path: Path
+) -> None:
+    write_feature_info(tmp_path / "shards", FeatureInfo(width=512, fps=2))
+    with pytest.raises(DataError, match="all features in a folder must be alike"):
+        find_unusable(Source(raw, fps=3), IDS, tmp_path / "shards")
