@@ -114,7 +114,7 @@ def test_the_header_names_the_pinned_gradio() -> None:
     assert len(settings["short_description"]) <= 60  # the limit of the hub
 
 
-def test_the_requirements_are_those_of_the_extra() -> None:
+def test_the_requirements_equal_the_extra() -> None:
     extras = PROJECT["optional-dependencies"]
     needs = {*PROJECT["dependencies"], *extras["prepare"], *extras["report"]}
     needs |= set(extras["app"])

@@ -314,7 +314,7 @@ def test_mistakes_in_the_configuration(
         assert word in str(caught.value)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     config = NORTON.replace(beta=None, fusion_weight=None, alpha_lse=0.001)
     with pytest.raises(ConfigError) as caught:
         MMContraLoss(config)

@@ -66,7 +66,7 @@ def assert_equals_simple_version(out: Path, videos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_features_equal_those_of_a_simple_version(videos, run_extract, tmp_path):
+def test_features_equal_a_simple_version(videos, run_extract, tmp_path):
     assert run_extract(videos, tmp_path, "--num_decoding_thread", "3") == 0
     assert_equals_simple_version(tmp_path, videos)
 

@@ -56,7 +56,7 @@ def count_opened(monkeypatch):
 
 
 @pytest.mark.slow
-def test_files_equal_those_of_separate_runs(videos, run_extract, tmp_path):
+def test_files_equal_the_files_of_separate_runs(videos, run_extract, tmp_path):
     """With videos of several rates, damaged videos, and videos that no encoder can read."""
     raw = tmp_path / "raw"
     raw.mkdir()
