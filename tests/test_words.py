@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+# As this file is also run as a script, it imports nothing of `tests/`.
 ROOT = Path(__file__).resolve().parents[1]
 
 PHRASES = {

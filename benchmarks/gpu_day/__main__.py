@@ -56,7 +56,6 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 
 def install(wheels: Path, site: Path) -> None:
