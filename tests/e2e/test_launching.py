@@ -321,8 +321,8 @@ def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
         "fairseq.optimization.update_freq=[4]",
     )
     one, four = outcome(tmp_path / "one"), outcome(tmp_path / "four")
-    assert [row[:2] for row in one[1]] == [row[:2] for row in four[1]]
-    for (_, _, loss), (_, _, other) in zip(one[1], four[1], strict=True):
+    for (*row, loss), (*other_row, other) in zip(one[1], four[1], strict=True):
+        assert row == other_row
         assert loss == pytest.approx(other, abs=2e-3)  # three digits are logged
     worst = max(float((one[0][name] - four[0][name]).abs().max()) for name in one[0])
     assert worst < 2e-4
