@@ -43,14 +43,11 @@ ELSEWHERE = {
     "endtasks/msrvtt_qa/evaluation.py": "tested by endtasks/msrvtt/test_data.py",
     "endtasks/msrvtt_qa/report.py": "tested by reporting/test_report.py",
     "endtasks/didemo/moments.py": "tested by endtasks/didemo/test_evaluation.py",
-    "evaluators/warping.py": "tested by evaluators/test_full_video.py",
     "inference/embedding.py": "tested by inference/test_mmptmodel.py and test_inputs.py",
     "inference/index_folder.py": "tested by inference/test_moment_writer.py",
     "inference/pretrained.py": "tested by inference/test_mmptmodel.py",
     "inference/video_features.py": "tested by inference/test_mmptmodel.py and test_inputs.py",
     "inference/videos.py": "tested by inference/test_inputs.py",
-    "losses/sequence.py": "tested by losses/test_nce.py and parity/test_losses.py",
-    "media/clip_encoder.py": "tested by prepare/features/test_extraction.py",
     "media/clip_stream.py": "tested by media/test_video_reader.py",
     "media/frame_graph.py": "tested by media/test_video_reader.py",
     "media/encoders.py": "tested by prepare/features/test_encoders.py, with `mmpt extract`",
@@ -79,14 +76,10 @@ ELSEWHERE = {
     "processors/tensorise.py": "tested by processors/test_aligner.py",
     "reporting/retrieval.py": "tested by reporting/test_report.py and test_alignments.py",
     "reporting/timelines.py": "tested by reporting/test_report.py",
-    "retrieval/all_pairs.py": "tested by retrieval/test_retriever.py",
-    "shards/video_table.py": "tested by processors/test_how2.py and utils/test_text_files.py",
     "shards/writer.py": "tested by prepare/shards/test_packing.py",
     "utils/checkpoint_file.py": "tested by models/test_checkpoint.py",
     "utils/tables.py": "tested by evaluators/test_table.py",
     "utils/workers.py": "tested by utils/test_killed.py and prepare/shards/test_packing_breaks.py",
-    # Classes for fairseq, which only mean something to its trainer.
-    "tasks/fairseqmmloop.py": "tested by e2e/test_interruptions.py",
 }
 
 MODULES = {
