@@ -37,9 +37,9 @@ from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.stopwatch import Stopwatch
 from process_memory import MB, Memory, peak_memory, reset_peak, run_in_new_process
-from results import Figure, Options, record, run_script, timed
+from results import ROOT, Figure, Options, record, run_script, timed
 
-YAML = Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
+YAML = ROOT / "projects/retri/norton/how2_pretrain.yaml"
 STEP_S = 0.1
 NUM_STEPS = 40
 MIN_ITEMS = READ_AHEAD + 8

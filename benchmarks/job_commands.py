@@ -13,8 +13,8 @@ from typing import Any
 
 from mmpt.config.yaml_files import write_yaml
 from mmpt.errors import LaunchError
+from results import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAINING = "experiments/norton.yaml"
 SCORING = "projects/retri/norton/test_how2_demo_zs.yaml"
 PREDICT = "local_predict"

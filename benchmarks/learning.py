@@ -23,9 +23,8 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from results import Figure, Options, at_least, record, run_script
+from results import ROOT, Figure, Options, at_least, record, run_script
 
-ROOT = Path(__file__).resolve().parents[1]
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 NORTON = "experiments/norton.yaml"
 SCORES = "projects/retri/norton/test_how2_demo_zs.yaml"

@@ -11,7 +11,6 @@ captions of 8 to 32 word pieces (cut to 29) and clips of 3 to 16 seconds.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,12 +20,10 @@ from mmpt.errors import UserError
 from mmpt.losses import MMContraLoss
 from plain_parts import Batch, dense
 from process_memory import MB, peak_memory, run_in_new_process
-from results import Figure, Options, record, run_script, time_in_turns, timed
+from results import ROOT, Figure, Options, record, run_script, time_in_turns, timed
 
 TEXT_POSITIONS, VIDEO_POSITIONS, HIDDEN = 31, 18, 768
-RECIPE = load_config(
-    Path(__file__).parent.parent / "projects/retri/norton/how2_pretrain.yaml"
-)
+RECIPE = load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml")
 assert RECIPE.loss is not None, "the recipe trains"
 NORTON = RECIPE.loss
 LossFunction = Callable[[Batch], Tensor]

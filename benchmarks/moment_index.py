@@ -74,18 +74,14 @@ def measure_type(
         recalls.append(statistics.mean(shares))
 
     our_s, plain_s = time_in_turns(rounds, ours, plain, check=check)
-    num_queries = len(queries)
+    our_query_s = [seconds / len(queries) for seconds in our_s]
+    plain_query_s = [seconds / len(queries) for seconds in plain_s]
     name = f"moments: {len(vectors):,} x {vectors.shape[1]}, {index_type}"
     return [
         Figure(f"{name}: size of the index", "MB", [path.stat().st_size / MB]),
         Figure(f"{name}: build and save", "s", [build_s + save_s]),
         Figure(f"{name}: load", "s", [load_s]),
-        Figure(
-            f"{name}: a query",
-            "s",
-            ours=[seconds / num_queries for seconds in our_s],
-            plain=[seconds / num_queries for seconds in plain_s],
-        ),
+        Figure(f"{name}: a query", "s", ours=our_query_s, plain=plain_query_s),
         Figure(f"{name}: recall@{K}", "", recalls[1:]),
     ]
 

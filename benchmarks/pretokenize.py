@@ -30,6 +30,7 @@ from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.shardedtensor import write_shard_meta
 from mmpt.shards.writer import write_caption_shard
 from results import (
+    ROOT,
     Figure,
     Options,
     at_least,
@@ -40,7 +41,6 @@ from results import (
     timed,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 NUM_WORDS, NUM_WHOLE = 60_000, 30_000
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHARD_SIZE = 250

@@ -33,7 +33,9 @@ from mmpt.utils.command import run_command
 
 Result = TypeVar("Result")
 Number = TypeVar("Number", int, float)
-RESULTS = Path(__file__).with_name("results.jsonl")
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds `mmpt/` and `projects/`."""
+RESULTS = ROOT / "benchmarks/results.jsonl"
 WRITTEN = (
     "benchmarks/results.jsonl",
     "benchmarks/README.md",

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from job_commands import JOB_TYPES, PREDICT, ROOT, SIZES, Data, Job, Lines
+from job_commands import JOB_TYPES, PREDICT, SIZES, Data, Job, Lines
 from mmpt.batch import Split
 from mmpt.config import load_config
 from mmpt.datasets import collate
@@ -46,7 +46,7 @@ from mmpt.tasks import Task
 from mmpt.utils.command import end_with_parent
 from mmpt.utils.tables import text_table
 from process_memory import run_in_new_process
-from results import Figure, Options, record, run_script, significant
+from results import ROOT, Figure, Options, record, run_script, significant
 
 Seconds = dict[str, float]
 """Phase -> seconds."""

@@ -178,12 +178,14 @@ def _align(oracle: Oracle, video: Video, seconds_SL: np.ndarray) -> AlignedVideo
     ):
         covered_TS[first:last, start : start + WINDOW_S] = True
     text_TL = oracle.sentences([sentence.text for sentence in sentences])
+    is_aligned = [sentence.aligned for sentence in sentences]
+    spans_s = [(each.start_s, each.end_s) for each in sentences]
     return AlignedVideo(
         video_id=video.id,
         similarity=np.where(covered_TS, text_TL @ seconds_SL.T, 0),
         covered=covered_TS,
-        aligned=np.array([sentence.aligned for sentence in sentences], dtype=bool),
-        spans_s=np.array([(each.start_s, each.end_s) for each in sentences]),
+        aligned=np.array(is_aligned, dtype=bool),
+        spans_s=np.array(spans_s),
     )
 
 

@@ -152,11 +152,11 @@ def means_table(
     lines = []
     for arm in arms:
         if rows := by_arm[arm.name]:
-            means = [
-                estimate([each.of(row) for row in rows.values()]) for each in numbers
-            ]
-            name = arm.title + seeds_note(rows, by_arm)
-            lines.append([name, *(mean.text() for mean in means)])
+            cells = [arm.title + seeds_note(rows, by_arm)]
+            for number in numbers:
+                values = [number.of(row) for row in rows.values()]
+                cells.append(estimate(values).text())
+            lines.append(cells)
     return _table(title, numbers, lines)
 
 

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from mmpt.config import save_resolved
-from mmpt.tasks import Task
 from tests.support.extract_jobs import SMALL
-from tests.support.jobs import NORTON, SCORES, corpus_overrides, evaluation
+from tests.support.jobs import NORTON, corpus_overrides
 from tests.support.paths import ROOT
+from tests.support.small_evaluation import write_evaluation
 from tests.support.videos import regular_times, write_video
 
 pytestmark = pytest.mark.spawn
@@ -88,18 +86,8 @@ def folder(corpus: Path, tmp_path: Path) -> Path:
     for split in ("train", "val"):
         for video in (corpus / f"how2_s3d_{split}.lst").read_text().split():
             np.save(tmp_path / "raw" / f"{video}.npy", np.zeros((9, 512), np.float16))
-    config = evaluation(
-        SCORES,
-        corpus,
-        f"test_path={corpus}/val_clips.json",
-        f"{tmp_path}/checkpoint.pt",
-        "scores",
-    )
-    model = Task.from_config(config).build_model(pretrained=False)
-    torch.save(model.state_dict(), tmp_path / "checkpoint.pt")
     # Loader workers get the data set, too.
-    config = config.with_option("dataset", "num_workers", 1)
-    save_resolved(config, tmp_path / "scores.yaml")
+    write_evaluation(tmp_path, corpus, num_workers=1)
     (tmp_path / "texts.txt").write_text("one text")
     (tmp_path / "videos").mkdir()
     for name in ("a", "b"):

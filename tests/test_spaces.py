@@ -88,7 +88,7 @@ def test_s3d_is_downloaded_only_if_it_encodes_the_videos(
     (tmp_path / "run" / "run.json").write_text(json.dumps({"features": info}))
     monkeypatch.setenv("MMPT_DATASET", str(tmp_path))
     monkeypatch.setenv("MMPT_ENCODER", named or "")
-    monkeypatch.setattr(space, "S3D_WEIGHTS", tmp_path / "s3d.pth")
+    monkeypatch.chdir(tmp_path)  # it has no `pretrained_models/`
     downloads: list[list[str]] = []
     monkeypatch.setattr(space.download, "main", downloads.append)
     indexed: list[list[str]] = []
@@ -127,7 +127,7 @@ def test_the_header_names_the_pinned_gradio() -> None:
     assert len(settings["short_description"]) <= 60  # the limit of the hub
 
 
-def test_the_requirements_are_those_of_the_extra() -> None:
+def test_the_requirements_equal_the_extra() -> None:
     extras = PROJECT["optional-dependencies"]
     needs = {*PROJECT["dependencies"], *extras["prepare"], *extras["report"]}
     needs |= set(extras["app"])

@@ -1,4 +1,4 @@
-"""Docstrings, comments, messages and documents are written in plain words.
+"""Docstrings, comments, messages, names of tests and documents are written in plain words.
 
 `PHRASES` lists words and phrases to avoid, each with a replacement.
 
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+# As this file is also run as a script, it imports nothing of `tests/`.
 ROOT = Path(__file__).resolve().parents[1]
 
 PHRASES = {
@@ -81,10 +82,11 @@ class Finding(NamedTuple):
 
 
 def python_passages(source: str) -> Iterator[tuple[int, str]]:
-    """Yields the first line and the text of each string and each block of comments."""
+    """Yields the line and the text of each string, block of comments, and name of a test."""
     strings = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
     block: list[str] = []  # comments on consecutive lines
     block_end = -1
+    word_before = ""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         line = token.start[0]
         if token.type == tokenize.COMMENT:
@@ -95,6 +97,9 @@ def python_passages(source: str) -> Iterator[tuple[int, str]]:
             block_end = line
         elif token.type in strings:
             yield line, token.string
+        elif word_before == "def" and token.string.startswith("test_"):
+            yield line, token.string.replace("_", " ")
+        word_before = token.string
     if block:
         yield block_end - len(block) + 1, "\n".join(block)
 
@@ -170,6 +175,13 @@ def test_phrases_are_found_across_line_breaks_but_not_in_names() -> None:
         (5, "told"),
         (2, "goes on"),
     ]
+
+
+def test_phrases_are_found_in_names_of_tests() -> None:
+    source = "def test_it_is_in_vain():\n    pass\n\n\ndef in_vain():\n    pass\n"
+    ((line, text),) = python_passages(source)
+    (found,) = find_in("x.py", line, text)
+    assert (found.line, found.phrase) == (1, "in vain")
 
 
 def test_code_in_a_document_is_not_checked() -> None:

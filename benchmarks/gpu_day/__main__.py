@@ -56,7 +56,6 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 
 def install(wheels: Path, site: Path) -> None:
@@ -112,10 +111,10 @@ def main() -> int:
         site = Path(folder) / "site"
         if args.wheels:
             install(args.wheels, site)
-        day = runner.Day(args.out, Path(folder), args.rehearse)
-        day.run(parts, seconds=60 * args.minutes)
-    print(day.summary())
-    return 1 if day.failed(parts) else 0
+        run = runner.BenchmarkRun(args.out, Path(folder), args.rehearse)
+        run.run(parts, seconds=60 * args.minutes)
+    print(run.summary())
+    return 1 if run.failed(parts) else 0
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpu_day.part import Report
+from gpu_day.runner import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MAIN = "tests/e2e/test_gpu.py"
 TIMEOUT_S = 150
 """Longest time of one test."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from gpu_day.part import Report
-from job_commands import ROOT
 from mmpt.prepare.demo_corpus.corpus import make_corpus
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
+from results import ROOT
 
 YAML = "projects/retri/videoclip/how2_demo.yaml"
 POLL_S = 0.2

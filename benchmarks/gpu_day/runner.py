@@ -76,7 +76,7 @@ PARTS = (
 """All parts, most valuable first. Together they are expected to take about ten minutes."""
 
 
-class Day:
+class BenchmarkRun:
     """A run of parts, and its report.
 
     Args:

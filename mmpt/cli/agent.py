@@ -60,13 +60,14 @@ class Agent(LocalElasticAgent):
 
 
 def signal_of_job(
-    result: RunResult, worker_group: WorkerGroup
+    result: RunResult, worker_group: WorkerGroup, reason_s: float = REASON_S
 ) -> signal.Signals | None:
     """Returns the signal that a process of the job has received, or None.
 
     Args:
         result: the failures of the processes of this machine.
         worker_group: the processes of this machine, and the store of all launchers.
+        reason_s: longest time to wait for the reason of a failure.
     """
     first = min(result.failures.values(), key=lambda failure: failure.timestamp)
     signum = STOP_CODES.get(first.exitcode)
@@ -79,13 +80,15 @@ def signal_of_job(
         if signum is not None:
             store.set(STOP_KEY, str(int(signum)))
         else:
-            store.wait([STOP_KEY], timedelta(seconds=REASON_S))
+            store.wait([STOP_KEY], timedelta(seconds=reason_s))
             signum = signal.Signals(int(store.get(STOP_KEY)))
     return signum
 
 
-def wait_for_launchers(worker_group: WorkerGroup) -> bool:
-    """Returns whether the launchers of all machines call this within a few seconds.
+def wait_for_launchers(
+    worker_group: WorkerGroup, timeout_s: float = BARRIER_TIMEOUT_S
+) -> bool:
+    """Returns whether the launchers of all machines call this within `timeout_s` seconds.
 
     Also returns True if the store is closed. The first launcher that leaves the barrier may close
     it before the others have left. A job without its store cannot restart in any case.
@@ -93,7 +96,7 @@ def wait_for_launchers(worker_group: WorkerGroup) -> bool:
     size = worker_group.group_world_size or 1
     if size > 1:
         try:
-            barrier(worker_group.store, size, f"{STOP_KEY}/barrier", BARRIER_TIMEOUT_S)
+            barrier(worker_group.store, size, f"{STOP_KEY}/barrier", timeout_s)
         except DistNetworkError:
             return True
         except DistError:

@@ -81,12 +81,17 @@ def doctor(
     that is broken is reported like the others. The exit code is 0 if a training can run, and 1 if
     something that it needs is missing. Writes nothing.
     """
-    findings = run_checks(CHECKS)
+    return report(CHECKS, to_json=to_json)
+
+
+def report(checks: Sequence[Check], *, to_json: bool) -> int:
+    """Runs the checks, prints what they find, and returns the exit code."""
+    findings = run_checks(checks)
     missing = [finding.name for finding in findings if finding.state == "missing"]
     findings += find_uses(findings)
     if to_json:
-        checks = [asdict(finding) for finding in findings]
-        print(json.dumps({"can_train": not missing, "checks": checks}, indent=1))
+        rows_json = [asdict(finding) for finding in findings]
+        print(json.dumps({"can_train": not missing, "checks": rows_json}, indent=1))
         return int(bool(missing))
     rows = [(each.state, each.name, each.found, each.remedy) for each in findings]
     print_table(("state", "check", "found", "what to do"), rows, STYLES)

@@ -132,16 +132,16 @@ def check_disk() -> Iterable[Finding]:
         yield Finding("disk", "ok", found)
 
 
-def check_shared_memory() -> Iterable[Finding]:
-    """Yields the size of /dev/shm, through which loader workers pass batches."""
+def check_shared_memory(folder: Path = SHARED_MEMORY) -> Iterable[Finding]:
+    """Yields the size of the file system through which loader workers pass batches."""
     if sys.platform != "linux":
         return
-    name = str(SHARED_MEMORY)
-    if not os.access(SHARED_MEMORY, os.W_OK):
+    name = str(folder)
+    if not os.access(folder, os.W_OK):
         remedy = "Mount it (Docker: --shm-size=8g or --ipc=host)"
         yield Finding(name, "missing", "does not exist or cannot be written", remedy)
         return
-    usage = shutil.disk_usage(SHARED_MEMORY)
+    usage = shutil.disk_usage(folder)
     found = f"{_gib(usage.total)}, of which {_gib(usage.free)} are free"
     if usage.free < MIN_SHARED_MEMORY:
         remedy = "Enlarge it (Docker: --shm-size=8g), or use num_workers=0"

@@ -249,7 +249,12 @@ def open_store() -> "Store":
 
 
 def agree(
-    store: "Store", rank: int, size: int, command: Sequence[str], settings: str
+    store: "Store",
+    rank: int,
+    size: int,
+    command: Sequence[str],
+    settings: str,
+    shared_s: float = SHARED_S,
 ) -> list[str]:
     """Checks that all processes have the same code and settings, and returns rank 0's command line.
 
@@ -261,6 +266,7 @@ def agree(
         size: number of processes.
         command: the command line of this process. Only that of rank 0 is used.
         settings: fingerprint of the settings of this process.
+        shared_s: longest time to wait until this machine sees the files of rank 0.
     Raises:
         LaunchError: a process differs from rank 0. It is raised in every process.
     """
@@ -275,7 +281,7 @@ def agree(
         "settings": settings,
     }
     facts |= {
-        "save_dir": _wait_for(saved_config, command),
+        "save_dir": _wait_for(saved_config, command, shared_s),
         "host": socket.gethostname(),
     }
     store.set(f"mmpt/facts/{rank}", json.dumps(facts))
@@ -326,15 +332,15 @@ def _saved_config(command: Sequence[str]) -> str:
         return ""
 
 
-def _wait_for(saved_config: str, command: Sequence[str]) -> str:
+def _wait_for(saved_config: str, command: Sequence[str], limit_s: float) -> str:
     """Waits until this machine sees the same `config.yaml` as rank 0, and returns its hash.
 
-    After `SHARED_S`, returns the hash of the file that this machine sees.
+    After `limit_s` seconds, returns the hash of the file that this machine sees.
 
     Args:
         saved_config: the hash in rank 0.
     """
-    deadline = time.monotonic() + SHARED_S
+    deadline = time.monotonic() + limit_s
     own = _saved_config(command)
     while own != saved_config and time.monotonic() < deadline:
         time.sleep(1)

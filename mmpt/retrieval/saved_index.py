@@ -41,7 +41,7 @@ BLOCK_ROWS = 1 << 15
 """Number of vectors that are converted to float32 at a time."""
 
 
-def default_type(num_vectors: int, hidden_size: int) -> str:
+def default_type(num_vectors: int, hidden_size: int, max_flat: int = MAX_FLAT) -> str:
     """Returns the type of index, as for `faiss.index_factory`, for this number of vectors.
 
     A query is compared with all vectors if they are few, else with the codes of all vectors. An
@@ -51,8 +51,9 @@ def default_type(num_vectors: int, hidden_size: int) -> str:
 
     Args:
         hidden_size: D.
+        max_flat: largest number of vectors that are all compared.
     """
-    if num_vectors <= MAX_FLAT:
+    if num_vectors <= max_flat:
         return "Flat"
     if hidden_size % DIMENSIONS_PER_CODE:
         return "SQ8"

@@ -32,7 +32,7 @@ from torch import nn
 from torch.distributed import distributed_c10d
 
 from mmpt.batch import Split
-from mmpt.config import load_config
+from mmpt.config import RunConfig, load_config
 from mmpt.config.run import LAST
 from mmpt.datasets import MMDataset
 from mmpt.datasets.fairseqmmdataset import (
@@ -55,6 +55,7 @@ from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import MetricsLog
 from mmpt.utils.run_loggers import COMMIT, RunFacts, RunLogger, open_loggers
 from mmpt.utils.stopping import SIGNALS, StopRequest, end_children
+from mmpt.utils.time_left import minutes_left, share_done
 
 logger = get_logger(__name__)
 PASSED_ON = (
@@ -314,13 +315,10 @@ class FairseqMMTask(LegacyFairseqTask):
         """
         if not self.world.is_main:
             return
-        folder, config = self.args.save_dir, self.inner.config
-        settings = config.to_dict() | {"git_commit": os.environ.get(COMMIT)}
-        info = find_feature_info(config.dataset)
-        features = info.model_dump() if info else None
-        run = RunFacts(Path(folder), num_updates, settings, features)
+        config = self.inner.config
+        run = run_facts(config, self.args.save_dir, num_updates)
         self.metrics_logs = [
-            MetricsLog(folder, num_updates, is_valid_due=is_due),
+            MetricsLog(self.args.save_dir, num_updates, is_valid_due=is_due),
             *open_loggers(config.loggers or (), run),
         ]
         run.write()
@@ -390,17 +388,19 @@ class FairseqMMTask(LegacyFairseqTask):
 
         The estimate is 0 at the first update, and if the run has no end.
         """
-        shares = [0.0]
-        if self.args.max_epoch:
-            epochs = batches.epoch - 1 + batches.iterations_in_epoch / len(batches)
-            shares.append(epochs / self.args.max_epoch)
-        if self.args.max_update:
-            shares.append((self.num_updates + 1) / self.args.max_update)
-        done, now = max(shares), time.monotonic()
+        epochs = batches.epoch - 1 + batches.iterations_in_epoch / len(batches)
+        updates = self.num_updates + 1
+        done = share_done(epochs, self.args.max_epoch, updates, self.args.max_update)
+        now = time.monotonic()
         if self.start is None:
             self.start = done, now
         done_at_start, begin = self.start
-        if done <= done_at_start:
-            return 0.0
-        minutes = (now - begin) / 60
-        return minutes * (1 - done) / (done - done_at_start)
+        return minutes_left(done, done_at_start, now - begin)
+
+
+def run_facts(config: RunConfig, save_dir: str | Path, num_updates: int) -> RunFacts:
+    """Returns the facts of a run that has completed `num_updates`."""
+    settings = config.to_dict() | {"git_commit": os.environ.get(COMMIT)}
+    info = find_feature_info(config.dataset)
+    features = info.model_dump() if info else None
+    return RunFacts(Path(save_dir), num_updates, settings, features)

@@ -16,7 +16,7 @@ import pytest
 from gpu_day import gpu_tests, profiling, runner, targets
 from gpu_day.part import FUNCTIONS, Report
 from gpu_day.refresh import measure_search
-from gpu_day.runner import PARTS, Day, Part
+from gpu_day.runner import PARTS, BenchmarkRun, Part
 from tests.support.paths import ROOT
 
 CODE = """
@@ -33,10 +33,10 @@ def part(name: str, code: str, limit_s: float = 10) -> Part:
     return Part(name, limit_s, ("-c", CODE + code))
 
 
-def day(folder: Path) -> Day:
+def new_run(folder: Path) -> BenchmarkRun:
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    return Day(folder / "out", work, rehearse=True)
+    return BenchmarkRun(folder / "out", work, rehearse=True)
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         part("half", "save(['one variant'])"),
         part("good", "save()"),
     ]
-    run = day(tmp_path)
+    run = new_run(tmp_path)
     run.run(parts, seconds=60)
     saved = json.loads((tmp_path / "out" / "report.json").read_text())["parts"]
     assert list(saved) == ["crash", "hang", "half", "good"]
@@ -68,8 +68,8 @@ def test_a_run_continues_with_what_is_not_done(tmp_path: Path) -> None:
         part("bad", note + "; sys.exit(1)"),
         part("new", note),
     )
-    day(tmp_path).run([good, bad], seconds=60)
-    day(tmp_path).run([good, bad, new], seconds=60)
+    new_run(tmp_path).run([good, bad], seconds=60)
+    new_run(tmp_path).run([good, bad, new], seconds=60)
     assert (tmp_path / "runs").read_text().split() == ["good", "bad", "new", "bad"]
 
 
@@ -77,10 +77,10 @@ def test_a_run_continues_with_what_is_not_done(tmp_path: Path) -> None:
 def test_a_killed_run_keeps_what_is_done_and_ends_its_part(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
-from tests.benchmarks.test_gpu_day import day, part
+from tests.benchmarks.test_gpu_day import new_run, part
 done = part("done", "save()")
 pid = part("pid", "print(os.getpid(), flush=True); time.sleep(60)", 50)
-day(Path({str(tmp_path)!r})).run([done, pid], 100)
+new_run(Path({str(tmp_path)!r})).run([done, pid], 100)
 """
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
     process = subprocess.Popen(
@@ -99,25 +99,25 @@ day(Path({str(tmp_path)!r})).run([done, pid], 100)
     with suppress(psutil.NoSuchProcess):
         status = psutil.Process(pid).status()
         assert status == psutil.STATUS_ZOMBIE, "it would keep the GPU busy"
-    report = day(tmp_path).report["parts"]
+    report = new_run(tmp_path).report["parts"]
     assert list(report) == ["done"]
     assert report["done"]["error"] is None
 
 
 def test_parts_do_not_start_without_time(tmp_path: Path) -> None:
-    run = day(tmp_path)
+    run = new_run(tmp_path)
     run.run([part("late", "save()")], seconds=1)
     assert run.parts == {}
     assert run.failed([part("late", "")]) == ["late"]
 
 
 def test_a_rehearsal_is_not_continued_by_a_real_run(tmp_path: Path) -> None:
-    run = day(tmp_path)
+    run = new_run(tmp_path)
     run.run([part("good", "save()")], seconds=60)
     with pytest.raises(
         SystemExit, match=r"was written with --rehearse; choose another"
     ):
-        Day(tmp_path / "out", tmp_path, rehearse=False)
+        BenchmarkRun(tmp_path / "out", tmp_path, rehearse=False)
 
 
 def test_all_parts_fit_and_have_a_function() -> None:

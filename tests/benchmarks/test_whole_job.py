@@ -98,9 +98,8 @@ def test_both_sides_run_in_turns_and_are_recorded(
     capsys.readouterr()
     head, _, *rows = whole_job.summary(job, figures).splitlines()
     assert head.split()[-5:] == ["s", "share", "plain,", "s", "times"]
-    assert [row.split("  ")[0] for row in rows] == [
-        name.split(": ")[1] for name in names
-    ]
+    for row, name in zip(rows, names, strict=True):
+        assert row.split("  ")[0] == name.split(": ")[1]
 
 
 @pytest.mark.parametrize("size", SIZES)

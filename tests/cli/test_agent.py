@@ -39,30 +39,23 @@ def failed(exit_code: int) -> RunResult:
     return RunResult(WorkerState.FAILED, failures={0: failure})
 
 
-def test_a_launcher_learns_from_the_store_why_its_processes_failed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(agent, "REASON_S", 0.1)
+def test_a_launcher_learns_from_the_store_why_its_processes_failed() -> None:
     store = HashStore()
-    assert agent.signal_of_job(failed(1), group(store)) is None
+    assert agent.signal_of_job(failed(1), group(store), reason_s=0.1) is None
     assert agent.signal_of_job(failed(130), group(store)) == signal.SIGINT
     assert agent.signal_of_job(failed(1), group(store)) == signal.SIGINT
 
 
-def test_a_job_ends_only_if_all_launchers_have_seen_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_job_ends_only_if_all_launchers_have_seen_the_end() -> None:
     """Otherwise one of them has ended, and the others continue."""
-    monkeypatch.setattr(agent, "BARRIER_TIMEOUT_S", 0.3)
     assert agent.wait_for_launchers(group(HashStore(), size=1))
-    assert not agent.wait_for_launchers(group(HashStore()))
-    monkeypatch.setattr(agent, "BARRIER_TIMEOUT_S", 30.0)
+    assert not agent.wait_for_launchers(group(HashStore()), timeout_s=0.3)
     store, met = HashStore(), []
     other = threading.Thread(
-        target=lambda: met.append(agent.wait_for_launchers(group(store)))
+        target=lambda: met.append(agent.wait_for_launchers(group(store), timeout_s=30))
     )
     other.start()
-    assert agent.wait_for_launchers(group(store))
+    assert agent.wait_for_launchers(group(store), timeout_s=30)
     other.join()
     assert met == [True]
 

@@ -57,11 +57,9 @@ def test_the_exit_code_says_whether_a_training_can_run(
     checks: list[doctor.Check],
     code: int,
     end: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", checks)
-    assert main(["doctor"]) == code
+    assert doctor.report(checks, to_json=False) == code
     *lines, blank, last = capsys.readouterr().out.splitlines()
     assert (blank, last) == ("", end)
     assert lines[1].split() == ["ok", "first", "1.0"]
@@ -71,20 +69,16 @@ def test_the_exit_code_says_whether_a_training_can_run(
 def test_a_terminal_shows_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", [check_first, check_third])
     terminal = Console(force_terminal=True, width=60, color_system="standard")
     monkeypatch.setattr("mmpt.cli.output.Console", lambda: terminal)
-    assert main(["doctor"]) == 1
+    assert doctor.report([check_first, check_third], to_json=False) == 1
     shown = capsys.readouterr().out
     assert "───" in shown
     assert "\x1b[1;31mmissing" in shown
 
 
-def test_json(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", [check_first, check_third])
-    assert main(["doctor", "--json"]) == 1
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.report([check_first, check_third], to_json=True) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["can_train"] is False
     third, training = result["checks"][1:3]

@@ -110,8 +110,8 @@ def test_shared_memory_of_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = only(machine.check_shared_memory)
     assert finding.state == "warning"
     assert "--shm-size" in finding.remedy
-    monkeypatch.setattr(machine, "SHARED_MEMORY", Path("/nowhere"))
-    assert only(machine.check_shared_memory).state == "missing"
+    (finding,) = machine.check_shared_memory(Path("/nowhere"))
+    assert finding.state == "missing"
 
 
 def test_open_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_without_a_validation_list_there_is_no_validation():
     assert command("local_single", 1, {}, val_path=None)[-1] == "--disable-validation"
 
 
-def test_continuing_leaves_out_what_would_start_anew():
+def test_continuing_leaves_out_options_that_would_start_again():
     checkpoint = {
         "restore_file": "w.pt",
         "reset_optimizer": True,

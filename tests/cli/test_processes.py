@@ -256,7 +256,7 @@ def test_dollar_signs_reach_a_process():
     assert finish(start(code, "execute", size=1)) == (0, "")
 
 
-def test_no_files_are_left_behind(tmp_path, monkeypatch):
+def test_no_temporary_files_are_left(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert finish(start("pass"))[0] == 0
     assert finish(start("raise ValueError"))[0] == 1

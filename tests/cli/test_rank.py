@@ -133,7 +133,6 @@ def test_an_evaluation_needs_no_torchrun(capsys):
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
     """Lets ranks agree, each in a thread, and returns their answers or errors."""
-    monkeypatch.setattr(rank, "SHARED_S", 0)
     monkeypatch.setattr(rank.socket, "gethostname", lambda: "nodeA")
 
     def run(commands, settings):
@@ -143,7 +142,12 @@ def ask(tmp_path, monkeypatch):
             store = FileStore(str(tmp_path / "store"), len(commands))
             try:
                 answers[number] = agree(
-                    store, number, len(commands), commands[number], settings[number]
+                    store,
+                    number,
+                    len(commands),
+                    commands[number],
+                    settings[number],
+                    shared_s=0,
                 )
             except LaunchError as err:
                 answers[number] = str(err)

@@ -57,7 +57,7 @@ def task_of(path: str) -> slurm.NodeTask:
     return DelayedSubmission.load(path).function
 
 
-def test_a_training_is_submitted_and_the_user_is_told_how_to_follow_it(
+def test_a_training_is_submitted_and_the_message_says_how_to_follow_it(
     programs, capsys
 ):
     section = [

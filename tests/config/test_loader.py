@@ -390,7 +390,7 @@ def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tm
     assert list(again.fairseq) == list(config.fairseq)  # the order of the command line
 
 
-def test_tensorboard_gets_the_curves_of_loggers_or_those_of_fairseq(tmp_path):
+def test_tensorboard_gets_the_curves_of_loggers_or_of_fairseq(tmp_path):
     save_dir = f"fairseq.checkpoint.save_dir={tmp_path}"
     for loggers, written in (("[wandb]", True), ("[wandb,tensorboard]", False)):
         config = with_run_dir(load(save_dir, f"loggers={loggers}"))

@@ -187,7 +187,7 @@ def test_compiled_layers_equal_eager_ones_and_compile_once() -> None:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)]
 )
-def test_extracted_features_equal_those_of_the_cpu(
+def test_extracted_features_equal_the_features_of_the_cpu(
     dtype: str, tolerance: float
 ) -> None:
     network, _ = open_network(Path(), random_weights=True)
@@ -204,7 +204,7 @@ def test_extracted_features_equal_those_of_the_cpu(
 
 @pytest.mark.gpu
 @needs_two
-def test_features_of_the_second_gpu_equal_those_of_the_first() -> None:
+def test_features_of_the_second_gpu_equal_the_features_of_the_first() -> None:
     network, _ = open_network(Path(), random_weights=True)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (16, 30, 224, 224, 3), dtype=np.uint8)

@@ -43,10 +43,10 @@ def test_the_same_updates_are_made_if_their_size_is_kept(
     assert not any(continued)
     assert results["worst"][name] < 2e-4
     assert results["worst"]["smaller updates"] > 2e-4  # other updates exceed the bound
-    rows = [
-        [row for row in read_metrics(folder / each) if row["split"] == "train"]
-        for each in ("whole", name)
-    ]
+    rows = []
+    for each in ("whole", name):
+        metrics = read_metrics(folder / each)
+        rows.append([row for row in metrics if row["split"] == "train"])
     for one, other in zip(*rows, strict=True):
         assert one["update"] == other["update"]
         assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)

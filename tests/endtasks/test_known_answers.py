@@ -299,7 +299,7 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(
     assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / num_clips)
 
 
-def test_only_ordered_ways_tell_a_video_from_the_same_clips_backwards(
+def test_only_ordered_ways_distinguish_a_video_from_its_clips_backwards(
     tmp_path: Path,
 ) -> None:
     clips: Clips = {}

@@ -1,4 +1,7 @@
-"""A benchmark is removed by removing its folder: everything else still works."""
+"""A benchmark is removed by removing its folder: all YAMLs of the others still open.
+
+In one of the copies, the demo's YAML is also scored.
+"""
 
 import ast
 import json
@@ -13,6 +16,7 @@ import pytest
 
 from mmpt.config.yaml_files import read_yaml
 from tests.support.paths import ROOT
+from tests.support.small_evaluation import write_evaluation
 
 FOLDERS = sorted(
     path.parent for path in (ROOT / "mmpt" / "endtasks").glob("*/__init__.pyi")
@@ -56,11 +60,16 @@ for folder in sorted(os.listdir(sys.argv[1])):
         sys.path.insert(0, os.getcwd())
         with open("opened.json", "w") as file:
             json.dump(open_all(), file)
+        if os.path.exists("scores.yaml"):
+            mmpt.cli.main.main(["predict", "scores.yaml", "--device", "cpu"])
         os._exit(0)
     os.wait()
 """
 """Opens every YAML with each copy of the project. Writes the mistakes in each YAML, and the metrics
-that are published but gone, to a file in the copy."""
+that are published but gone, to a file in the copy. Scores the copy's `scores.yaml` if there is one.
+"""
+SCORED = "youcook"
+"""The benchmark without which the demo's YAML is scored."""
 
 
 def public_names(folder: Path) -> set[str]:
@@ -74,7 +83,7 @@ def public_names(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copies(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project without one benchmark, in a folder for each, after all YAMLs were opened."""
     root = tmp_path_factory.mktemp("copies")
     for folder in FOLDERS:
@@ -82,6 +91,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / "mmpt", copy / "mmpt")
         shutil.copytree(ROOT / "projects", copy / "projects")
         shutil.rmtree(copy / "mmpt" / "endtasks" / folder.name)
+    write_evaluation(root / SCORED, corpus)
     subprocess.run(
         [sys.executable, "-c", OPEN_ALL, str(root), *YAMLS],
         cwd=ROOT,
@@ -107,3 +117,9 @@ def test_removing_its_folder_removes_a_benchmark(folder: Path, copies: Path) -> 
                 problems,
             )
         assert len(problems) == len(removed), (path, problems)
+
+
+@pytest.mark.spawn
+def test_the_demo_is_scored_without_another_benchmark(copies: Path) -> None:
+    (row,) = json.loads((copies / SCORED / "scores/results.json").read_text())
+    assert set(row["metrics"]) == {"RetrievalMetric", "FullVideoRetrievalMetric"}

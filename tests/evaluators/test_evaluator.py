@@ -78,7 +78,7 @@ def row(fingerprint: str, recall: float) -> dict[str, object]:
     }
 
 
-def test_rows_replace_those_of_the_same_checkpoint_and_settings_only(
+def test_rows_replace_only_rows_of_the_same_checkpoint_and_settings(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "results" / "results.json"

@@ -132,7 +132,9 @@ def test_credit_is_shared_among_equal_choices_and_never_given_for_unknown_ones()
 
 
 @pytest.mark.parametrize("scores_per_chunk", [1, 23 * 5, 1 << 20])
-def test_ranks_of_vectors_are_those_of_the_whole_matrix(scores_per_chunk: int) -> None:
+def test_ranks_of_vectors_equal_the_ranks_of_the_whole_matrix(
+    scores_per_chunk: int,
+) -> None:
     rng = np.random.default_rng(3)
     # Whole numbers: many exact ties.
     queries, candidates = rng.integers(-2, 3, (2, 23, 4)).astype(np.float32)

@@ -74,12 +74,13 @@ def test_the_corpus_has_the_true_times_and_knows_all_words(tmp_path: Path) -> No
     assert sorted([*train, val]) == ["a", "b", "c"]
     (video,) = json.loads((out / "val_clips.json").read_text())["videos"]
     wanted = read_segments(path)[val]
-    assert [(clip["start"], clip["end"], clip["text"]) for clip in video["clips"]] == [
-        (segment.start, segment.end, segment.text) for segment in wanted
-    ]
+    for clip, segment in zip(video["clips"], wanted, strict=True):
+        assert (clip["start"], clip["end"]) == (segment.start, segment.end)
+        assert clip["text"] == segment.text
     tokenizer = load_tokenizer(str(out / "bert"))
     words = sorted({word for row in ROWS for word in words_of(row[2])})
-    assert [tokenizer.tokenize(word) for word in words] == [[word] for word in words]
+    for word in words:
+        assert tokenizer.tokenize(word) == [word]
 
 
 @pytest.mark.parametrize(

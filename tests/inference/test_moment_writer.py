@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_vectors_are_those_of_the_windows(model, tmp_path):
+def test_vectors_are_the_embeddings_of_windows(model, tmp_path):
     settings = write(tmp_path / "x", model, [video(0), video(3)], stride_s=6)
     assert (settings.num_videos, settings.num_windows) == (2, 6)
     assert (settings.window_s, settings.stride_s) == (F, 6)

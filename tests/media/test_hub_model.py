@@ -11,7 +11,8 @@ import transformers
 from mmpt.errors import CheckpointError
 from mmpt.media.encoders import open_encoder
 from mmpt.media.hub_model import check_source
-from tests.support.tiny_encoders import TEXT, save_encoder
+from tests.support.tiny_bert import smallest_bert_config
+from tests.support.tiny_encoders import save_encoder
 
 
 @pytest.fixture
@@ -30,8 +31,7 @@ def test_a_damaged_file_of_weights_is_an_error(folder):
 
 def test_a_model_of_texts_is_an_error(folder):
     text = Path("enc/text")
-    config = transformers.BertConfig(**{**TEXT, "vocab_size": 20})
-    transformers.BertModel(config).save_pretrained(text)
+    transformers.BertModel(smallest_bert_config()).save_pretrained(text)
     shutil.copy(folder / "preprocessor_config.json", text)
     with pytest.raises(
         CheckpointError, match=r"is a BertModel, whose input is `input_ids`"

@@ -310,7 +310,7 @@ def assert_equal_clips(path: Path, **options) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VIDEOS)
-def test_clips_of_several_samplings_equal_those_of_each_alone(videos, name):
+def test_clips_of_several_samplings_equal_the_clips_of_each_alone(videos, name):
     assert min(assert_equal_clips(videos / name)) >= 1
 
 

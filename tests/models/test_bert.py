@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from mmpt.errors import CheckpointError
 from mmpt.models.bert import VideoTokenMLP, read_bert_config, read_bert_weights
 from tests.support.hub_server import Hub
+from tests.support.tiny_bert import smallest_bert_config
 
 
 def test_half_features_are_cast_to_the_weights():
@@ -34,8 +35,7 @@ def test_initial_weights():
 def test_a_downloaded_bert_is_used_without_asking_the_hub_again(
     hub: Hub, tmp_path: Path
 ) -> None:
-    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    saved = BertModel(BertConfig(vocab_size=20, num_hidden_layers=1, **sizes))
+    saved = BertModel(smallest_bert_config())
     saved.save_pretrained(tmp_path)
     hub.add("a/bert", {path.name: path.read_bytes() for path in tmp_path.glob("*.*")})
 
@@ -57,7 +57,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(hub: Hub) -> None:
     hub.failures[""] = 502
     for read in (
         lambda: read_bert_config("a/bert"),
-        lambda: read_bert_weights("a/bert", BertConfig(), random_init=False),
+        lambda: read_bert_weights("a/bert", smallest_bert_config(), random_init=False),
     ):
         hub.requests.clear()
         with pytest.raises(CheckpointError, match=r"a/bert .*\(status 502\).*HF_HOME"):

@@ -7,7 +7,6 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from transformers import BertConfig
 
 from mmpt.errors import CheckpointError
 from mmpt.models import MMFusionSeparate
@@ -20,19 +19,13 @@ from mmpt.models.checkpoint import (
 )
 from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.checkpoint_file import load_checkpoint
-
-BERT = {
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-}
+from tests.support.tiny_bert import smallest_bert_config
 
 
 def fusion(seed: int = 0, layers: int = 1, **changes) -> MMFusionSeparate:
     torch.manual_seed(seed)
-    config = BertConfig(**{**BERT, "max_position_embeddings": 16, **changes})
+    sizes = {"num_hidden_layers": 2, "max_position_embeddings": 16} | changes
+    config = smallest_bert_config(**sizes)
     return MMFusionSeparate(config, num_hidden_video_layers=layers, max_video_len=4)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from mmpt.cli import embed, predict
 from mmpt.config import RunConfig
@@ -21,6 +21,7 @@ from mmpt.models.checkpoint import Use, load_weights
 from mmpt.tasks.checks import check_start
 from mmpt.tasks.fairseqmmstep import FairseqMMModel
 from mmpt.utils.checkpoint_file import load_checkpoint, require_finite
+from tests.support.tiny_bert import smallest_bert_config
 from tests.support.tiny_run import make_run
 
 KEY = "text_encoder.embeddings.word_embeddings.weight"
@@ -54,8 +55,7 @@ def from_saved_folder(run: Path, tmp_path: Path) -> None:
 
 
 def from_bert_folder(run: Path, tmp_path: Path) -> None:
-    size = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    config = BertConfig(vocab_size=20, num_hidden_layers=1, **size)
+    config = smallest_bert_config()
     bert = BertModel(config)
     spoil(bert.state_dict(), BERT_KEY)
     bert.save_pretrained(tmp_path)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig
 
 from mmpt.config import DatasetConfig, ModelConfig
 from mmpt.errors import CheckpointError, ConfigError
@@ -24,7 +23,7 @@ from mmpt.models.checkpoint import Use
 from mmpt.tasks.fairseqmmstep import FairseqMMModel
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
 from mmpt.utils.distributed import World
-from tests.support.tiny_bert import tiny_bert
+from tests.support.tiny_bert import smallest_bert_config, tiny_bert
 
 ENCODER, CLASSIFIER = "MMBertForEncoder", "MMBertForTokenClassification"
 TOWERS = [
@@ -37,13 +36,7 @@ TOWERS = [
 
 def head(cls: type[MMFusionSeparate]) -> MMFusionSeparate:
     torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 20,
-        "hidden_size": 8,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-    }
-    config = BertConfig(**sizes, num_hidden_layers=1, max_position_embeddings=16)
+    config = smallest_bert_config(max_position_embeddings=16)
     return cls(config, num_hidden_video_layers=1, max_video_len=4).eval()
 
 

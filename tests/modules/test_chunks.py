@@ -230,7 +230,7 @@ def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[
 @pytest.mark.slow
 @pytest.mark.parametrize("in_backward", [False, True])
 @pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
-def test_loss_and_gradients_are_those_of_the_smaller_chunk(
+def test_loss_and_gradients_equal_the_smaller_chunk(
     in_backward: bool, seeds: list[int]
 ) -> None:
     """With dropout, and with several batches in an update, of which the first is repeated."""

@@ -58,7 +58,7 @@ def run(
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("padding", [0, 2, 100])
-def test_packed_states_equal_those_of_single_sequences(
+def test_packed_states_equal_the_states_of_single_sequences(
     training: bool, padding: int
 ) -> None:
     tower = bert(num_layers=2).double().train(training)

@@ -38,7 +38,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # The released YAML names no classes, no checkpoint and no metric.
 @pytest.mark.parametrize("yaml", ["released.yaml", SHIPPED])
-def test_recall_and_auc_are_those_of_the_original(yaml: str | Path) -> None:
+def test_recall_and_auc_equal_the_original(yaml: str | Path) -> None:
     overrides = ["fairseq.dataset.num_workers=0"]
     if yaml == SHIPPED:
         overrides += [

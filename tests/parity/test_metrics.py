@@ -150,9 +150,10 @@ def test_ranking_of_moments() -> None:
     )
     ranking = moments.rank_moments(scores, num_seconds, "released")
     expected = record("downstream")["didemo_ranked_segments"]
-    assert [
-        [list(moments.MOMENTS[m]) for m in row if m >= 0] for row in ranking
-    ] == expected
+    assert len(ranking) == len(expected)
+    for row, segments in zip(ranking, expected, strict=True):
+        found = [list(moments.MOMENTS[m]) for m in row if m >= 0]
+        assert found == segments
 
 
 def test_moment_metric() -> None:

@@ -22,9 +22,9 @@ from tests.support.tiny_bert import tiny_bert
 
 SIZES = [2 + (5 * i) % 7 for i in range(12)]
 CAPTIONS = Captions(
-    start=[3 * i + 0.25 for i in range(12)],
-    end=[3 * i + 2.75 for i in range(12)],
-    cap=[[1000 + 100 * i + j for j in range(size)] for i, size in enumerate(SIZES)],
+    start=(3 * np.arange(12) + 0.25).tolist(),
+    end=(3 * np.arange(12) + 2.75).tolist(),
+    cap=[list(range(1000 + 100 * i, 1000 + 100 * i + SIZES[i])) for i in range(12)],
 )
 VIDEO = np.random.default_rng(0).standard_normal((37, 8)).astype(np.float16)
 

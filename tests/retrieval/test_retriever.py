@@ -12,7 +12,6 @@ import torch
 
 from mmpt.errors import ConfigError, DataError
 from mmpt.retrieval import VectorRetriever
-from mmpt.retrieval.all_pairs import search_all
 from tests.support.vectors import DIM, brute_force, build, clustered, share_found
 
 CPU_SETTINGS = [
@@ -21,9 +20,6 @@ CPU_SETTINGS = [
     {"db_type": "exact"},
     {"db_type": "innerproduct", "nprobe": 8},
 ]
-
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.mark.parametrize("settings", CPU_SETTINGS)
@@ -74,27 +70,6 @@ def test_float16_vectors_are_stored_without_loss():
     assert index.code_size == 2 * DIM
     stored = index.reconstruct_n(0, len(vectors))
     assert np.array_equal(stored, vectors.astype(np.float32))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("db_type", ["flatl2", "innerproduct"])
-@pytest.mark.parametrize("k", [1, 40, 240])
-def test_all_pairs_in_blocks_equal_brute_force(device, db_type, k):
-    num_vectors = 240 if k > 200 else 1230
-    vectors = clustered(num_vectors).astype(np.float16)
-    queries = vectors[:150].astype(np.float32)
-    positions, scores = search_all(
-        queries,
-        vectors,
-        k,
-        is_l2=db_type == "flatl2",
-        device=torch.device(device),
-        max_block=99,  # the last block is smaller, and one k is larger
-    )
-    expected, expected_scores = brute_force(vectors, queries, k, db_type)
-    is_same = positions == expected
-    assert is_same.mean() > 0.999  # measured: 1; the rest would be rounding
-    np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.gpu

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mmpt.errors import DataError
-from mmpt.retrieval import saved_index
 from mmpt.retrieval.saved_index import (
     SavedIndex,
     default_type,
@@ -41,10 +40,9 @@ def test_flat_finds_the_neighbours_of_brute_force(vectors, queries, num_candidat
     ("index_type", "least"),
     [("SQ8", 0.99), ("HNSW32", 0.95), ("PQ8", 0.9), ("IVF32,SQ8", 0.5), (None, 0.99)],
 )
-def test_recall_of_the_types(vectors, queries, index_type, least, monkeypatch):
+def test_recall_of_the_types(vectors, queries, index_type, least):
     if index_type is None:
-        monkeypatch.setattr(saved_index, "MAX_FLAT", 100)
-        index_type = default_type(len(vectors), vectors.shape[1])
+        index_type = default_type(len(vectors), vectors.shape[1], max_flat=100)
         assert index_type == "IVF1,PQ8x4fs"
     index = SavedIndex.build(vectors, index_type)
     found = index.search(queries, 10)

@@ -30,11 +30,11 @@ def write_crosstask(
     in these seconds.
     """
     listed = [(task, video) for task in STEPS for video in video_ids(task)]
+    train = [f"{task},{video},https://{video}\n" for task, video in listed]
+    val = [f"{video[1:4]},{video},https://{video}\n" for video in held_out]
     texts = {
-        "train_csv_path": "".join(
-            f"{task},{video},https://{video}\n" for task, video in listed
-        ),
-        "val_csv_path": "".join(f"{v[1:4]},{v},https://{v}\n" for v in held_out),
+        "train_csv_path": "".join(train),
+        "val_csv_path": "".join(val),
         "primary_path": task_block("101") + task_block("205"),
         "related_path": task_block("900"),
     }

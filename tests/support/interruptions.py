@@ -231,8 +231,10 @@ def files(folder: Path) -> set[str]:
 
 def steady_rows(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a log of metrics without those that measure time and memory."""
-    rows = read_json_lines(path)
-    return [{key: row[key] for key in row if key not in WALL_CLOCK} for row in rows]
+    steady = []
+    for row in read_json_lines(path):
+        steady.append({key: row[key] for key in row if key not in WALL_CLOCK})
+    return steady
 
 
 def state_differences(a: Path, b: Path) -> list[str]:

@@ -81,9 +81,9 @@ class Watch:
             with suppress(psutil.NoSuchProcess, OSError):  # it has just ended
                 found.append(usage(child, "uss"))
         if found:
-            mean = {
-                name: float(np.mean([one[name] for one in found])) for name in found[0]
-            }
+            mean = {}
+            for name in found[0]:
+                mean[name] = float(np.mean([one[name] for one in found]))
             self.workers[-1].append(mean)
 
     def end_epoch(self) -> None:

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -102,7 +103,11 @@ def saved(state: object) -> bytes:
         return file.getvalue()
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def in_folder(folder: str, files: Mapping[str, str | bytes]) -> dict[str, str | bytes]:
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
     with io.BytesIO() as file:
         with zipfile.ZipFile(file, "w") as archive:
             for name, data in files.items():
@@ -178,9 +183,7 @@ def downloads(bert: Path) -> dict[str, bytes]:
         "/raw_caption.zip": zipped(
             {"raw_caption.json": captions_of([*TRAIN, *VAL, BROKEN])}
         ),
-        "/msrvtt_data.zip": zipped(
-            {f"msrvtt_data/{name}": msrvtt[name] for name in msrvtt}
-        ),
+        "/msrvtt_data.zip": zipped(in_folder("msrvtt_data", msrvtt)),
         "/youcookii_annotations_trainval.tar.gz": tarred(
             {"youcookii_annotations_trainval.json": b'{"database": {}}'}
         ),
@@ -192,12 +195,7 @@ def downloads(bert: Path) -> dict[str, bytes]:
             }
         ),
         "/COIN.json": b'{"database": {}}',
-        "/crosstask_release.zip": zipped(
-            {
-                f"crosstask_release/{name}": crosstask[name].encode()
-                for name in crosstask
-            }
-        ),
+        "/crosstask_release.zip": zipped(in_folder("crosstask_release", crosstask)),
         "/LocalizingMoments/master/data/test_data.json": b"[]",
         "/htm_align.json": b"{}",
     }

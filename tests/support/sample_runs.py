@@ -44,10 +44,9 @@ def make_run(
     computed = {
         name: METRICS.get(name, "metric")().compute(outputs) for name in metrics
     }
-    worse = {
-        name: {key: value * 0.9 for key, value in numbers.items()}
-        for name, numbers in computed.items()
-    }
+    worse = {}
+    for name, numbers in computed.items():
+        worse[name] = {key: value * 0.9 for key, value in numbers.items()}
     rows = [
         {
             "checkpoint": f"{folder}/{name}/checkpoint_best.pt",
@@ -134,14 +133,11 @@ def choices() -> Run:
     outputs = QAOutputs(
         scores=scores, answers=np.arange(4), video_ids=[f"video{n}" for n in range(4)]
     )
-    return make_run(
-        outputs,
-        [
-            (f"video{n}", (n, [f"answer {a} of {n}" for a in range(5)]))
-            for n in range(4)
-        ],
-        "QAMetric",
-    )
+    questions = []
+    for n in range(4):
+        answers = [f"answer {a} of {n}" for a in range(5)]
+        questions.append((f"video{n}", (n, answers)))
+    return make_run(outputs, questions, "QAMetric")
 
 
 def moments() -> Run:

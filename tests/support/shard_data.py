@@ -38,14 +38,12 @@ def make_video(number: int, seconds: int = 0) -> tuple[str, np.ndarray, Captions
     )
     features[:, 0], features[:, 1] = np.arange(seconds), number
     times = sorted(rng.uniform(0, seconds - 2) for _ in range(rng.randint(4, 9)))
-    captions = Captions(
-        start=times,
-        end=[time + rng.uniform(0.5, 4.0) for time in times],
-        cap=[
-            [rng.randint(104, VOCAB_SIZE - 1) for _ in range(rng.randint(0, 9))]
-            for _ in times
-        ],
-    )
+    ends = [time + rng.uniform(0.5, 4.0) for time in times]
+    texts = []
+    for _ in times:
+        num_pieces = rng.randint(0, 9)
+        texts.append([rng.randint(104, VOCAB_SIZE - 1) for _ in range(num_pieces)])
+    captions = Captions(start=times, end=ends, cap=texts)
     return f"video{number:04d}", features, captions
 
 

@@ -51,9 +51,10 @@ class Cluster:
     def show(self, job: str) -> dict[str, str]:
         """Returns what SLURM knows about a job."""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
-        return {
-            name: value for name, _, value in (word.partition("=") for word in words)
-        }
+        shown = {}
+        for word in words:
+            name, _, shown[name] = word.partition("=")
+        return shown
 
     def wait(self, job: str, state: str) -> dict[str, str]:
         """Waits until a job has a state, and returns what SLURM knows about it."""

@@ -249,11 +249,14 @@ def report(line: dict[str, Any]) -> str:
 def table(lines: Sequence[dict[str, Any]], command: str) -> str:
     """Returns the source and the values of all parts as Markdown."""
     day = max(line["date"] for line in lines)
+    parts = [line["part"] for line in lines]
+    amounts = [f"{line['amount']:,}" for line in lines]
+    minutes = [f"{line['minutes']:.1f}" for line in lines]
     rows = [
-        ["quantity", "at most", *(line["part"] for line in lines)],
+        ["quantity", "at most", *parts],
         ["---", *["---:"] * (len(lines) + 1)],
-        ["items or refreshes", "", *(f"{line['amount']:,}" for line in lines)],
-        ["minutes", "", *(f"{line['minutes']:.1f}" for line in lines)],
+        ["items or refreshes", "", *amounts],
+        ["minutes", "", *minutes],
     ]
     for name, bound in BOUNDS.items():
         rows.append([name, str(bound)])

@@ -1,4 +1,4 @@
-"""A tiny BERT without weights, with the vocabulary and the sizes of the recorded numbers."""
+"""Tiny BERTs without weights: with the sizes of the recorded numbers, and an even smaller one."""
 
 import shutil
 from pathlib import Path
@@ -19,3 +19,14 @@ def tiny_bert(folder: Path) -> str:
 def tiny_bert_config() -> BertConfig:
     """Returns the sizes: width 64, 4 layers and 383 word pieces."""
     return BertConfig.from_json_file(GOLDEN / "tinybert_config.json")
+
+
+def smallest_bert_config(**changes: int) -> BertConfig:
+    """Returns the sizes of a BERT of width 8, with one layer, 2 heads and 20 word pieces.
+
+    Args:
+        changes: other values.
+    """
+    sizes = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8}
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2}
+    return BertConfig(**sizes | layers | changes)

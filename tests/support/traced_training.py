@@ -23,8 +23,7 @@ from mmpt.cli.main import main as mmpt
 from mmpt.datasets.fairseqmmdataset import WaitingIterator
 from mmpt.tasks.fairseqmmtask import FairseqMMTask
 from mmpt.tasks.retritask import RetriTask
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def note_in(files: set[str]) -> Callable[[FrameType, str, object], None]:

@@ -109,7 +109,7 @@ def test_a_video_with_more_clips_than_fit_is_embedded_in_parts(
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("per_chunk", [1, 12, 10**6])
 @pytest.mark.parametrize("num_videos", [0, 3, 97, 100])
-def test_every_piece_is_dealt_once_and_evenly(
+def test_every_piece_is_assigned_once_and_evenly(
     size: int, per_chunk: int, num_videos: int
 ) -> None:
     dealt = []

@@ -39,7 +39,7 @@ def test_a_hub_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert hub_problem(timeout_s=60) == ""
 
 
-def test_a_proxy_without_a_hub_behind_it(
+def test_a_proxy_that_does_not_reach_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_hub() as hub:
@@ -96,7 +96,9 @@ def test_other_files_are_downloaded(
 @pytest.mark.parametrize(
     ("name", "message"), [("a/bert", "refused"), ("/no/bert", "cannot be a name")]
 )
-def test_nothing_is_downloaded_in_vain(closed: None, name: str, message: str) -> None:
+def test_no_download_is_tried_if_it_cannot_succeed(
+    closed: None, name: str, message: str
+) -> None:
     load = Loader(is_cached=False)
     with pytest.raises(OSError, match=message):
         load_from_hub(name, load)

@@ -66,7 +66,7 @@ def test_subsets_and_steps(tmp_path: Path) -> None:
     assert found == [(1.3, 9.5, 4), (18.6, 24.6, 5), (36.0, 48.2, 6)]
 
 
-def test_labels_are_those_of_the_testing_subset(
+def test_only_labels_of_the_testing_subset_are_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     labels = step_labels(
@@ -168,7 +168,7 @@ def test_damaged_or_foreign_files_are_named(
     assert message in str(caught.value)
 
 
-def test_targets_at_two_rows_a_second_are_those_of_half_seconds(tmp_path: Path) -> None:
+def test_targets_at_two_rows_a_second_describe_half_seconds(tmp_path: Path) -> None:
     steps = [Step(id=4, segment=(1.3, 3.5), label="x")]
     config = COINActionSegmentationAligner.Config(
         bert_name=tiny_bert(tmp_path),

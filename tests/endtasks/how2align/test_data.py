@@ -87,7 +87,7 @@ def naive_comparisons(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_comparisons_are_those_of_the_rule(share: float) -> None:
+def test_comparisons_follow_the_rule(share: float) -> None:
     rng = np.random.default_rng(0)
     skipped = 0
     for num_seconds in (1, 16, 17, 30, 47, 48, 49, 90, 200, 333):

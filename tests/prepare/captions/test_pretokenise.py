@@ -36,8 +36,9 @@ WORDS = [
     "a" * 30,
 ]
 CONFIG = "scripts/text_token_extractor/configs/bert-base-uncased.yaml"
+TRAIN = [f"a/v.{n}" if n < 30 else f"v{n}" for n in range(50)]
 IDS = {
-    Split.TRAIN: [[f"a/v.{n}" for n in range(30)], [f"v{n}" for n in range(30, 50)]],
+    Split.TRAIN: [TRAIN[:30], TRAIN[30:]],
     Split.VALID: [["x", "y"]],
 }
 

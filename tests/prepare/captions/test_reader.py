@@ -166,7 +166,7 @@ def test_notes_count_corrected_times_and_dropped_texts(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_cleaned_times_equal_those_of_a_simple_version(seed):
+def test_cleaned_times_equal_a_simple_version(seed):
     rng = np.random.default_rng(seed)
     start, end = rng.normal(5, 5, size=(2, 12)).round(1)
     start[rng.random(12) < 0.1] = np.nan

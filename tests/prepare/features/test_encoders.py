@@ -72,7 +72,7 @@ def naive_features(folder: Path, video: Path, num_rows: int, fps: float) -> np.n
     ("kind", "fps"),
     [(kind, 1) for kind in MAKERS] + [("clip", 2), ("videomae", 0.5)],
 )
-def test_features_are_those_of_the_model(
+def test_features_equal_the_output_of_the_model(
     run_extract, videos, tmp_path, folders, kind, fps
 ):
     out = tmp_path / "out"

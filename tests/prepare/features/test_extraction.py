@@ -12,7 +12,7 @@ import torch
 
 from mmpt.cli import extract
 from mmpt.cli.main import Command
-from mmpt.media.clip_encoder import ClipEncoder, open_network
+from mmpt.media.clip_encoder import ClipEncoder
 from mmpt.media.encoders import S3DEncoder
 from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
@@ -71,7 +71,7 @@ def assert_equals_simple_version(out: Path, videos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_features_equal_those_of_a_simple_version(videos, run_extract, tmp_path):
+def test_features_equal_a_simple_version(videos, run_extract, tmp_path):
     assert run_extract(videos, tmp_path, "--num_decoding_thread", "3") == 0
     assert_equals_simple_version(tmp_path, videos)
 
@@ -325,15 +325,3 @@ def test_the_shell_script_runs_the_command(videos, tmp_path):
     assert options.type == "s3d"
     assert options.half_precision == 1
     assert options.random_weights
-
-
-def test_random_weights_give_clips_different_features():
-    network, _ = open_network(Path("none"), random_weights=True)
-    generator = torch.Generator().manual_seed(0)
-    clips = torch.rand(2, 3, 6, 32, 32, generator=generator)
-    clips[1] *= 0.5
-    with torch.no_grad():
-        features = network(clips)["video_embedding"]
-    first, second = torch.nn.functional.normalize(features, dim=1).half()
-    differs = first != second
-    assert differs.float().mean() > 0.5  # one in 512 with torch's own weights

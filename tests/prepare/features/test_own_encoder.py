@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.errors import DataError, DeviceMemoryError
 from mmpt.media.clip_encoder import ClipEncoder
 from mmpt.prepare.features.encoder_run import EncoderRun
 from tests.support.extract_jobs import (
     SECONDS,
     SMALL,
-    MeanColours,
     contents,
     summary,
 )
@@ -278,13 +276,6 @@ def test_in_a_batch_of_several_videos_only_the_culprit_fails(tmp_path):
     assert run.report.num_done == 3
 
 
-def test_inputs_of_several_shapes_cannot_be_a_batch():
-    encoder = ClipEncoder(Picky(), torch.device("cpu"))
-    encoder.batch_size = 2
-    with pytest.raises(DataError, match=r"one shape, but returns \[2\] and \[3\]"):
-        encoder.start([torch.zeros(2), torch.zeros(3)])
-
-
 def test_a_video_that_is_lost_is_an_error(run_extract, tmp_path, capsys, monkeypatch):
     """This cannot happen, so a part of the code is removed."""
     raw = tmp_path / "raw"
@@ -295,42 +286,3 @@ def test_a_video_that_is_lost_is_an_error(run_extract, tmp_path, capsys, monkeyp
     assert (
         "each of the 1 videos must have features or a reason" in capsys.readouterr().err
     )
-
-
-class Greedy(MeanColours):
-    """An encoder that needs the memory of a GPU for three clips at most."""
-
-    def __init__(self, fits: int = 3):
-        self.fits = fits
-        self.sizes: list[int] = []
-
-    def encode(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(len(inputs))
-        if len(inputs) > self.fits:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().encode(inputs)
-
-
-def test_batches_are_halved_while_the_memory_is_full(caplog):
-    """A CPU has no batches, so the test sets their size."""
-    clips = [torch.full((2, 3), float(value)) for value in range(11)]
-    greedy = Greedy()
-    encoder = ClipEncoder(greedy, torch.device("cpu"), name="greedy", shrinks=True)
-    encoder.batch_size = 8
-    features = encoder.run(iter(clips))
-    np.testing.assert_array_equal(features, torch.stack(clips).flatten(1))
-    assert greedy.sizes == [1, 8, 4, *[2] * 6]
-    assert "greedy now takes batches of 4" in caplog.text
-    greedy.fits = 0
-    with pytest.raises(DeviceMemoryError, match=r"batches of 1\. .*`--device cpu`"):
-        encoder.run(clips)
-
-
-def test_batches_of_extraction_are_not_halved():
-    """The bytes of a file must not depend on the memory of the GPU."""
-    encoder = ClipEncoder(Greedy(), torch.device("cpu"), name="greedy")
-    encoder.batch_size = 8
-    with pytest.raises(
-        DeviceMemoryError, match=r"of 8\. Give a smaller `--batch_size`"
-    ):
-        encoder.start([torch.zeros(2, 3)])

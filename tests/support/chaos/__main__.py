@@ -26,9 +26,9 @@ import torch
 
 from benchmarks.results import commit
 from tests.support.chaos import table
-from tests.support.chaos.laboratory import Laboratory
 from tests.support.chaos.preemption import run_preemption
 from tests.support.chaos.rows import ROWS, Row
+from tests.support.chaos.training_factory import TrainingFactory
 from tests.support.chaos.trial import Outcome, run_trial
 from tests.support.paths import ROOT
 from tests.support.slurm_cluster import missing_program, slurm_cluster
@@ -39,12 +39,12 @@ class Chaos:
     """A series of trials in a folder.
 
     Args:
-        laboratory: makes the trainings.
+        factory: makes the trainings.
         seed: decides the moments of the interruptions.
     """
 
-    def __init__(self, laboratory: Laboratory, seed: int):
-        self._laboratory = laboratory
+    def __init__(self, factory: TrainingFactory, seed: int):
+        self._factory = factory
         self._seed = seed
         self._cluster: Cluster | None = None
         self._held = ExitStack()
@@ -57,13 +57,13 @@ class Chaos:
         setting = row.settings[(number + number // 4) % len(row.settings)]
         if row.kind is not None:
             kind = row.kind
-            return run_trial(self._laboratory, row.name, number, kind, setting, rng)
+            return run_trial(self._factory, row.name, number, kind, setting, rng)
         self._cluster = self._cluster or self._start_cluster()
-        laboratory, cluster = self._laboratory, self._cluster
-        return run_preemption(cluster, laboratory, row.name, number, setting, rng)
+        factory, cluster = self._factory, self._cluster
+        return run_preemption(cluster, factory, row.name, number, setting, rng)
 
     def _start_cluster(self) -> Cluster:
-        folder = self._laboratory.folder / f"slurm-{os.getpid()}"
+        folder = self._factory.folder / f"slurm-{os.getpid()}"
         folder.mkdir()
         return Cluster(self._held.enter_context(slurm_cluster(folder)))
 
@@ -147,7 +147,7 @@ def command_line(options: argparse.Namespace) -> str:
     return f'make chaos ARGS="{shlex.join(words)}"'
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path, help="demo data; made if it is missing")
@@ -158,13 +158,13 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help="write the table to docs/reliability.md"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     plan = planned(options.rows, options.each)
     os.chdir(ROOT)
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.ERROR)
     folder = options.folder.resolve() / commit()
-    chaos = Chaos(Laboratory(options.corpus.resolve(), folder), options.seed)
+    chaos = Chaos(TrainingFactory(options.corpus.resolve(), folder), options.seed)
     try:
         outcomes = run_all(chaos, plan, folder / "outcomes.jsonl")
     finally:
@@ -179,4 +179,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

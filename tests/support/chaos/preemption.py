@@ -3,14 +3,14 @@
 import random
 import time
 
-from tests.support.chaos.laboratory import (
+from tests.support.chaos.phases import done_updates
+from tests.support.chaos.training_factory import (
     RECIPES,
-    Laboratory,
     Setting,
+    TrainingFactory,
     phases_file,
     remove,
 )
-from tests.support.chaos.phases import done_updates
 from tests.support.chaos.trial import Outcome, saved_updates, wait_for_update
 from tests.support.interruptions import differences
 from tests.support.slurm_jobs import Cluster, wait_until
@@ -25,19 +25,19 @@ LAST_UPDATES = 4
 
 def run_preemption(
     cluster: Cluster,
-    laboratory: Laboratory,
+    factory: TrainingFactory,
     row: str,
     number: int,
     setting: Setting,
     rng: random.Random,
 ) -> Outcome:
     """Runs a trial with a job of two nodes with one process each."""
-    whole = laboratory.whole(setting)
+    whole = factory.whole(setting)
     total = max(line.num_updates for line in whole.lines)
-    save_dir = laboratory.folder / f"{row}-{number}"
+    save_dir = factory.folder / f"{row}-{number}"
     remove(save_dir)
     file = phases_file(save_dir)
-    words = [RECIPES[setting.recipe], *laboratory.overrides(setting)]
+    words = [RECIPES[setting.recipe], *factory.overrides(setting)]
     words += [LOSS, f"loss.pause_s={PAUSE_S}", f"loss.phases={file}"]
     words.append(f"fairseq.checkpoint.save_dir={save_dir}")
     job = cluster.submit(words, save_dir)

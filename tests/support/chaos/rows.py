@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tests.support.chaos import kinds
 from tests.support.chaos.kinds import Kind
-from tests.support.chaos.laboratory import Setting
+from tests.support.chaos.training_factory import Setting
 
 SAVED = "fairseq.checkpoint.save_every_minutes=1e-6"
 """Saves a training after each update."""

@@ -8,12 +8,17 @@ from pathlib import Path
 
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support.chaos.kinds import Kind
-from tests.support.chaos.laboratory import Laboratory, Setting, phases_file, remove
 from tests.support.chaos.phases import (
     TRAINING,
     choose_moment,
     done_updates,
     read_lines,
+)
+from tests.support.chaos.training_factory import (
+    Setting,
+    TrainingFactory,
+    phases_file,
+    remove,
 )
 from tests.support.interruptions import Training, differences
 
@@ -57,7 +62,7 @@ class Interrupted:
 
 
 def run_trial(
-    laboratory: Laboratory,
+    factory: TrainingFactory,
     row: str,
     number: int,
     kind: Kind,
@@ -65,8 +70,8 @@ def run_trial(
     rng: random.Random,
 ) -> Outcome:
     """Runs a trial."""
-    save_dir = laboratory.folder / f"{row}-{number}"
-    interrupted = interrupt(laboratory, save_dir, number, kind, setting, rng)
+    save_dir = factory.folder / f"{row}-{number}"
+    interrupted = interrupt(factory, save_dir, number, kind, setting, rng)
     training, file = interrupted.training, interrupted.file
     done, begin = done_updates(file), time.monotonic()
     lost = max(done - saved_updates(training.save_dir), 0)
@@ -77,7 +82,7 @@ def run_trial(
     codes = training.wait()
     if any(codes):
         different = [f"exit codes {codes}", training.log.read_text()[-900:]]
-    different += differences(laboratory.whole(setting).save_dir, training.save_dir)
+    different += differences(factory.whole(setting).save_dir, training.save_dir)
     if not different:
         remove(save_dir)
         remove(training.save_dir)
@@ -97,7 +102,7 @@ def run_trial(
 
 
 def interrupt(
-    laboratory: Laboratory,
+    factory: TrainingFactory,
     save_dir: Path,
     number: int,
     kind: Kind,
@@ -105,11 +110,11 @@ def interrupt(
     rng: random.Random,
 ) -> Interrupted:
     """Starts and interrupts a training. If it ends before, it is repeated with another moment."""
-    lines = laboratory.whole(setting).lines
+    lines = factory.whole(setting).lines
     codes = [0]
     while not any(codes):
         remove(save_dir)
-        training = laboratory.training(setting, save_dir, *kind.overrides)
+        training = factory.training(setting, save_dir, *kind.overrides)
         kind.prepare(training)
         file, log = phases_file(save_dir), training.log
         moment = choose_moment(lines, number, kind.phases, rng)

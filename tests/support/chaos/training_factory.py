@@ -54,7 +54,7 @@ def phases_file(save_dir: Path) -> Path:
     return save_dir.with_suffix(".phases")
 
 
-class Laboratory:
+class TrainingFactory:
     """Makes trainings on a corpus, in a folder.
 
     Args:
