@@ -32,10 +32,10 @@ def settings(stop_time_hours: float) -> SimpleNamespace:
 
 def test_a_request_in_the_log_of_any_process_stops_all() -> None:
     run = run_state()
-    assert not run.hear([{}, {"stop_requested": 0}])
+    assert not run.update_stop_request([{}, {"stop_requested": 0}])
     assert not run.agrees_to_stop(is_end=False)
-    assert run.hear([{"stop_requested": 0}, {"stop_requested": 1}])
-    assert run.hear([{}])
+    assert run.update_stop_request([{"stop_requested": 0}, {"stop_requested": 1}])
+    assert run.update_stop_request([{}])
     assert run.agrees_to_stop(is_end=False)
 
 

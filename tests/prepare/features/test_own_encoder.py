@@ -11,7 +11,6 @@ from mmpt.media.clip_encoder import ClipEncoder
 from mmpt.prepare.features.encoder_run import EncoderRun
 from tests.support.extract_jobs import (
     SECONDS,
-    SMALL,
     contents,
     summary,
 )
@@ -274,15 +273,3 @@ def test_in_a_batch_of_several_videos_only_the_culprit_fails(tmp_path):
     assert list(run.report.failed) == ["b"]
     assert np.load(tmp_path / "c.npy")[:, 0].tolist() == [20, 21, 22]
     assert run.report.num_done == 3
-
-
-def test_a_video_that_is_lost_is_an_error(run_extract, tmp_path, capsys, monkeypatch):
-    """This cannot happen, so a part of the code is removed."""
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    write_video(raw / "a.mp4", regular_times(1), SMALL)
-    monkeypatch.setattr(EncoderRun, "_write_if_complete", lambda *_: None)
-    assert run_extract(raw, tmp_path / "out") == 2
-    assert (
-        "each of the 1 videos must have features or a reason" in capsys.readouterr().err
-    )
