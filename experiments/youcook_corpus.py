@@ -5,9 +5,9 @@
 It needs your own copy of the validation sentences (`--csv`, default data/youcook2_validation.csv),
 with the columns video_id, start, end and text, in seconds. The videos, their segments and their
 order are real. The features of a segment are made from the sum of random vectors of its words. Rare
-words have longer vectors. A narrator says parts of the sentences, with the noise of the demo's
-corpus: some are early or late, and some captions are about other things. All files have the formats
-of `mmpt make-demo-data`.
+words have longer vectors. A narrator says parts of the sentences, with the noise of the corpus
+`half-aligned`: some are early or late, and some captions are about other things. All files have the
+formats of `mmpt make-demo-data`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.corpora import HALF_ALIGNED
 from mmpt.errors import DataError
 from mmpt.prepare.demo_corpus.corpus import write_files
 from mmpt.prepare.demo_corpus.narration import narrate
@@ -175,7 +176,9 @@ def read_corpus(
             f"{path}: must have more than {num_val} videos (--num-val), but has {len(segments)}."
         )
     texts = {segment.text for own in segments.values() for segment in own}
-    world = sentence_world(CorpusSettings(seed=seed), sorted(texts))
+    # The results of this corpus depend on the noise, so it must not follow the demo's defaults.
+    settings = CorpusSettings(seed=seed, **HALF_ALIGNED.options)
+    world = sentence_world(settings, sorted(texts))
     videos = make_videos(world, segments, seed)
     return world, videos[:num_val], videos[num_val:]
 

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.youcook_corpus import main, read_segments, sentence_world, words_of
+from experiments.corpora import HALF_ALIGNED
+from experiments.youcook_corpus import (
+    main,
+    read_corpus,
+    read_segments,
+    sentence_world,
+    words_of,
+)
 from mmpt.prepare.demo_corpus.settings import CorpusSettings
 from mmpt.processors.tokenizer import load_tokenizer
 
@@ -60,6 +67,12 @@ def test_a_narrator_says_a_part_of_a_sentence_in_its_order() -> None:
     assert all(word in rest for word in spoken.split())  # a subsequence
     assert 0 < len(spoken.split()) < len(text.split())
     assert step.fill("{do} the {kind} {thing} {how}", "") == text  # an annotator
+
+
+def test_the_noise_does_not_follow_the_defaults_of_the_demo(tmp_path: Path) -> None:
+    world, *_ = read_corpus(write_csv(tmp_path / "a.csv"), num_val=1, seed=3)
+    assert world.settings == CorpusSettings(seed=3, **HALF_ALIGNED.options)
+    assert world.settings != CorpusSettings(seed=3)
 
 
 def test_the_corpus_has_the_true_times_and_knows_all_words(tmp_path: Path) -> None:
