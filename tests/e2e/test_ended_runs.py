@@ -4,8 +4,6 @@ A run that has ended does not train again when it is started again.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
-from tests.support.paths import ROOT
+from tests.support.forked import run_forked
 
 pytestmark = pytest.mark.e2e
 
@@ -25,14 +23,7 @@ def runs(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of the runs, their exit codes, and what differs."""
     folder = tmp_path_factory.mktemp("ended")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.ended_runs", str(corpus), str(folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    done = run_forked("tests.support.ended_runs:main", [corpus, folder])
     assert (folder / "results.json").exists(), done.stderr[-3000:]
     return folder, json.loads((folder / "results.json").read_text())
 

@@ -25,7 +25,7 @@ from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import read_metrics
 from tests.support.forked import Forked
 from tests.support.jobs import QUICK, VIDEOCLIP, corpus_overrides, train
-from tests.support.namespaces import ADDRESSES, two_hosts
+from tests.support.namespaces import ADDRESSES, on_host, two_hosts
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -60,21 +60,9 @@ def job(corpus: Path, save_dir: Path) -> list[str]:
     return [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS]
 
 
-def start_here(arguments: Sequence[str]) -> Forked:
-    """Starts `mmpt train` on this machine."""
-    return Forked("mmpt.cli.main:main", ["train", *arguments])
-
-
-def start(command: Sequence[str], log: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """Starts a command, which may begin with the words that choose a host."""
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(arguments: Sequence[str], host: str | None = None) -> Forked:
+    """Starts `mmpt train` on a host, by default on this machine."""
+    return Forked("mmpt.cli.main:main", ["train", *arguments], host=host)
 
 
 def finish(*jobs: subprocess.Popen[str] | Forked, code: int = 0) -> list[str]:
@@ -121,11 +109,11 @@ def two_processes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Out
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[list[str]]]:
-    """The words before a command on each of two hosts."""
+def hosts() -> Iterator[list[str]]:
+    """The names of two hosts."""
     try:
-        with two_hosts() as prefixes:
-            yield prefixes
+        with two_hosts() as names:
+            yield names
     except OSError as err:
         pytest.skip(str(err))
 
@@ -134,14 +122,14 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     arguments = [*job(corpus, tmp_path), "--jobtype", "local_2", "loggers=tensorboard"]
-    launcher = start_here(arguments)
+    launcher = start(arguments)
     wait_for_checkpoint(tmp_path)
     launcher.send_signal(signal.SIGUSR1)
     (log,) = finish(launcher, code=REQUEUE_CODE)
     saved = f"stopped by SIGUSR1: saved {tmp_path}/checkpoint_last.pt"
     assert log.count(saved) == 1
     assert log.count("interrupted; run the same command again to continue") == 1
-    finish(start_here(arguments))
+    finish(start(arguments))
     assert_identical(outcome(tmp_path), two_processes)
     assert len(list((tmp_path / "tensorboard" / "train").iterdir())) == 2
     assert list(tmp_path.glob("run_*")) == []  # fairseq's own curves
@@ -183,11 +171,11 @@ def test_a_job_is_not_restarted_if_one_rank_is_asked_to_stop(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     arguments = [*job(corpus, tmp_path), "--jobtype", "local_2"]
-    launcher = start_here([*arguments, "--max-restarts", "3"])
+    launcher = start([*arguments, "--max-restarts", "3"])
     ask_a_rank(launcher, tmp_path)
     (log,) = finish(launcher, code=REQUEUE_CODE)
     assert log.count(f": saved {tmp_path}/checkpoint_last.pt") == 1
-    finish(start_here(arguments))
+    finish(start(arguments))
     assert_identical(outcome(tmp_path), two_processes)
 
 
@@ -195,14 +183,14 @@ def test_a_job_continues_after_the_loss_of_a_rank(
     corpus: Path, tmp_path: Path, two_processes: Outcome
 ) -> None:
     arguments = [*job(corpus, tmp_path), "--jobtype", "local_2", "--max-restarts", "1"]
-    launcher = start_here(arguments)
+    launcher = start(arguments)
     kill_a_rank(launcher, tmp_path)
     finish(launcher)
     assert_identical(outcome(tmp_path), two_processes)
 
 
 def test_torchrun_starts_the_same_training_on_two_machines(
-    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
+    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[str]
 ) -> None:
     jobs = []
     for rank, host in enumerate(hosts):
@@ -210,18 +198,26 @@ def test_torchrun_starts_the_same_training_on_two_machines(
         place = ["--rdzv-conf", f"is_host={rank == 0}", "--local-addr", ADDRESSES[rank]]
         options = [*NODES, "--rdzv-backend", "c10d", *place]
         options += ["-m", "mmpt.train", *job(corpus, tmp_path)]
-        jobs.append(start([*host, *TORCHRUN, *options]))
+        torchrun = subprocess.Popen(
+            [*on_host(host), *TORCHRUN, *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        jobs.append(torchrun)
     finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
     assert (tmp_path / "config.yaml").is_file()
 
 
 def test_two_machines_train_as_one_and_continue_after_the_loss_of_a_rank(
-    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[list[str]]
+    corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[str]
 ) -> None:
     options = [*NODES, "--jobtype", "local_1", "--max-restarts", "1", "--node-rank"]
-    command = [*LAUNCHER, *job(corpus, tmp_path), *options]
-    jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
+    command = [*job(corpus, tmp_path), *options]
+    jobs = [start([*command, str(rank)], host) for rank, host in enumerate(hosts)]
     kill_a_rank(jobs[1], tmp_path)
     logs = finish(*jobs)
     assert_identical(outcome(tmp_path), two_processes)
@@ -230,24 +226,24 @@ def test_two_machines_train_as_one_and_continue_after_the_loss_of_a_rank(
 
 
 def test_two_machines_are_not_restarted_if_one_rank_is_asked_to_stop(
-    corpus: Path, tmp_path: Path, hosts: list[list[str]]
+    corpus: Path, tmp_path: Path, hosts: list[str]
 ) -> None:
     options = [*NODES, "--jobtype", "local_1", "--max-restarts", "3", "--node-rank"]
-    command = [*LAUNCHER, *job(corpus, tmp_path), *options]
-    jobs = [start([*host, *command, str(rank)]) for rank, host in enumerate(hosts)]
+    command = [*job(corpus, tmp_path), *options]
+    jobs = [start([*command, str(rank)], host) for rank, host in enumerate(hosts)]
     ask_a_rank(jobs[1], tmp_path)
     logs = finish(*jobs, code=REQUEUE_CODE)
     assert "".join(logs).count(f": saved {tmp_path}/checkpoint_last.pt") == 1
 
 
 def test_a_machine_joins_and_leaves(
-    corpus: Path, tmp_path: Path, hosts: list[list[str]]
+    corpus: Path, tmp_path: Path, hosts: list[str]
 ) -> None:
     """No update is lost or repeated, because the processes save their state before each change."""
     options = ["--nnodes", "1:2", *NODES[2:], "--jobtype", "local_1"]
     options += ["--max-restarts", "1", "--rdzv-timeout", "40", "--node-rank"]
     endless = ["fairseq.optimization.max_epoch=10000"]
-    command = [*LAUNCHER, *job(corpus, tmp_path), *endless, *options]
+    command = [*job(corpus, tmp_path), *endless, *options]
 
     def wait_for(num_clips: int, after: int = 0) -> int:
         """Waits for an update with so many clips, and returns its number."""
@@ -259,14 +255,14 @@ def test_a_machine_joins_and_leaves(
             time.sleep(0.1)
         raise AssertionError(f"no update with {num_clips} clips")
 
-    jobs = [start([*hosts[0], *command, "0"], subprocess.DEVNULL)]
+    jobs = [start([*command, "0"], hosts[0])]
     try:
         alone = wait_for(64)
-        jobs.append(start([*hosts[1], *command, "1"], subprocess.DEVNULL))
+        jobs.append(start([*command, "1"], hosts[1]))
         together = wait_for(128, alone)
-        jobs[1].terminate()
+        jobs[1].send_signal(signal.SIGTERM)
         wait_for(64, together)
-        jobs[0].terminate()
+        jobs[0].send_signal(signal.SIGTERM)
     except AssertionError:
         for each in jobs:
             each.kill()
@@ -283,13 +279,11 @@ def test_a_machine_joins_and_leaves(
 
 
 def test_machines_with_different_settings_are_refused(
-    corpus: Path, tmp_path: Path, hosts: list[list[str]]
+    corpus: Path, tmp_path: Path, hosts: list[str]
 ) -> None:
-    command = [*LAUNCHER, *job(corpus, tmp_path), *NODES, "--jobtype", "local_1"]
+    command = [*job(corpus, tmp_path), *NODES, "--jobtype", "local_1"]
     jobs = [
-        start(
-            [*host, *command, "--node-rank", str(rank), f"fairseq.common.seed={rank}"]
-        )
+        start([*command, "--node-rank", str(rank), f"fairseq.common.seed={rank}"], host)
         for rank, host in enumerate(hosts)
     ]
     for log in finish(*jobs, code=2):

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,13 @@ def interrupt_after(update: int, in_child: InChild, rank: int) -> None:
     FairseqMMTask.optimizer_step = optimizer_step  # type: ignore[method-assign]
 
 
-def main(corpus: Path, folder: Path) -> None:
-    """Runs all trainings."""
+def main(arguments: Sequence[str]) -> None:
+    """Runs all trainings.
+
+    Args:
+        arguments: the corpus, and the folder for the runs.
+    """
+    corpus, folder = map(Path, arguments)
     os.chdir(ROOT)
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.ERROR)
@@ -133,4 +138,4 @@ def nothing(rank: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(sys.argv[1:])

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from tests.support.namespaces import enter_host
 from tests.support.paths import ROOT
 
 PRELOADED = [
@@ -42,6 +43,7 @@ class Forked:
         entry: `module:function`. The function is called with the arguments.
         arguments: the command line without the name of the program.
         env: variables to set, in addition to the current ones.
+        host: one of `two_hosts`. Default: this machine.
     """
 
     def __init__(
@@ -49,13 +51,14 @@ class Forked:
         entry: str,
         arguments: Sequence[object],
         env: Mapping[str, str] | None = None,
+        host: str | None = None,
     ):
         self._folder = tempfile.TemporaryDirectory()
         self._logs = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         words = [str(word) for word in arguments]
         self._process = server().Process(
             target=_call,
-            args=(entry, words, {**os.environ, **(env or {})}, self._logs),
+            args=(entry, words, {**os.environ, **(env or {})}, self._logs, host),
         )
         self._process.start()
         assert self._process.pid is not None
@@ -111,9 +114,12 @@ def _call(
     arguments: list[str],
     env: dict[str, str],
     logs: Sequence[Path],
+    host: str | None,
 ) -> None:
     """Calls a function with the arguments in this process, and exits with its result."""
     os.setsid()
+    if host is not None:
+        enter_host(host)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)

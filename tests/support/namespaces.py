@@ -1,5 +1,6 @@
 """Two hosts on one machine: network namespaces that a veth pair connects like a cable."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
+CLONE_NEWNET = 0x40000000
 
 
 def _ip(*words: str) -> None:
@@ -16,8 +18,8 @@ def _ip(*words: str) -> None:
 
 
 @contextmanager
-def two_hosts() -> Iterator[list[list[str]]]:
-    """Yields the words that come before a command on each of two hosts, which have `ADDRESSES`.
+def two_hosts() -> Iterator[list[str]]:
+    """Yields the names of the namespaces of two hosts, which have `ADDRESSES`.
 
     Raises:
         OSError: namespaces cannot be made here. The message is the reason.
@@ -40,9 +42,22 @@ def two_hosts() -> Iterator[list[list[str]]]:
             raise OSError(
                 f"network namespaces cannot be made: {err.stderr.strip()}"
             ) from err
-        yield [["ip", "netns", "exec", name] for name in names]
+        yield names
     finally:
         for name in names:
             subprocess.run(
                 ["ip", "netns", "del", name], capture_output=True, check=False
             )
+
+
+def on_host(name: str) -> list[str]:
+    """Returns the words that come before a command that runs on a host."""
+    return ["ip", "netns", "exec", name]
+
+
+def enter_host(name: str) -> None:
+    """Moves this process, which must have a single thread, to a host."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{name}") as file:
+        if libc.setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter the namespace {name}")
