@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from mmpt.shards.shardedtensor import open_shard
 from mmpt.utils.checkpoint_file import load_checkpoint
 from tests.support import misbehaving_server as server
 from tests.support import recipe_data
+from tests.support.forked import run_forked
 from tests.support.paths import ROOT
 from tests.support.recipe_data import BROKEN, MINE, TEST_SETS, TRAIN, VAL
 
@@ -82,7 +82,7 @@ def run(command: Command, site_url: str) -> None:
     """Runs a command and stores its result.
 
     It runs in this process, because importing torch takes seconds. The launcher starts processes
-    and therefore runs in its own process.
+    and therefore runs in a fork.
     """
     arguments = shlex.split(command.text)
     for part, added in ADDED.items():
@@ -90,16 +90,17 @@ def run(command: Command, site_url: str) -> None:
             arguments += added.format(site=site_url).split()
     program = arguments.pop(0)
     if program != "mmpt" or arguments[0] == "train":
-        line = [sys.executable, "-m", "mmpt"] if program == "mmpt" else [program]
-        env = os.environ | {"PYTHONPATH": os.getcwd()}
-        done = subprocess.run(
-            [*line, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env=env,
-        )
+        if program == "mmpt":
+            done = run_forked("mmpt.cli.main:main", arguments, cwd=Path.cwd())
+        else:
+            done = subprocess.run(
+                [program, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+                env=os.environ | {"PYTHONPATH": os.getcwd()},
+            )
         command.code, command.output = done.returncode, done.stdout + done.stderr
         return
     output = io.StringIO()

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def public_names(folder: Path) -> set[str]:
     return set(last)
 
 
+@cache
+def words_of(path: str) -> frozenset[str]:
+    """Returns all words in the keys and values of a YAML."""
+    return frozenset(re.findall(r"\w+", str(read_yaml(ROOT / path))))
+
+
 @pytest.fixture(scope="module")
 def copies(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project without one benchmark, in a folder for each, after all YAMLs were opened."""
@@ -108,8 +115,7 @@ def test_removing_its_folder_removes_a_benchmark(folder: Path, copies: Path) -> 
     problems_by_path, unknown_metrics = json.loads(opened)
     assert unknown_metrics == []
     for path, problems in problems_by_path.items():
-        values = re.findall(r"\w+", str(read_yaml(ROOT / path)))
-        removed = public_names(folder).intersection(values)
+        removed = public_names(folder).intersection(words_of(path))
         # Each removed class that the YAML names is one mistake, and nothing else is.
         for name in removed:
             assert [text for text in problems if f"is called `{name}`." in text], (

@@ -44,7 +44,7 @@ def test_the_oracle_finds_everything_without_noise() -> None:
     assert all(numbers[0] < numbers[1] for numbers in zip(chance, best, strict=True))
 
 
-def test_the_corpora_include_those_of_the_experiment_on_noise() -> None:
+def test_the_corpora_of_the_experiment_on_noise_are_included() -> None:
     corpora = all_corpora()
     assert corpora["half-aligned"] == HALF_ALIGNED
     assert corpora["howto100m-irrelevant0.35"].option("irrelevant") == 0.35

@@ -218,7 +218,7 @@ def test_features_of_another_encoder(origin, info, expected) -> None:
     ],
 )
 @pytest.mark.parametrize("facts", [None, {"features": None}])
-def test_the_released_checkpoints_record_no_features_and_take_those_of_s3d(
+def test_the_released_checkpoints_record_no_features_and_take_features_of_s3d(
     info, is_other, facts, tmp_path
 ) -> None:
     if info is not None:

@@ -35,7 +35,7 @@ def server() -> ForkServerContext:
 
 
 class Forked:
-    """A command in a fork of the server, in the project's root.
+    """A command in a fork of the server.
 
     It has the methods of `subprocess.Popen` that the tests use.
 
@@ -44,6 +44,7 @@ class Forked:
         arguments: the command line without the name of the program.
         env: variables to set, in addition to the current ones.
         host: one of `two_hosts`. Default: this machine.
+        cwd: the current folder of the command.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class Forked:
         arguments: Sequence[object],
         env: Mapping[str, str] | None = None,
         host: str | None = None,
+        cwd: Path = ROOT,
     ):
         self._folder = tempfile.TemporaryDirectory()
         self._logs = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         words = [str(word) for word in arguments]
         self._process = server().Process(
             target=_call,
-            args=(entry, words, {**os.environ, **(env or {})}, self._logs, host),
+            args=(entry, words, {**os.environ, **(env or {})}, self._logs, host, cwd),
         )
         self._process.start()
         assert self._process.pid is not None
@@ -98,9 +100,10 @@ def run_forked(
     *,
     timeout_s: float = 300,
     env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, as `subprocess.run` does."""
-    command = Forked(entry, arguments, env)
+    """Runs a command to its end in a folder, as `subprocess.run` does."""
+    command = Forked(entry, arguments, env, cwd=cwd)
     try:
         out, err = command.communicate(timeout_s)
     finally:
@@ -115,12 +118,13 @@ def _call(
     env: dict[str, str],
     logs: Sequence[Path],
     host: str | None,
+    cwd: Path,
 ) -> None:
     """Calls a function with the arguments in this process, and exits with its result."""
     os.setsid()
     if host is not None:
         enter_host(host)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     tempfile.tempdir = None  # the server may have read TMPDIR
