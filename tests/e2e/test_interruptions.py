@@ -5,12 +5,14 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.forked import run_forked
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -28,8 +30,16 @@ def outcomes(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("chaos")
-    arguments = [corpus, folder / "runs", *(f"{row}=1" for row in ROWS)]
-    done = run_forked("tests.support.chaos.__main__:main", arguments, timeout_s=580)
+    command = [sys.executable, "-m", "tests.support.chaos", corpus, folder / "runs"]
+    command += [f"{row}=1" for row in ROWS]
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=580,
+    )
     assert done.returncode in (0, 1), done.stderr[-3000:]
     (path,) = folder.glob("runs/*/outcomes.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -147,7 +147,7 @@ def command_line(options: argparse.Namespace) -> str:
     return f'make chaos ARGS="{shlex.join(words)}"'
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path, help="demo data; made if it is missing")
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--write", action="store_true", help="write the table to docs/reliability.md"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     plan = planned(options.rows, options.each)
     os.chdir(ROOT)
     torch.set_num_threads(1)
@@ -179,4 +179,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
