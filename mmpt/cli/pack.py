@@ -52,6 +52,10 @@ def pack(
             help="Rows per second of features without features.json.  [default: 1]",
         ),
     ] = None,
+    l2_normalize: Annotated[
+        bool,
+        Option("--l2-normalize", help="Divide each row of the features by its length."),
+    ] = False,
     target: Annotated[Path, Option(help="Folder to write the shards to.")] = Path(
         "data/feat/feat_how2_s3d_shard_small"
     ),
@@ -91,7 +95,9 @@ def pack(
     for split, path in ((Split.TRAIN, train_list), (Split.VALID, val_list)):
         if split.shard_name in chosen:
             ids[split] = read_id_list(path)
-    source = Source(features, key=key, encoder=encoder, fps=fps)
+    source = Source(
+        features, key=key, encoder=encoder, fps=fps, l2_normalize=l2_normalize
+    )
     for split, listed in ids.items():
         pack_features(
             source,

@@ -69,6 +69,13 @@ class Options:
         str | None,
         Option(help="Name of the array, if files of --features hold several."),
     ] = None
+    l2_normalize: Annotated[
+        bool,
+        Option(
+            "--l2-normalize",
+            help="Divide each row of --features by its length, as `mmpt extract` does.",
+        ),
+    ] = False
     weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS
     random_weights: Annotated[
         bool,
@@ -97,8 +104,13 @@ class Options:
         """Where the features to pack come from."""
         if self.features is None:
             return Source(self.extracted)
-        encoder = self.encoder[0] if self.encoder else None
-        return Source(self.features, key=self.key, encoder=encoder, fps=self.fps)
+        return Source(
+            self.features,
+            key=self.key,
+            encoder=self.encoder[0] if self.encoder else None,
+            fps=self.fps,
+            l2_normalize=self.l2_normalize,
+        )
 
     @property
     def shards(self) -> Path:
@@ -147,8 +159,12 @@ class Options:
     def _check_kind(self) -> None:
         """Raises LaunchError for options of videos with features, and the other way round."""
         if self.features is None:
-            if self.key is not None:
-                raise LaunchError("`--key` needs `--features`, whose arrays it names.")
+            for name in ("key", "l2_normalize"):
+                if getattr(self, name):
+                    option = name.replace("_", "-")
+                    raise LaunchError(
+                        f"`--{option}` is an option for `--features`: leave it out with `--videos`."
+                    )
             return
         for name in ("weights", "random_weights", "decoders"):
             if getattr(self, name) != getattr(Options, name):

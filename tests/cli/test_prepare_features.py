@@ -188,7 +188,11 @@ def test_features_as_wide_as_s3d_need_the_name_of_another_network(
         ("--features clip --weights s3d.pth", "`--weights` is an option for videos"),
         ("--features clip --random-weights", "leave it out with `--features`"),
         ("--features clip --decoders 2", "`--decoders` is an option for videos"),
-        ("--videos raw --key clip", "`--key` needs `--features`"),
+        ("--videos raw --key clip", "`--key` is an option for `--features`"),
+        (
+            "--videos raw --l2-normalize",
+            "`--l2-normalize` is an option for `--features`",
+        ),
         ("--features clip --encoder a --encoder b", "is given 2 times"),
         ("--features no/such", "no/such: does not exist"),
         ("--features clip --out clip/mine", "must be outside of clip"),

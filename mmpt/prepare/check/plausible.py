@@ -59,8 +59,9 @@ LONG_TEXTS = (
     f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
 )
 SCALE = (
-    "rows were probably not divided by their length (`mmpt extract --l2_normalize 1`), were scaled "
-    "twice, or are [width, rows] that was reshaped and not transposed"
+    "rows were probably not divided by their length (`mmpt extract --l2_normalize 1`, or `mmpt "
+    "prepare` and `mmpt pack` with `--l2-normalize`), were scaled twice, or are [width, rows] that "
+    "was reshaped and not transposed"
 )
 ZEROS = "videos were probably padded, or could not be decoded"
 STILL = "rows were probably repeated to get more a second, or videos are still pictures"

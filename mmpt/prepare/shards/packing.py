@@ -84,7 +84,7 @@ def pack_features(
         # Write the shards whose inputs have changed. The meta file is removed first.
         info = source.describe_for(target, places)
         width = info.width
-        jobs = _make_jobs(places, target, split, ids, shard_size, width, source.key)
+        jobs = _make_jobs(places, target, split, ids, shard_size, width, source)
         meta = target / f"{name}_meta.json"
         workers = workers_for(places, workers)
         notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
@@ -121,15 +121,15 @@ def _make_jobs(
     ids: Sequence[str],
     shard_size: int,
     width: int,
-    key: str | None,
+    source: Source,
 ) -> list[ShardJob]:
     """Returns the jobs of all shards of a split.
 
-    A shard is packed again if its ids, or the size or modification time of a feature file change.
+    A shard is packed again if its ids, the options of the source, or the size or modification time
+    of a feature file change.
     """
     name = split.shard_name
     num_shards = math.ceil(len(ids) / shard_size)
-    keys = [] if key is None else [key]
     jobs = []
     what = f"{name} shards looked up"
     found = progress(groups(places, ids, shard_size), num_shards, what, logger)
@@ -138,27 +138,27 @@ def _make_jobs(
         job = ShardJob(
             note=target / NOTES / f"{name}_{number}.json",
             stems=(stem,),
-            fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs, *keys),
-            write=partial(write_shard, stem, chunk, width=width, key=key),
+            fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs, *source.identity),
+            write=partial(write_shard, stem, chunk, width=width, source=source),
         )
         jobs.append(job)
     return jobs
 
 
-def write_shard(stem: str, places: Places, *, width: int, key: str | None) -> Note:
+def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Note:
     """Writes one shard. Returns the ids that were packed, and why the others were not.
 
     Args:
         stem: path stem of the shard.
         places: the place of each video's features.
         width: width of the features.
-        key: name of the array, if files hold several.
+        source: has the name of the array, and whether rows are divided by their length.
     """
     packed: list[str] = []
     skipped: dict[str, str] = {}
     try_again = False
     with row_stream(stem, width, DTYPE) as stream:
-        for video_id, rows in read_each(places, width, key):
+        for video_id, rows in read_each(places, width, source):
             if isinstance(rows, FeatureError):
                 skipped[video_id] = str(rows)
                 try_again |= rows.is_temporary

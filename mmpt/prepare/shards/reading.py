@@ -33,6 +33,7 @@ NOTES = ".packing"  # folder of the notes, inside the folder of the shards
 FORMAT = 1  # increase it when other features count as unusable
 DTYPE = np.dtype(np.float16)
 NUM_MEASURED = 100  # files whose widths are compared
+MIN_NORM = 1e-12  # a row of zeros stays as it is
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Source:
     """Name of the network, if there is no `features.json`."""
     fps: float | None = None
     """Rows per second, if there is no `features.json`. Default: 1."""
+    l2_normalize: bool = False
+    """Divide each row by its length."""
 
     def describe(
         self, places: Mapping[str, Place], usual_width: int = FEATURE_DIM
@@ -66,8 +69,13 @@ class Source:
         if info is None:
             measured = islice(places.values(), NUM_MEASURED)
             width = _usual_width(measured, self.key, usual_width)
-            return FeatureInfo(encoder=self.encoder, width=width, fps=self.fps or 1)
-        added = {}
+            return FeatureInfo(
+                encoder=self.encoder,
+                width=width,
+                fps=self.fps or 1,
+                normalised=self.l2_normalize or None,
+            )
+        added: dict[str, Any] = {"normalised": self.l2_normalize or info.normalised}
         for name in ("fps", "encoder"):
             value = getattr(self, name)
             found = getattr(info, name)
@@ -92,8 +100,19 @@ class Source:
         """
         there = read_feature_info(target)
         info = self.describe(places, FEATURE_DIM if there is None else there.width)
+        if there is not None and there.normalised and info.normalised is None:
+            raise DataError(
+                f"{target / FILE}: the rows there were divided by their length, but these may not "
+                "be. Give `--l2-normalize` again, or another folder for the shards."
+            )
         merge_feature_info(target, info)
         return info
+
+    @property
+    def identity(self) -> list[str]:
+        """The options on which the rows depend, for fingerprints."""
+        identity = [] if self.key is None else [self.key]
+        return [*identity, "l2"] if self.l2_normalize else identity
 
 
 def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
@@ -112,16 +131,18 @@ def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
     return default
 
 
-def read_features(place: Place | None, width: int, key: str | None) -> np.ndarray:
+def read_features(place: Place | None, width: int, source: Source) -> np.ndarray:
     """Returns the features of a video, float16 [rows, width]. The file may have any float dtype.
 
+    Args:
+        source: has the name of the array, and whether rows are divided by their length.
     Raises:
         FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
             no rows, or has numbers that are not finite in float16.
     """
     if place is None:
         raise FeatureError("no such file")
-    stored = read_array(place, key)
+    stored = read_array(place, source.key)
     what = f"{stored.dtype} of shape {list(stored.shape)}"
     if stored.ndim != 2:
         raise FeatureError(
@@ -134,6 +155,10 @@ def read_features(place: Place | None, width: int, key: str | None) -> np.ndarra
         raise FeatureError(
             f"must hold floats of shape [rows, {width}], one row at least, but holds {what}"
         )
+    if source.l2_normalize:
+        stored = stored.astype(np.float32)  # the squares of float16 numbers overflow
+        norms_R1 = np.linalg.norm(stored, axis=1, keepdims=True)
+        stored = stored / np.maximum(norms_R1, MIN_NORM)
     with np.errstate(over="ignore"):  # overflow gives infinity, which is checked below
         features = stored.astype(DTYPE, copy=False)
     if not np.isfinite(features).all():
@@ -142,13 +167,13 @@ def read_features(place: Place | None, width: int, key: str | None) -> np.ndarra
 
 
 def read_each(
-    places: Places, width: int, key: str | None
+    places: Places, width: int, source: Source
 ) -> Iterator[tuple[str, np.ndarray | FeatureError]]:
     """Yields the features of each video, as `read_features`, or why they cannot be used."""
     for video_id, place in places.items():
         try:
             check_id(video_id)
-            rows = read_features(place, width, key)
+            rows = read_features(place, width, source)
         except FeatureError as err:
             yield video_id, err
         else:
@@ -210,7 +235,6 @@ def find_unusable(
     """
     places = find_places(source.path, ids)
     notes = target / NOTES
-    keys = [] if source.key is None else [source.key]
     jobs = []
     with writing(target), exclusive(notes / "lock", "packing features"):
         remove_leftovers(notes, r"check_\d+\.json")
@@ -219,8 +243,8 @@ def find_unusable(
             job = ShardJob(
                 note=notes / f"check_{number}.json",
                 stems=(),
-                fingerprint=fingerprint(FORMAT, width, inputs, *keys),
-                write=partial(_check_each, chunk, width, source.key),
+                fingerprint=fingerprint(FORMAT, width, inputs, *source.identity),
+                write=partial(_check_each, chunk, width, source),
             )
             jobs.append(job)
         workers = workers_for(places, workers)
@@ -228,11 +252,11 @@ def find_unusable(
     return skipped_in(found)
 
 
-def _check_each(places: Places, width: int, key: str | None) -> Note:
+def _check_each(places: Places, width: int, source: Source) -> Note:
     """Reads the features of each video. Returns why some of them cannot be packed."""
     skipped: dict[str, str] = {}
     try_again = False
-    for video_id, rows in read_each(places, width, key):
+    for video_id, rows in read_each(places, width, source):
         if isinstance(rows, FeatureError):
             skipped[video_id] = str(rows)
             try_again |= rows.is_temporary

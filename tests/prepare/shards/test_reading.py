@@ -7,10 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.shards import reading
+from mmpt.prepare.shards.feature_arrays import Place
+from mmpt.prepare.shards.packing import pack_features
 from mmpt.prepare.shards.reading import Source, find_unusable
-from mmpt.shards.feature_info import FeatureInfo, write_feature_info
+from mmpt.shards.feature_info import (
+    FeatureInfo,
+    read_feature_info,
+    write_feature_info,
+)
+from mmpt.shards.shardedtensor import video_stem
 from tests.support.feature_files import IDS, feature
 
 
@@ -85,3 +93,36 @@ def test_features_of_another_kind_than_the_shards_are_an_error(
     write_feature_info(tmp_path / "shards", FeatureInfo(width=512, fps=2))
     with pytest.raises(DataError, match="all features in a folder must be alike"):
         find_unusable(Source(raw, fps=3), IDS, tmp_path / "shards")
+
+
+def test_rows_are_divided_by_their_length_if_asked(raw: Path, tmp_path: Path) -> None:
+    rows = (
+        np.linspace(1, 9, 3 * 512).reshape(3, 512) * 1000
+    )  # their squares exceed float16
+    rows[1] = 0
+    np.save(raw / "video1.npy", rows.astype(np.float16))
+    place = Place(raw / "video1.npy")
+    found = reading.read_features(place, 512, Source(raw, l2_normalize=True))
+    lengths = np.linalg.norm(found.astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, [1, 0, 1], atol=1e-3)  # measured 3e-5
+    # The directions stay.
+    cosines = (found[[0, 2]] * rows[[0, 2]]).sum(1) / np.linalg.norm(
+        rows[[0, 2]], axis=1
+    )
+    np.testing.assert_allclose(cosines, 1, atol=1e-3)  # measured 3e-5
+
+
+def test_shards_are_packed_again_if_rows_must_be_divided(
+    raw: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "shards"
+    pack_features(Source(raw), target, Split.TRAIN, IDS)
+    assert read_feature_info(target).normalised is None
+    pack_features(Source(raw, l2_normalize=True), target, Split.TRAIN, IDS)
+    assert read_feature_info(target).normalised is True
+    rows = np.load(f"{video_stem(target, Split.TRAIN, 0)}_data.npy").astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=2e-3)
+    with pytest.raises(
+        DataError, match="Give `--l2-normalize` again, or another folder"
+    ):
+        pack_features(Source(raw), target, Split.TRAIN, IDS)
