@@ -1,5 +1,6 @@
 """Checks of `mmpt doctor`: the packages that MMPT uses, the GPUs, and the model hub."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -205,7 +206,12 @@ def _broken_gpus(gpus: Sequence[tuple[str, str]]) -> Finding:
     Args:
         gpus: the name of each GPU, and why torch cannot use it ("": it can).
     """
-    usable = [str(number) for number, (_, problem) in enumerate(gpus) if not problem]
+    # torch counts the GPUs that are visible. The variable may name only some of them.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [*map(str, range(len(gpus)))]
+    usable = [
+        name for name, (_, problem) in zip(names, gpus, strict=False) if not problem
+    ]
     broken = []
     for number, (name, problem) in enumerate(gpus):
         if problem:

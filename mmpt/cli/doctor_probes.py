@@ -67,7 +67,7 @@ def probe(name: str, timeout_s: float = TIME_LIMIT_S) -> Facts:
 def _probe_torch() -> Facts:
     import torch
 
-    gpus = [_look_at_gpu(number) for number in range(torch.cuda.device_count())]
+    gpus = [_describe_gpu(number) for number in range(torch.cuda.device_count())]
     nccl = None
     if gpus and torch.distributed.is_nccl_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version()))
@@ -79,7 +79,7 @@ def _probe_torch() -> Facts:
     }
 
 
-def _look_at_gpu(number: int) -> tuple[str, str]:
+def _describe_gpu(number: int) -> tuple[str, str]:
     """Returns the name of a GPU, and why torch cannot use it ("": it can)."""
     import torch
 

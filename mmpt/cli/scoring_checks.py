@@ -90,20 +90,21 @@ def check_checkpoint_fits(config: RunConfig, checkpoint: Path) -> None:
     """Compares an evaluation with the training run of a checkpoint.
 
     The training run is described by the `config.yaml` next to the checkpoint. Without this file,
-    nothing is compared. A different `max_video_len` is only logged, because the published protocol
-    trains Norton on 16 seconds and scores it on 32. Features of another encoder are a warning.
+    only the features are compared. A different `max_video_len` is only logged, because the
+    published protocol trains Norton on 16 seconds and scores it on 32. Features of another encoder
+    are a warning.
 
     Raises:
         ConfigError: the features have another rate, or the vocabularies of the two BERTs differ, so
             that the model would read the captions as other words.
     """
+    ours = config.dataset
+    if difference := find_other_features(checkpoint, ours):
+        remedy = "Scores are meaningless if they differ; correct `dataset.vfeat_dir`."
+        logger.warning("%s: %s. %s", checkpoint, difference, remedy)
     path = checkpoint.parent / "config.yaml"
     if not path.is_file():
         return
-    ours = config.dataset
-    if other := find_other_features(checkpoint, ours):
-        remedy = "Scores are meaningless if they differ; correct `dataset.vfeat_dir`."
-        logger.warning("%s: %s. %s", checkpoint, other, remedy)
     try:
         trained = load_config(path).dataset
         same = _same_vocabulary(ours.bert_name, trained.bert_name)

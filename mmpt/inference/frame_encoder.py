@@ -29,6 +29,7 @@ from mmpt.inference.inputs import Array
 from mmpt.inference.origin import S3D_NAME, Origin, extract_command
 from mmpt.inference.videos import CLIPS_AT_ONCE, decode, run_s3d, to_bytes
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.shards.feature_rows import finish_features
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
 
@@ -156,8 +157,6 @@ class FrameEncoder(nn.Module):
         self, encoder: ClipEncoder, clips: Iterable[Tensor], name: str
     ) -> Tensor:
         """Returns features as `mmpt extract` writes them by default, float16 on the CPU."""
-        # Deferred: it needs PyAV.
-        from mmpt.media.clip_encoder import finish_features
 
         def prepared() -> Iterator[Tensor]:
             num_frames = encoder.sampling.num_frames

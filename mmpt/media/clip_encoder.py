@@ -38,7 +38,6 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-NORM_FLOOR = 1e-12  # smallest L2 norm that a row is divided by
 
 DEVICE_ERROR: type[Exception] = getattr(
     torch, "AcceleratorError", torch.OutOfMemoryError
@@ -330,21 +329,3 @@ class ClipEncoder:
             "width must not depend on the size of the frames: pool the features, or resize the "
             "frames in `prepare`."
         )
-
-
-def finish_features(
-    rows_ND: np.ndarray, *, l2_normalize: bool, dtype: np.dtype[Any]
-) -> np.ndarray:
-    """Returns the features of a video as they are stored.
-
-    Args:
-        rows_ND: float32 [rows, D].
-        l2_normalize: divide each row by its L2 norm.
-        dtype: type of the result. Values that are too large for it become infinite.
-    """
-    if l2_normalize:
-        norms_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
-        norms_N1 = np.maximum(norms_N1, NORM_FLOOR)
-        rows_ND = rows_ND / norms_N1
-    with np.errstate(over="ignore"):
-        return rows_ND.astype(dtype)

@@ -58,7 +58,7 @@ def write_missing(
     missing = [number for number, note in enumerate(notes) if note.get("try_again")]
     num_finished = len(jobs) - len(missing)
     if num_finished:
-        logger.info("%d of %d shards are finished already", num_finished, len(jobs))
+        logger.info("%s: %d of %d already", what, num_finished, len(jobs))
     if missing and stale is not None:
         stale.unlink(missing_ok=True)
     missing_jobs = [jobs[number] for number in missing]

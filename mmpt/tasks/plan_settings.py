@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from mmpt.config import DatasetConfig
-from mmpt.config.schema import RetrievalConfig
+from mmpt.config import DatasetConfig, RetrievalConfig
 from mmpt.processors.base import Processor
 from mmpt.retrieval import RETRIEVERS, VectorRetriever
 

@@ -205,7 +205,9 @@ class RetriTask(Task):
         """
         config = self.config.dataset
         assert isinstance(config, self.Config), "checked by the config"
-        training = self._train_set or self.build_dataset(Split.TRAIN)
+        training = self._train_set
+        if training is None:
+            training = self.build_dataset(Split.TRAIN)
         assert training is not None, "a training has a list"
         assert isinstance(
             training.meta, processors.ShardedHow2VideoRetriMetaProcessor

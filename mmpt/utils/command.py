@@ -67,7 +67,7 @@ def run_command(
     try:
         setup_logging()
         _print_any_text()
-        with _asks_as_interrupts(received):
+        with _stop_signals_as_interrupts(received):
             return work() or 0
     except KeyboardInterrupt as err:
         return interrupted(*err.args)
@@ -118,7 +118,7 @@ def _print_any_text() -> None:
 
 
 @contextmanager
-def _asks_as_interrupts(received: list[int]) -> Iterator[None]:
+def _stop_signals_as_interrupts(received: list[int]) -> Iterator[None]:
     """Makes `STOP_SIGNALS` raise KeyboardInterrupt in the main thread during the block.
 
     The number of the signal is stored in `received`. A signal that is ignored stays ignored.

@@ -191,6 +191,21 @@ def test_a_foreign_config_is_only_logged(
     assert "cannot be compared with this evaluation: " in record.getMessage()
 
 
+def test_features_are_also_compared_with_a_released_checkpoint(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no config.yaml, and was trained on features of S3D."""
+    features = tmp_path / "clip"
+    features.mkdir()
+    info = {"width": 512, "encoder": "hf:a/clip"}
+    (features / "features.json").write_text(json.dumps(info))
+    config = load_config(run / "config.yaml", [f"dataset.vfeat_dir={features}"])
+    (run / "config.yaml").unlink()
+    check_checkpoint_fits(config, run / "checkpoint_best.pt")
+    (record,) = caplog.records
+    assert "hf:a/clip" in record.getMessage()
+
+
 def test_a_missing_config_is_ignored(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmpt.errors import DataError, DeviceMemoryError
-from mmpt.media.clip_encoder import ClipEncoder, finish_features, open_network
+from mmpt.media.clip_encoder import ClipEncoder, open_network
 from tests.support.extract_jobs import MeanColours
 
 
@@ -67,13 +67,3 @@ def test_random_weights_give_clips_different_features():
     first, second = torch.nn.functional.normalize(features, dim=1).half()
     differs = first != second
     assert differs.float().mean() > 0.5  # one in 512 with torch's own weights
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_stored_features_have_the_norm_1_on_request(dtype):
-    rows = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
-    wanted = np.array([[0.6, 0.8], [0.0, 0.0]], dtype)
-    stored = finish_features(rows, l2_normalize=True, dtype=np.dtype(dtype))
-    np.testing.assert_array_equal(stored, wanted, strict=True)
-    plain = finish_features(rows, l2_normalize=False, dtype=np.dtype(dtype))
-    np.testing.assert_array_equal(plain, rows.astype(dtype), strict=True)

@@ -68,6 +68,10 @@ def test_every_page_and_its_section_exist(page: str) -> None:
             LaunchError("exactly one of `--videos` and `--features` must be given."),
             "docs/guides/own-videos.md#features-that-you-have-already",
         ),
+        (
+            LaunchError("`--key` is an option for `--features`: leave it out."),
+            "docs/guides/own-videos.md#features-that-you-have-already",
+        ),
         (LaunchError("give one of `--videos`, `--features` and `--texts`."), None),
         (HubError("me/mine: not found."), f"{SEARCH}#keep-or-publish-a-model"),
         (LaunchError("--device cuda: not a device of this machine."), None),

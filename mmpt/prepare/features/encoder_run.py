@@ -18,10 +18,10 @@ from mmpt.media.clip_encoder import (
     ClipEncoder,
     EncoderError,
     PendingFeatures,
-    finish_features,
 )
 from mmpt.media.video_list import VideoJob
 from mmpt.prepare.features.feature_files import add_notes, is_finished, read_notes
+from mmpt.shards.feature_rows import finish_features
 from mmpt.utils.io import atomic_write, remove_leftovers
 from mmpt.utils.log import get_logger
 

@@ -29,7 +29,11 @@ from mmpt.prepare.shards.reading import (
     skipped_in,
     workers_for,
 )
-from mmpt.shards.feature_info import write_feature_info
+from mmpt.shards.feature_info import (
+    FeatureInfo,
+    read_feature_info,
+    write_feature_info,
+)
 from mmpt.shards.shardedtensor import video_stem, write_shard_meta
 from mmpt.shards.writer import SHARD_SIZE, row_stream
 from mmpt.utils.artefact import fingerprint
@@ -84,6 +88,7 @@ def pack_features(
         # Write the shards whose inputs have changed. The meta file is removed first.
         info = source.describe_for(target, places)
         width = info.width
+        _remove_other_meta(target, split, info)
         jobs = _make_jobs(places, target, split, ids, shard_size, width, source)
         meta = target / f"{name}_meta.json"
         workers = workers_for(places, workers)
@@ -171,6 +176,23 @@ def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Not
         "skipped": skipped,
         "ids": packed,
     }
+
+
+def _remove_other_meta(target: Path, split: Split, info: FeatureInfo) -> None:
+    """Removes the meta file of the other split if its rows were not divided by their length and the
+    new ones are, so that no training reads both.
+    """
+    there = read_feature_info(target)
+    if there is None or there.normalised == info.normalised:
+        return
+    for other in {Split.TRAIN, Split.VALID} - {split}:
+        path = target / f"{other.shard_name}_meta.json"
+        if path.exists():
+            path.unlink()
+            logger.warning(
+                "the %s shards have rows of another length; pack them again, too",
+                other.shard_name,
+            )
 
 
 def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:

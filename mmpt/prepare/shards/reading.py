@@ -21,6 +21,7 @@ from mmpt.shards.feature_info import (
     merge_feature_info,
     read_feature_info,
 )
+from mmpt.shards.feature_rows import finish_features
 from mmpt.shards.writer import SHARD_SIZE
 from mmpt.utils.artefact import fingerprint
 from mmpt.utils.io import remove_leftovers, writing
@@ -33,7 +34,6 @@ NOTES = ".packing"  # folder of the notes, inside the folder of the shards
 FORMAT = 1  # increase it when other features count as unusable
 DTYPE = np.dtype(np.float16)
 NUM_MEASURED = 100  # files whose widths are compared
-MIN_NORM = 1e-12  # a row of zeros stays as it is
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Source:
     def identity(self) -> list[str]:
         """The options on which the rows depend, for fingerprints."""
         identity = [] if self.key is None else [self.key]
-        return [*identity, "l2"] if self.l2_normalize else identity
+        return [*identity, "--l2-normalize"] if self.l2_normalize else identity
 
 
 def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
@@ -155,12 +155,7 @@ def read_features(place: Place | None, width: int, source: Source) -> np.ndarray
         raise FeatureError(
             f"must hold floats of shape [rows, {width}], one row at least, but holds {what}"
         )
-    if source.l2_normalize:
-        stored = stored.astype(np.float32)  # the squares of float16 numbers overflow
-        norms_R1 = np.linalg.norm(stored, axis=1, keepdims=True)
-        stored = stored / np.maximum(norms_R1, MIN_NORM)
-    with np.errstate(over="ignore"):  # overflow gives infinity, which is checked below
-        features = stored.astype(DTYPE, copy=False)
+    features = finish_features(stored, l2_normalize=source.l2_normalize, dtype=DTYPE)
     if not np.isfinite(features).all():
         raise FeatureError("holds NaN, infinity or values beyond float16")
     return features

@@ -116,10 +116,14 @@ def test_shards_are_packed_again_if_rows_must_be_divided(
     raw: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "shards"
-    pack_features(Source(raw), target, Split.TRAIN, IDS)
+    for split in (Split.TRAIN, Split.VALID):
+        pack_features(Source(raw), target, split, IDS)
     assert read_feature_info(target).normalised is None
     pack_features(Source(raw, l2_normalize=True), target, Split.TRAIN, IDS)
     assert read_feature_info(target).normalised is True
+    # No training reads one split with rows of length 1 and the other without.
+    assert not (target / "val_meta.json").exists()
+    assert (target / "train_meta.json").exists()
     rows = np.load(f"{video_stem(target, Split.TRAIN, 0)}_data.npy").astype(np.float64)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=2e-3)
     with pytest.raises(
