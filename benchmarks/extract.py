@@ -26,7 +26,7 @@ import torch
 from torch.nn import functional
 
 from mmpt.cli.main import choose_device
-from mmpt.media.clip_encoder import DTYPES, ClipEncoder, finish_features
+from mmpt.media.clip_encoder import DTYPES, ClipEncoder
 from mmpt.media.encoders import S3DEncoder
 from mmpt.media.frame_graph import FPS, SIZE, scaled_size
 from mmpt.media.s3d import S3D
@@ -34,6 +34,7 @@ from mmpt.media.video_list import find_videos
 from mmpt.media.video_reader import VideoFile
 from mmpt.prepare.features.encoder_run import EncoderRun
 from mmpt.prepare.features.extraction import Extraction
+from mmpt.shards.feature_rows import finish_features
 from results import Figure, Options, rates, record, run_script, time_in_turns, timed
 
 KINDS = {
