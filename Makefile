@@ -47,7 +47,7 @@ demo: $(READY)   ## make the demo data, train VideoCLIP and Norton on it, print 
 test: $(READY)   ## run the tests, on all cores
 	$(PYTEST) $(ARGS)
 
-test-fast: $(READY)   ## run the tests that are short and start no other programs, a sixth of the time of all
+test-fast: $(READY)   ## run the tests that are short and start no other programs, a fifth of the time of all
 	$(PYTEST) -n $$(getconf _NPROCESSORS_ONLN) -m "not e2e and not spawn and not browser and not slow" $(ARGS)
 
 lint: $(READY)   ## check style (ruff), types (mypy), spelling (codespell), words and the Dockerfile (hadolint)
