@@ -172,9 +172,8 @@ def check_loss(config: RunConfig, loss: Loss) -> None:
 def check_parts(task: Task) -> None:
     """Checks the parts of a training before any process starts.
 
-    The list, the shards and the captions of every split are opened, and
-    an item is made if that is quick. The settings of the model and the loss are checked. The model
-    is not built.
+    The list, the shards and the captions of every split are opened, and an item is made if that is
+    quick. The settings of the model and the loss are checked. The model is not built.
 
     Raises:
         UserError: a part finds a mistake.

@@ -1,10 +1,14 @@
 """Small feature files for the tests of packing, and the expected content of shards."""
 
+import errno
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 LENGTHS = (4, 1, 7, 3, 12, 2, 5, 9, 6)
 IDS = [f"video{number}" for number in range(len(LENGTHS))]
@@ -13,6 +17,21 @@ IDS = [f"video{number}" for number in range(len(LENGTHS))]
 def feature(number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     return rng.standard_normal((LENGTHS[number], 512)).astype(np.float16)
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Makes `np.load` fail for a file, as on a broken disk."""
+    load = np.load
+
+    def refused(file, **options):
+        if file == path:
+            raise OSError(errno.EIO, "broken")
+        return load(file, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(np, "load", refused)
+        yield
 
 
 def write_features(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Features that cannot be packed are found before packing. A rerun reads only changed files."""
 
-import errno
 import pickle
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from mmpt.shards.feature_info import (
     write_feature_info,
 )
 from mmpt.shards.shardedtensor import video_stem
-from tests.support.feature_files import IDS, feature
+from tests.support.feature_files import IDS, feature, unreadable
 
 
 @pytest.fixture
@@ -62,17 +61,9 @@ def test_a_rerun_reads_only_groups_of_changed_files(
 
 
 def test_a_file_that_could_not_be_read_is_read_again_by_a_rerun(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: Path, tmp_path: Path
 ) -> None:
-    load = np.load
-
-    def refused(path, **rest):
-        if path == raw / "video1.npy":
-            raise OSError(errno.EIO, "broken")
-        return load(path, **rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(np, "load", refused)
+    with unreadable(raw / "video1.npy"):
         found = find_unusable(Source(raw), IDS, tmp_path / "shards")
     assert found == {"video1": "cannot be read (broken)"}
     assert find_unusable(Source(raw), IDS, tmp_path / "shards") == {}
