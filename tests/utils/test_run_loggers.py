@@ -312,9 +312,7 @@ def test_the_real_trackio_writes_and_continues(
 def test_the_real_aim_writes_and_continues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # Aim is not in requirements-dev.txt: it installs 20 packages with 240 MB, such as clients of
-    # cloud services, and an older version of filelock.
-    aim = pytest.importorskip("aim", reason="aim is too large for requirements-dev.txt")
+    aim = pytest.importorskip("aim", reason="aim has no build for this Python or system")
     monkeypatch.chdir(tmp_path)
     log_a_run("aim", tmp_path)
     (name,) = (path.name for path in (tmp_path / ".aim" / "meta" / "chunks").iterdir())
