@@ -79,7 +79,6 @@ ELSEWHERE = {
     "reporting/retrieval.py": "tested by reporting/test_report.py and test_alignments.py",
     "reporting/timelines.py": "tested by reporting/test_report.py",
     "shards/writer.py": "tested by prepare/shards/test_packing.py",
-    "tasks/plan_settings.py": "tested by tasks/test_retritask.py, which changes every setting",
     "utils/checkpoint_file.py": "tested by models/test_checkpoint.py",
     "utils/tables.py": "tested by evaluators/test_table.py",
     "utils/workers.py": "tested by utils/test_killed.py and prepare/shards/test_packing_breaks.py",

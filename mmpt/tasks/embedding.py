@@ -12,13 +12,16 @@ the difference disappears in float16.
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmpt.config import DatasetConfig
 from mmpt.datasets import MMDataset
+from mmpt.processors.base import Processor
 from mmpt.retrieval import VideoVectorPool, video_vectors
 from mmpt.utils.distributed import World
 from mmpt.utils.log import ON_SCREEN, get_logger, progress
@@ -28,6 +31,22 @@ logger = get_logger(__name__)
 PREFETCH = 2
 """Pieces that every loader worker prepares in advance, in shared memory."""
 _MODEL_INPUTS = ("caps", "cmasks", "vfeats", "vmasks")
+VECTOR_KEYS = (
+    "feature_fps",
+    "max_video_len",
+    "max_len",
+    "clip_per_video",
+    "num_video_per_batch",
+    "sampled_min_len",
+    "sampled_max_len",
+    "sort_clips",
+    "bert_name",
+    "vfeat_dir",
+    "tfeat_dir",
+    "video_processor",
+    "text_processor",
+)
+"""Keys under `dataset` on which the vectors or a plan depend."""
 
 
 def assign_pieces(
@@ -149,3 +168,17 @@ def device_of(model: nn.Module) -> torch.device:
     """Returns the device of the model's weights."""
     parameter = next(model.parameters())
     return parameter.device
+
+
+def vector_settings(
+    config: DatasetConfig, readers: Iterable[Processor]
+) -> dict[str, Any]:
+    """Returns the settings on which the vectors depend.
+
+    Args:
+        readers: the processors that read the videos. The keys that only they have are included.
+    """
+    keys = set(VECTOR_KEYS)
+    for reader in readers:
+        keys |= reader.Config.model_fields.keys() - DatasetConfig.model_fields.keys()
+    return {key: getattr(config, key) for key in keys}

@@ -27,14 +27,10 @@ from mmpt.tasks.embedding import (
     device_of,
     fill_pool,
     speed_of_pass,
+    vector_settings,
     vector_size,
 )
-from mmpt.tasks.plan_settings import (
-    build_retriever,
-    index_settings,
-    vector_settings,
-)
-from mmpt.tasks.task import TASKS, Task
+from mmpt.tasks.task import TASKS, Task, index_settings
 from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.distributed import World
 from mmpt.utils.log import ON_SCREEN, get_logger
@@ -169,7 +165,7 @@ class RetriTask(Task):
         assert videos_per_batch is not None, "checked by the config"
         assert settings.num_cands is not None, "checked by the config"
         hidden_size = vectors_ND.shape[1]
-        retriever = build_retriever(settings, hidden_size, epoch, device_of(model))
+        retriever = self.build_retriever(hidden_size, epoch, device_of(model))
         weights = weights_fingerprint(model)
         plan = retrieval.refresh_plan(
             vectors_ND,

@@ -1,25 +1,38 @@
-"""The composition root: builds data sets, model and loss from a run's config. Only this package
-looks classes up by name. Before anything is built, all classes are checked (`mmpt.tasks.checks`).
+"""The composition root: builds data sets, model, loss and index from a run's config. Only this
+package looks classes up by name. Before anything is built, all classes are checked
+(`mmpt.tasks.checks`).
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from mmpt.batch import Split
-from mmpt.config import DatasetConfig, RunConfig
+from mmpt.config import DatasetConfig, RetrievalConfig, RunConfig
 from mmpt.datasets import MMDataset
 from mmpt.errors import ConfigError
 from mmpt.losses import LOSSES, Loss
 from mmpt.models import MODELS, MMFusionSeparate
 from mmpt.models.compilation import compile_layers, training_device
 from mmpt.registry import Registry
+from mmpt.retrieval import RETRIEVERS, VectorRetriever
 from mmpt.tasks.checks import check_classes, check_loss, part_classes
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+INDEX_KEYS = (
+    "num_cands",
+    "centroids",
+    "examples_per_cent_to_train",
+    "db_type",
+    "nprobe",
+    "recall",
+    "retriever_cls",
+)
+"""Keys of the retrieval on which a plan depends, in addition to the vectors."""
 
 
 class Task:
@@ -98,9 +111,32 @@ class Task:
         check_loss(self.config, loss)
         return loss
 
+    def build_retriever(
+        self, hidden_size: int, seed: int, device: torch.device
+    ) -> VectorRetriever:
+        """Returns an empty index for vectors of `hidden_size` numbers."""
+        config = self.config.retrieval
+        name = config.retriever_cls or "VectorRetriever"
+        retriever_cls = RETRIEVERS.get(name, "retriever_cls")
+        return retriever_cls(
+            hidden_size,
+            config.centroids,
+            db_type=config.db_type,
+            examples_per_cent_to_train=config.examples_per_cent_to_train,
+            nprobe=config.nprobe,
+            seed=seed,
+            recall=config.recall,
+            device=device,
+        )
+
 
 TASKS: Registry[Task] = Registry("task", Task, "mmpt.tasks")
 TASKS.register(Task)
+
+
+def index_settings(config: RetrievalConfig) -> dict[str, Any]:
+    """Returns the settings on which a plan depends, in addition to the vectors."""
+    return {key: getattr(config, key) for key in INDEX_KEYS}
 
 
 def freeze_all_but_layernorm(model: nn.Module) -> list[str]:

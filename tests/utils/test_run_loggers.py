@@ -312,7 +312,9 @@ def test_the_real_trackio_writes_and_continues(
 def test_the_real_aim_writes_and_continues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    aim = pytest.importorskip("aim", reason="aim has no build for this Python or system")
+    aim = pytest.importorskip(
+        "aim", reason="aim has no build for this Python or system"
+    )
     monkeypatch.chdir(tmp_path)
     log_a_run("aim", tmp_path)
     (name,) = (path.name for path in (tmp_path / ".aim" / "meta" / "chunks").iterdir())
