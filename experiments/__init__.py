@@ -1,4 +1,4 @@
-"""Experiments on what the loss of Norton does: one module per question.
+"""Experiments on what Norton's loss does: one module per question.
 
     python -m experiments.control            # run one experiment; run it again to continue
     python -m experiments.control --plan     # list its runs and the estimated time

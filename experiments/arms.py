@@ -82,7 +82,7 @@ class Arm:
 
 START = Arm(
     "videoclip",
-    "VideoCLIP, the start of the others",
+    "VideoCLIP (starting checkpoint)",
     yaml=VIDEOCLIP,
     with_curves=True,
 )

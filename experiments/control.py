@@ -1,4 +1,4 @@
-"""An experiment: does the loss of Norton help more than further training with the plain loss?
+"""An experiment: does Norton's loss help more than further training with the plain loss?
 
     python -m experiments.control [--seeds 0 1 2] [--jobs 2] [--plan]
 
@@ -90,7 +90,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
 
 EXPERIMENT = Experiment(
     name="control",
-    question="Does the loss of Norton help more than further training with the plain loss?",
+    question="Does Norton's loss help more than further training with the plain loss?",
     make_arms=arms,
     # In the paper, E, F, H and I differ from G or J by at most 0.3 points.
     later=("E", "F", "H", "I", "G, Eq. 5"),

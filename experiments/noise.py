@@ -1,4 +1,4 @@
-"""An experiment: in which kind of noise does the loss of Norton help?
+"""An experiment: for which kinds of noise does Norton's loss help?
 
     python -m experiments.noise [--seeds 0 1 2] [--jobs 2] [--plan]
 
@@ -70,7 +70,7 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
 
 EXPERIMENT = Experiment(
     name="noise",
-    question="In which kind of noise does the loss of Norton help?",
+    question="For which kinds of noise does Norton's loss help?",
     make_arms=arms,
     later=("irrelevant 0.1", "vague", "tasks", "reordered"),
     corpora=(HOWTO100M,),

@@ -47,12 +47,12 @@ OTHER = (
 )
 """Columns of the tables that the page shows on a click."""
 DTW_CONSTANTS: tuple[Number, ...] = (
-    DTW._replace(title="c = 0"),
-    DTW_CALIBRATED._replace(title="calibrated c"),
-    Number("this c", "Calibrated", "DTW-constant", scale=1.0),
-    DTW_BG._replace(title="background: c = 3"),
-    DTW_BG_CALIBRATED._replace(title="calibrated c"),
-    Number("this c", "CalibratedBG", "DTW-constant", scale=1.0),
+    DTW._replace(title="R@1, c = 0"),
+    DTW_CALIBRATED._replace(title="R@1, calibrated c"),
+    Number("calibrated c", "Calibrated", "DTW-constant", scale=1.0),
+    DTW_BG._replace(title="background: R@1, c = 3"),
+    DTW_BG_CALIBRATED._replace(title="background: R@1, calibrated c"),
+    Number("background: calibrated c", "CalibratedBG", "DTW-constant", scale=1.0),
 )
 """Columns of the table about the constant in DTW's distances, without and with background: R@1 with
 the constant of the release, R@1 with the calibrated constant, and this constant."""
