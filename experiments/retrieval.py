@@ -14,6 +14,8 @@ are chosen:
 - by a new plan in each epoch, with as many lists searched as needed (our default), or with a search
   of all vectors
 - by a new plan in each epoch, with more neighbours
+- at random in four epochs, and then by the plan of the fifth epoch, or by a new plan in each epoch.
+  The difference between the plans of the first and the fifth epoch is that the model is trained.
 
 The paper of VideoCLIP reports a gain of 4.2 points of R@1 from retrieval.
 
@@ -32,6 +34,8 @@ from experiments.corpora import HOWTO100M, Corpus
 NUM_EPOCHS = 12
 NEVER = 1000
 """An epoch after the last one."""
+LATE = 5
+"""Epoch in which a plan is made with weights that were trained on random batches before."""
 NUM_CANDS = (48, 96, 192, 384)
 """Numbers of neighbours. The demo has 24. The corpus has 400 videos."""
 RANDOM = "random"
@@ -45,6 +49,11 @@ CHOICES: dict[str, tuple[str, Overrides]] = {
     "one list": ("a new plan in each epoch, one list", {"nprobe": 1}),
     "new plans": ("a new plan in each epoch", {}),
     "exact": ("a new plan, exact search", {"db_type": "exact"}),
+    "late frozen": (
+        "from epoch 5: the plan of epoch 5 in all epochs",
+        {"retri_epoch": LATE, "freeze_plan": True},
+    ),
+    "late": ("from epoch 5: a new plan in each epoch", {"retri_epoch": LATE}),
 }
 """Name -> title and overrides."""
 
