@@ -19,6 +19,10 @@ are chosen:
 
 The paper of VideoCLIP reports a gain of 4.2 points of R@1 from retrieval.
 
+Two more arms post-train a VideoCLIP checkpoint with Norton's loss, with the plan of the first epoch
+in all epochs, and with a new plan in each epoch. Here, the model is already trained when the first
+plan is made.
+
 Two other faults of the release have no arm. Each of its processes searches among its own share of
 the videos, but a run here has one process. Searching one list makes a batch short if the list has
 fewer videos than a batch. On this corpus a list has about 50 videos, so no batch is short.
@@ -27,7 +31,14 @@ fewer videos than a batch. On this corpus a list has about 50 videos, so no batc
 import sys
 from collections.abc import Iterator
 
-from experiments.arms import VIDEOCLIP, Arm, Experiment, Overrides
+from experiments.arms import (
+    ALL_WEIGHTS,
+    NORTON_LOSS,
+    VIDEOCLIP,
+    Arm,
+    Experiment,
+    Overrides,
+)
 from experiments.command import main
 from experiments.corpora import HOWTO100M, Corpus
 
@@ -72,13 +83,22 @@ def arms(corpus: Corpus) -> Iterator[Arm]:
             yaml=VIDEOCLIP,
             against="" if name == RANDOM else RANDOM,
         )
+    new: Overrides = {**ALL_WEIGHTS, **NORTON_LOSS, "nprobe": 1}
+    title = "Norton's loss from a VideoCLIP checkpoint"
+    yield Arm("norton", f"{title}: a new plan in each epoch, one list", new)
+    yield Arm(
+        "norton, released",
+        f"{title}: the first plan in all epochs, one list (released)",
+        {**new, "freeze_plan": True},
+        against="norton",
+    )
 
 
 EXPERIMENT = Experiment(
     name="retrieval",
     question="How much do retrieved batches help VideoCLIP?",
     make_arms=arms,
-    later=("96", "192"),
+    later=("96", "192", "late", "norton"),
     corpora=(HOWTO100M,),
 )
 
