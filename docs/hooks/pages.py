@@ -4,11 +4,13 @@ Documents are read where they are, so nothing is copied. A link in a document na
 repository. In the site, it leads to the page of that file. A linked file without a page is added
 to the site as a download.
 
-A page of docs/ can include a section of a document by a line such as
+A page of docs/ can include a section of a document by two lines such as
 
-    <!-- include: README.md#your-own-aligner-model-or-loss -->
+    The commands are in [DATASET.md](../../DATASET.md#your-own-videos).
+    <!-- include: DATASET.md#your-own-videos -->
 
-which names the document from the repository's root and the section by its anchor.
+The comment names the document from the repository's root and the section by its anchor. The site
+replaces both lines by the section. GitHub hides the comment and shows the line before it.
 """
 
 import os
@@ -41,7 +43,8 @@ SOURCES = {page: file for file, page in PAGES.items()}
 
 FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2[ \t]*$\n?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
-INCLUDE = re.compile(r"^<!-- include: (\S+?)#(\S+) -->$", re.MULTILINE)
+# With the line of text before it, which is for readers of GitHub.
+INCLUDE = re.compile(r"^(?:[^#\n].*\n)?<!-- include: (\S+?)#(\S+) -->$", re.MULTILINE)
 # A line of text, and the first item of a list right after it.
 TIGHT_LIST = re.compile(
     r"^(?!(?:[-*+]|\d+\.) |[ \t|#])(.+)\n(?=(?:[-*+]|\d+\.) )", re.MULTILINE

@@ -35,7 +35,7 @@ PAGES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (LaunchError, "--jobtype", "docs/guides/jobs.md#start-a-job"),
     (UserError, "training would be useless", "DATASET.md#6-check-the-data"),
     (HubError, "", "docs/guides/embed-and-search.md#keep-or-publish-a-model"),
-    (UserError, "--encoder", "docs/guides/own-videos.md#features-of-other-networks"),
+    (UserError, "--encoder", "docs/guides/own-videos.md#features-from-other-encoders"),
     (LaunchError, "(and|with|for) `--features`", OWN_FEATURES),
     (DataError, r"--features|features\.json", OWN_FEATURES),
     (DataError, "--(train|val)-list|`dataset.(train|val)_path", "DATASET.md#lists"),
