@@ -120,7 +120,7 @@ def run_script(main: Callable[[], None]) -> None:
     """
     # Show warnings only. The logging of run_command would also show progress.
     logging.basicConfig(format="%(message)s")
-    sys.exit(run_command(main, stopped="nothing was recorded"))
+    sys.exit(run_command(main, interrupt_message="nothing was recorded"))
 
 
 # ---- measuring

@@ -60,7 +60,7 @@ class Arm:
     overrides: Overrides = field(default_factory=dict)
     """Overrides of `yaml`."""
     yaml: str = NORTON
-    """The YAML of the training. `VIDEOCLIP` starts from random weights, and `NORTON` from the
+    """The training YAML. `VIDEOCLIP` starts from random weights, and `NORTON` from the
     checkpoint of the VideoCLIP run with the same corpus and seed."""
     corpus: Corpus | None = None
     """Default: the corpus of the experiment."""
@@ -186,8 +186,8 @@ class Run:
         return f"{self.arm.name} on {self.corpus.name}, seed {self.seed}"
 
 
-def override_words(overrides: Overrides) -> list[str]:
-    """Returns overrides as words of a command line: `key=value`, the value as YAML."""
+def override_args(overrides: Overrides) -> list[str]:
+    """Returns overrides as command-line arguments: `key=value`, the value as YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from experiments.arms import Experiment, Run, override_words
+from experiments.arms import Experiment, Run, override_args
 from experiments.corpora import CORPORA
 from experiments.results import RESULTS, Row, code_version, read_results
 from experiments.runner import FOLDER, Commands, Step, make_steps, run_steps
@@ -35,7 +35,7 @@ STOPPED = "run the same command again to continue"
 def estimated_seconds(run: Run) -> float:
     """Returns about how long training and scoring of a run take on the machine of the docs."""
     num_videos = run.corpus.option("num_videos")
-    epochs = _epochs(run.arm.yaml, *override_words(run.arm.settings))
+    epochs = _epochs(run.arm.yaml, *override_args(run.arm.settings))
     return (
         FIXED_SECONDS
         + SECONDS_PER_EPOCH * epochs * num_videos / CorpusSettings.num_videos
@@ -160,7 +160,7 @@ def main(
 
     # For every arm, the loader would log the keys that have no effect.
     with only_warnings("mmpt.config.loader"):
-        return run_command(work, stopped=STOPPED)
+        return run_command(work, interrupt_message=STOPPED)
 
 
 @contextmanager
@@ -205,8 +205,8 @@ def print_changed(results: Mapping[str, Row], wanted: Sequence[Run]) -> None:
     changed = sum(row["code"] != now for row in rows)
     if changed:
         print(
-            f"{changed} results are of another version of the code. They count as finished; to "
-            "repeat them, give other paths to --results and --folder."
+            f"{changed} results were made by another version of the code. They count as finished; "
+            "to repeat them, give other paths for --results and --folder."
         )
 
 

@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from experiments.__main__ import EXPERIMENTS
@@ -67,10 +68,9 @@ def results_text(
         drawn = draw_levels(arms, by_arm, experiment.x_title, path)
     else:
         drawn = draw_gains(arms, by_arm, path)
-    seeds = sorted({seed for rows in by_arm.values() for seed in rows})
-    commits = sorted(
-        {row["commit"] for rows in by_arm.values() for row in rows.values()}
-    )
+    seeds = sorted(set(chain.from_iterable(by_arm.values())))
+    all_rows = chain.from_iterable(rows.values() for rows in by_arm.values())
+    commits = sorted({row["commit"] for row in all_rows})
     parts = [f"Seeds {', '.join(map(str, seeds))}; commits {', '.join(commits)}."]
     if drawn:
         parts.append(f"![{experiment.question}]({images.name}/{path.name})")
@@ -79,7 +79,10 @@ def results_text(
 
 
 def without_repeats(arms: Sequence[Arm], corpus: Corpus) -> list[Arm]:
-    """Returns the first of all arms with the same runs, as the default level of kinds of noise."""
+    """Returns the arms without those that repeat the run of an earlier arm.
+
+    For example, the default level occurs in every kind of noise.
+    """
     first: dict[str, Arm] = {}
     for arm in arms:
         first.setdefault(Run.of(arm, corpus, 0).arm_key, arm)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import ROOT, START, Run, override_words
+from experiments.arms import ROOT, START, Run, override_args
 from experiments.measures import (
     CHECKPOINT,
     read_measures,
@@ -109,8 +109,16 @@ def training_command(run: Run, base: Path = FOLDER) -> Command:
         places["fairseq.checkpoint.restore_file"] = str(
             run_folder(run.start, base) / CHECKPOINT
         )
-    words = override_words({**places, **run.arm.settings})
-    return ["-m", "mmpt", "train", run.arm.yaml, "--jobtype", "local_single", *words]
+    overrides = override_args({**places, **run.arm.settings})
+    return [
+        "-m",
+        "mmpt",
+        "train",
+        run.arm.yaml,
+        "--jobtype",
+        "local_single",
+        *overrides,
+    ]
 
 
 def make_steps(

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from experiments.arms import Arm, Run
@@ -165,7 +166,7 @@ def seeds_note(seeds: Collection[int], by_arm: Mapping[str, BySeed]) -> str:
 
     Each seed has its own corpus, so means over different seeds cannot be compared.
     """
-    known = {seed for rows in by_arm.values() for seed in rows}
+    known = set(chain.from_iterable(by_arm.values()))
     if set(seeds) == known:
         return ""
     numbers = ", ".join(map(str, sorted(seeds)))

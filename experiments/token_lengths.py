@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from experiments.arms import NORTON, START, Run, override_words
+from experiments.arms import NORTON, START, Run, override_args
 from experiments.command import only_warnings
 from experiments.corpora import CORPORA, HOWTO100M
 from experiments.measures import CHECKPOINT
@@ -63,7 +63,7 @@ def batches(run: Run) -> Iterator[ModelOutput]:
         DataError: the run has no checkpoint.
     """
     places = data_places(corpus_folder(run))
-    config = load_config(NORTON, override_words(places), import_fairseq=False)
+    config = load_config(NORTON, override_args(places), import_fairseq=False)
     checkpoint = run_folder(run) / CHECKPOINT
     if not checkpoint.exists():
         problem = "must exist, but does not; run `python -m experiments.control` first."
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     with only_warnings("mmpt"):
-        return run_command(work, stopped="run it again")
+        return run_command(work, interrupt_message="run it again")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     return run_command(
         lambda: make_corpus(args.csv, args.out, args.num_val, args.seed),
-        stopped="run it again to make the corpus",
+        interrupt_message="run it again to make the corpus",
     )
 
 

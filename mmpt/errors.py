@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 EXIT_CODE = 2
 REQUEUE_CODE = 75
-"""Exit code of a training that was asked to stop and has saved its state. It is EX_TEMPFAIL of
+"""Exit code of a training run that was asked to stop and has saved its state. It is EX_TEMPFAIL of
 sysexits.h: run the same command again to continue."""
 
 

@@ -12,5 +12,5 @@ from collections.abc import Sequence
 from mmpt.cli.rank import main
 
 if __name__ == "__main__":
-    words: Sequence[str] = sys.argv[1:]
-    sys.exit(main(words))
+    argv: Sequence[str] = sys.argv[1:]
+    sys.exit(main(argv))

@@ -93,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, stopped="the page is closed"))
+    sys.exit(run_command(main, interrupt_message="the page is closed"))

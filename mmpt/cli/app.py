@@ -38,16 +38,16 @@ class Options:
         ),
     ] = None
     host: Annotated[
-        str, Option(help="Address to listen on. 0.0.0.0 lets other machines in.")
+        str, Option(help="Address to listen on. 0.0.0.0 accepts other machines.")
     ] = "127.0.0.1"
     top: Annotated[int, Option(min=1, help="Moments per search.")] = 12
     port: Annotated[
         int | None,
-        Option(min=1, max=65535, help="Default: the first free one from 7860 on."),
+        Option(min=1, max=65535, help="Default: the first free port from 7860."),
     ] = None
     model: Annotated[
         str | None,
-        Option(help="The model of the index, if it is no longer where it was."),
+        Option(help="Path or Hub name of the model. Default: as stored in the index."),
     ] = None
     checkpoint: Annotated[str | None, Option(help="File name of its checkpoint.")] = (
         None
@@ -56,7 +56,8 @@ class Options:
         str | None,
         Option(
             metavar="NAME",
-            help="The encoder to align videos, as for mmpt extract. Default: that of the training.",
+            help="Encoder for alignment, as for mmpt extract. Default: the one that the model was "
+            "trained with.",
         ),
     ] = None
     s3d: Annotated[
@@ -78,7 +79,7 @@ def app(options: Options) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: must be a folder, but is not.")
     _check_host(options.host)
-    # Imported here, so that the help and mistakes come at once.
+    # Deferred, so that --help and argument errors do not wait for these imports.
     from mmpt.app.page import served
     from mmpt.app.video_files import VideoFiles
     from mmpt.inference.moment_index import MomentIndex
@@ -117,7 +118,7 @@ def _check_host(host: str) -> None:
         ) from err
 
 
-main = Command(app, options=Options, stopped="the page is closed")
+main = Command(app, options=Options, interrupt_message="the page is closed")
 
 
 if __name__ == "__main__":

@@ -75,4 +75,6 @@ def _problems(report: DatasetReport, out: Path) -> list[str]:
     return problems
 
 
-main = Command(check, stopped="nothing was written; run the same command again")
+main = Command(
+    check, interrupt_message="nothing was written; run the same command again"
+)

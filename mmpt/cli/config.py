@@ -31,8 +31,9 @@ def config(
         str | None,
         Option(
             metavar="YAML",
-            help="Another YAML. Print the keys whose values differ, its values first. "
-            "Without YAML: the keys that the overrides change in it.",
+            help="A second YAML to compare with. Prints the keys whose values differ, with the "
+            "values of this YAML first. Without YAML: prints what the overrides change in this "
+            "YAML.",
         ),
     ] = None,
 ) -> None:
@@ -43,15 +44,15 @@ def config(
     values differ, and overrides then apply to B. `--diff A key=value` prints what the override
     changes in A. Checks the settings, but reads no data.
     """
-    words = [*filter(None, [yaml]), *(overrides or [])]
-    if diff is not None and words and "=" in words[0] and not os.path.exists(words[0]):
-        words.insert(0, diff)
-    if not words:
+    args = [*filter(None, [yaml]), *(overrides or [])]
+    if diff is not None and args and "=" in args[0] and not os.path.exists(args[0]):
+        args.insert(0, diff)
+    if not args:
         raise LaunchError(
             "`mmpt config` needs a YAML, and with `--diff` a second one or overrides: "
             "mmpt config --diff A.yaml B.yaml."
         )
-    path, *changes = words
+    path, *changes = args
     settings = load_config(path, changes)
     if diff is None:
         print_settings(settings, changes)
@@ -101,4 +102,4 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-main = Command(config, stopped="run it again")
+main = Command(config, interrupt_message="run it again")

@@ -81,5 +81,5 @@ def _find_corpora(folder: Path) -> list[Path]:
 
 
 main = Command(
-    dedup, stopped="nothing was left half-written; run the same command again"
+    dedup, interrupt_message="nothing was left half-written; run the same command again"
 )

@@ -107,7 +107,7 @@ def demo(
     return 0
 
 
-main = Command(demo, stopped="run it again to continue")
+main = Command(demo, interrupt_message="run it again to continue")
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ def doctor(
         bool, Option("--json", help="Print everything as JSON.")
     ] = False,
 ) -> int:
-    """Check whether a training can run here, and print what to do if it cannot.
+    """Check whether training can run here, and print what to do if it cannot.
 
     Prints versions, the GPU, limits of this machine, and whether the model hub answers. The last
     rows are about training, several GPUs, preparation, inference and the search page. A package
-    that is broken is reported like the others. The exit code is 0 if a training can run, and 1 if
+    that is broken is reported like the others. The exit code is 0 if training can run, and 1 if
     something that it needs is missing. Writes nothing.
     """
     return report(CHECKS, to_json=to_json)
@@ -96,10 +96,10 @@ def report(checks: Sequence[Check], *, to_json: bool) -> int:
     rows = [(each.state, each.name, each.found, each.remedy) for each in findings]
     print_table(("state", "check", "found", "what to do"), rows, STYLES)
     if missing:
-        print(f"\nA training cannot run here, because of: {', '.join(missing)}.")
+        print(f"\nTraining cannot run here, because of: {', '.join(missing)}.")
     else:
-        print("\nA training can run here.")
+        print("\nTraining can run here.")
     return int(bool(missing))
 
 
-main = Command(doctor, stopped="run it again")
+main = Command(doctor, interrupt_message="run it again")

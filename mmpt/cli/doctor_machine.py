@@ -13,9 +13,9 @@ from mmpt.cli.main import num_cores
 
 GIB = 2**30
 MIN_MEMORY = 4 * GIB
-"""The weights, gradients and Adam state of 177 million parameters in float32 have 2.8 GB."""
+"""Float32 weights, gradients and Adam state of 177 million parameters take 2.8 GB."""
 MIN_DISK = 10 * GIB
-"""Three checkpoints of 177 million parameters with their Adam state have 6.4 GB."""
+"""Three checkpoints of 177 million parameters with their Adam state take 6.4 GB."""
 MIN_SHARED_MEMORY = GIB
 MIN_FILES = 1024
 SHARED_MEMORY = Path("/dev/shm")
@@ -48,7 +48,7 @@ def check_cores() -> Iterable[Finding]:
     yield Finding(
         "cores",
         "warning",
-        f"{found}, but the container or job may use the time of {share:g} only",
+        f"{found}, but the container or job is limited to {share:g} cores of CPU time",
         f"export OMP_NUM_THREADS={threads}, as torch starts a thread per core",
     )
 
@@ -123,7 +123,7 @@ def check_disk() -> Iterable[Finding]:
     free = shutil.disk_usage(folder).free
     found = f"{_gib(free)} free in {folder}"
     if not os.access(folder, os.W_OK):
-        remedy = "Change to a folder of yours, or set the permissions"
+        remedy = "Change to a folder that you own, or set the permissions"
         yield Finding("disk", "missing", f"{folder} cannot be written", remedy)
     elif free < MIN_DISK:
         remedy = "Make room for checkpoints, or run in a folder of another disk"

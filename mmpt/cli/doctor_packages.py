@@ -40,7 +40,7 @@ def package_check(
         name: the import name of the package.
         install: the command that installs it.
         state: the state if it cannot be imported.
-        use: what it is needed for, if not for every training.
+        use: what it is needed for, if not for every training run.
     """
 
     def check() -> Iterable[Finding]:
@@ -190,11 +190,11 @@ def _gpu_finding(facts: Facts, driver: str) -> Finding:
         versions = f"CUDA {facts['cuda']}, driver {driver or 'not known'}"
         return Finding("GPU", "ok", f"{', '.join(names)}, {versions}")
     if driver and facts["cuda"] is None:
-        found = f"there is one (driver {driver}), but this torch is built for CPUs"
+        found = f"found (driver {driver}), but this torch is a CPU-only build"
         remedy = f"Install a torch with CUDA: {TORCH_PAGE}"
         return Finding("GPU", "warning", found, remedy)
     if driver:
-        found = f"torch (CUDA {facts['cuda']}) finds none with driver {driver}"
+        found = f"torch (CUDA {facts['cuda']}) finds no GPU with driver {driver}"
         remedy = "Look at CUDA_VISIBLE_DEVICES, or install a newer driver"
         return Finding("GPU", "warning", found, remedy)
     return Finding("GPU", "optional", "none; training runs on the CPU, in float32")
@@ -223,7 +223,7 @@ def _broken_gpus(gpus: Sequence[tuple[str, str]]) -> Finding:
     if usable:
         others = f"Or use the others: CUDA_VISIBLE_DEVICES={','.join(usable)}"
         return Finding("GPU", "warning", found, f"{remedy}. {others}")
-    cpu = 'Or use the CPU: `--device cpu`, and CUDA_VISIBLE_DEVICES="" for a training'
+    cpu = 'Or use the CPU: `--device cpu`, and CUDA_VISIBLE_DEVICES="" for training'
     return Finding("GPU", "missing", found, f"{remedy}. {cpu}")
 
 
@@ -236,7 +236,7 @@ def check_hub() -> Iterable[Finding]:
         facts = probe("hub")
     except ProbeError as err:
         facts = {"cached": False, "offline": False, "problem": str(err)}
-        yield Finding(HUB, "warning", f"could not be asked ({err})", INSTALL_TRAIN)
+        yield Finding(HUB, "warning", f"check failed ({err})", INSTALL_TRAIN)
     else:
         yield _hub_finding(facts)
     if Path(BERT, "config.json").is_file():
@@ -244,7 +244,7 @@ def check_hub() -> Iterable[Finding]:
     elif facts["cached"]:
         yield Finding(BERT, "ok", "in the cache of huggingface_hub")
     elif facts["offline"] or facts["problem"]:
-        found = "neither here nor on a hub that answers; the demo does not need it"
+        found = "not cached, and the Hub cannot be reached; the demo does not need it"
         remedy = f"mmpt download bert, on a machine with a network; then copy {BERT}"
         yield Finding(BERT, "warning", found, remedy)
     else:
@@ -254,10 +254,10 @@ def check_hub() -> Iterable[Finding]:
 def _hub_finding(facts: Facts) -> Finding:
     """Returns the finding about the model hub. Models in local folders do not need it."""
     if facts["offline"]:
-        found = "not asked, because HF_HUB_OFFLINE is set; models here can be used"
+        found = "not checked, because HF_HUB_OFFLINE is set; local models work"
         return Finding(HUB, "optional", found)
     if facts["problem"]:
-        found = f"does not answer ({facts['problem']}); models here can be used"
+        found = f"does not answer ({facts['problem']}); local models work"
         remedy = "Look at the network and HTTPS_PROXY, or set HF_HUB_OFFLINE=1"
         return Finding(HUB, "warning", found, remedy)
     return Finding(HUB, "ok", f"{facts['url']} answers")

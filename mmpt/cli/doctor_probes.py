@@ -119,9 +119,9 @@ def _probe_hub() -> Facts:
 PROBES = {"torch": _probe_torch, "fairseq": _probe_fairseq, "hub": _probe_hub}
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs a probe in this process, and prints its result."""
-    (name,) = words
+    (name,) = argv
     if name in PROBES:
         facts = PROBES[name]()
     else:

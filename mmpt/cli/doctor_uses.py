@@ -1,4 +1,6 @@
-"""Summary of `mmpt doctor`: which parts of MMPT work here, by the findings of its checks."""
+"""Summary of `mmpt doctor`: which parts of MMPT work here, based on the findings of its
+checks.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ class Use:
     needs: Sequence[str] = ()
     """Names of the checks that must be ok."""
     trains: bool = False
-    """True: nothing that a training needs may be missing either."""
+    """True if this part also needs every check that a training run needs."""
 
 
 TRAINING = Use("training", "mmpt train, demo", trains=True)

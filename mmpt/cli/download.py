@@ -65,4 +65,4 @@ def download(
         raise UserError("name something to download; `--list` lists the items.")
 
 
-main = Command(download, stopped="run the same command again to continue")
+main = Command(download, interrupt_message="run the same command again to continue")

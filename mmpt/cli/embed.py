@@ -188,7 +188,8 @@ class VideoOptions:
         str | None,
         Option(
             metavar="NAME",
-            help="The encoder for --videos, as for mmpt extract. Default: that of the training.",
+            help="Encoder for --videos, as for mmpt extract. Default: the one that the model was "
+            "trained with.",
         ),
     ] = None
     s3d: Annotated[
@@ -277,7 +278,9 @@ def _check_options(options: Options) -> None:
 
 
 main = Command(
-    embed, options=Options, stopped="nothing was written; run the same command again"
+    embed,
+    options=Options,
+    interrupt_message="nothing was written; run the same command again",
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmpt.cli.extract_options import Options, words_of
+from mmpt.cli.extract_options import Options, to_argv
 from mmpt.cli.main import Command, choose_device
 from mmpt.errors import DataError, LaunchError
 from mmpt.media.clip_encoder import ClipEncoder, open_network
@@ -92,7 +92,7 @@ def _report(results: list[tuple[ExtractionReport, Path]], num_videos: int) -> No
     """
     for report, path in results:
         logger.info(
-            "%d videos written (%.2f hours), %d were there already, %d failed; see %s",
+            "%d videos written (%.2f hours), %d already existed, %d failed; see %s",
             *(
                 len(report.written),
                 report.seconds / 3600,
@@ -131,7 +131,7 @@ def submit(options: Options) -> None:
     parts = [f"{part}/{options.num_parts}" for part in range(options.num_parts)]
     slurm.submit(
         [
-            slurm.NodeTask(("extract", *words_of(replace(options, shard=part))))
+            slurm.NodeTask(("extract", *to_argv(replace(options, shard=part))))
             for part in parts
         ],
         section,
@@ -332,5 +332,5 @@ def _summary(report: ExtractionReport, videos: VideoList) -> dict[str, Any]:
 
 
 main = Command(
-    extract, options=Options, stopped="run the same command again to continue"
+    extract, options=Options, interrupt_message="run the same command again to continue"
 )

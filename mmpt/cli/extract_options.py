@@ -56,7 +56,7 @@ class Options:
         int, _underscored("num_decoding_thread", "Number of decoding threads.", 1)
     ] = 4
     l2_normalize: Annotated[
-        int, _underscored("l2_normalize", "1: divide every row by its length.", most=1)
+        int, _underscored("l2_normalize", "1: divide every row by its L2 norm.", most=1)
     ] = 1
     hflip: Annotated[int, Option(min=0, max=1, help="1: mirror the videos.")] = 0
     shard: Annotated[
@@ -65,7 +65,7 @@ class Options:
     ] = "0/1"
     limit: Annotated[
         int | None,
-        Option(min=1, help="Extract only this many videos, from the first on."),
+        Option(min=1, help="Extract only the first N videos."),
     ] = None
     device: Device = None
     dtype: Annotated[
@@ -132,24 +132,24 @@ class Options:
         return int(index), int(number)
 
 
-def words_of(options: Options) -> list[str]:
-    """Returns the options as words of a command line, without those that concern the cluster.
+def to_argv(options: Options) -> list[str]:
+    """Returns the options as command-line arguments, without those that concern the cluster.
 
     Options with their default value are left out.
     """
     of_cluster = ("jobtype", "num_parts", "dryrun", "slurm")
     # The other options are spelled like their fields.
     spellings = {"words": "dict", "random_weights": "random-weights"}
-    words = []
+    argv = []
     for field in fields(options):
         value = getattr(options, field.name)
         if field.name in of_cluster or value == field.default:
             continue
         option = f"--{spellings.get(field.name, field.name)}"
         if value is True:
-            words.append(option)
+            argv.append(option)
             continue
         values = value if isinstance(value, list) else [value]
         for each in values:
-            words += [option, str(each)]
-    return words
+            argv += [option, str(each)]
+    return argv

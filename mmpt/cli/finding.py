@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["ok", "warning", "missing", "optional"]
-"""`missing`: a training needs it. `optional`: absent, and not needed for a training."""
+"""`missing`: training needs it. `optional`: absent, and not needed for training."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Finding:
     name: str
     """Name of the package, limit or program."""
     state: State
-    """Whether a training can run with it."""
+    """Whether training can run with it."""
     found: str
     """Versions, sizes, or what is wrong."""
     remedy: str = ""

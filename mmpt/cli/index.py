@@ -124,7 +124,7 @@ def _absolute_checkpoint(checkpoint: str) -> str:
     return _absolute(checkpoint) if has_folder else checkpoint
 
 
-main = Command(index, options=Options, stopped=CONTINUE)
+main = Command(index, options=Options, interrupt_message=CONTINUE)
 
 
 if __name__ == "__main__":

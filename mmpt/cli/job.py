@@ -73,7 +73,7 @@ def choose_job_type(asked: str | None, config: RunConfig) -> str:
 
 
 def num_processes(job_type: str) -> int:
-    """Returns the number of processes on each machine. It is 0 if no training has this job type."""
+    """Returns the number of processes on each machine. It is 0 if training has no such job type."""
     number = re.fullmatch(r"local_(\d{1,4})", job_type)
     return int(number[1]) if number else TRAINING_PROCESSES.get(job_type, 0)
 
@@ -202,7 +202,7 @@ def check_data(config: RunConfig) -> None:
             f"{config.path}: files that it names do not exist:\n{''.join(missing)}"
             "DATASET.md explains how to get or make them; paths are relative to the current "
             "directory.\n"
-            f"To see the whole job work without them, run `make demo` or\n  {DEMO_COMMANDS}"
+            f"To try the pipeline without them, run `make demo` or\n  {DEMO_COMMANDS}"
         )
 
 
@@ -266,13 +266,13 @@ def job_command(size: int, nodes: Nodes, command: Sequence[str]) -> list[str]:
     """
     if size * nodes.largest == 1:
         return list(command)
-    words = [
+    argv = [
         program("torchrun"),
         *nodes.torchrun_options(),
         "--nproc-per-node",
         str(size),
     ]
-    return [*words, "-m", "mmpt.train", *command]
+    return [*argv, "-m", "mmpt.train", *command]
 
 
 def continued(command: Sequence[str]) -> list[str]:
@@ -281,16 +281,16 @@ def continued(command: Sequence[str]) -> list[str]:
     The options that would start a new run are then left out. A job that is started again after a
     failure still has them, because it gets the same command.
     """
-    words = list(command)
-    save_dir = words[words.index("--save-dir") + 1] if "--save-dir" in words else ""
+    argv = list(command)
+    save_dir = argv[argv.index("--save-dir") + 1] if "--save-dir" in argv else ""
     if last_checkpoint(save_dir):
         for name in RESETS.split():
             flag = "--" + name.replace("_", "-")
-            if flag in words:
-                begin = words.index(flag)
-                num_words = 2 if name == "restore_file" else 1  # with its value
-                del words[begin : begin + num_words]
-    return words
+            if flag in argv:
+                begin = argv.index(flag)
+                num_args = 2 if name == "restore_file" else 1  # with its value
+                del argv[begin : begin + num_args]
+    return argv
 
 
 def program(name: str) -> str:

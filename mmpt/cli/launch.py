@@ -29,9 +29,9 @@ STOPPED = {128 + signum: signum for signum in (signal.SIGINT, *STOP_SIGNALS)}
 STOPPED[REQUEUE_CODE] = signal.SIGTERM
 """Exit codes of a job that was asked to stop -> the signal that asked, as far as it is known."""
 
-LOOK_S = 0.1
+CPU_SAMPLE_S = 0.1
 """Seconds in which the use of the cores is measured before a job starts."""
-FREE_CORES = 0.5
+MAX_BUSY_CORES = 0.5
 """Number of busy cores up to which a machine counts as free."""
 
 
@@ -84,7 +84,7 @@ class Options:
     ] = 0
 
     @property
-    def words(self) -> list[str]:
+    def args(self) -> list[str]:
         """The YAMLs, the overrides and, at any place among them, options of `mmpt predict`."""
         return [self.yamls, *(self.overrides or ())]
 
@@ -101,7 +101,7 @@ class Options:
 
 
 class Group(NamedTuple):
-    """Configs that run together: one training, or evaluations in one process."""
+    """Configs that run together: one training run, or evaluations in one process."""
 
     job_type: str
     configs: list[RunConfig]
@@ -116,8 +116,8 @@ def train(options: Options) -> int:
     yield_busy_cores()
     nodes = options.parse_nodes()
     nodes.set_environment()
-    flags = [word for word in options.words if word.startswith("-")]
-    plain = [word for word in options.words if not word.startswith("-")]
+    flags = [arg for arg in options.args if arg.startswith("-")]
+    plain = [arg for arg in options.args if not arg.startswith("-")]
     paths, *settings = plain or [""]
     groups = _read_yamls(paths, settings, flags, options.jobtype, nodes)
     if any(group.job_type == job.SLURM for group in groups):
@@ -129,7 +129,7 @@ def train(options: Options) -> int:
         if group.configs[0].is_test:
             code = _predict(group.configs, flags, overridden, options.dryrun)
         else:
-            # Each training has a rendezvous of its own, on the same port.
+            # Each training run has a rendezvous of its own, on the same port.
             run_id = f"{nodes.run_id}-{number}" if number else nodes.run_id
             own_nodes = replace(nodes, run_id=run_id)
             code = _train(group, options, own_nodes, overridden)
@@ -154,8 +154,8 @@ def _read_yamls(
         jobtype: the job type that was asked for.
         nodes: the machines of the job.
     Returns:
-        The configs in groups. Each training is a group of its own. Consecutive evaluations on this
-        machine are one group, which shares a table.
+        The configs in groups. Each training run is a group of its own. Consecutive evaluations on
+        this machine are one group, which shares a table.
     Raises:
         ConfigError: a YAML has mistakes.
         LaunchError: a YAML does not fit the other arguments.
@@ -174,7 +174,8 @@ def _read_yamls(
             )
         if flags and not config.is_test:
             raise LaunchError(
-                f"unknown options: {' '.join(flags)}; evaluations alone take `mmpt predict`'s."
+                f"unknown options: {' '.join(flags)}; only evaluations take the options of "
+                "`mmpt predict`."
             )
         if groups and groups[-1].job_type == job_type == job.PREDICT:
             groups[-1].configs.append(config)
@@ -191,7 +192,7 @@ def _submit(configs: Sequence[RunConfig], options: Options, nodes: Nodes) -> Non
         for config in configs:
             job.check(config)
     job_type = options.jobtype or configs[0].task_type or job.SLURM
-    slurm.submit_yamls(configs, options.words, job_type, nodes, options.dryrun)
+    slurm.submit_yamls(configs, options.args, job_type, nodes, options.dryrun)
 
 
 def _train(group: Group, options: Options, nodes: Nodes, overridden: bool) -> int:
@@ -260,15 +261,15 @@ def _predict(
             if not dry_run:
                 save_resolved(config, path)
         paths.append(path)
-    words = [*paths, *flags]
-    command = [job.program("python"), "-m", "mmpt.cli.predict", *words]
+    argv = [*paths, *flags]
+    command = [job.program("python"), "-m", "mmpt.cli.predict", *argv]
     print(f"launching {shlex.join(command)}", flush=True)
     if dry_run:
         return 0
     num_threads = None if job.count_gpus() else use_one_thread()
     from mmpt.cli import processes  # deferred: imports torch
 
-    code = processes.run("mmpt.cli.predict", words, num_threads=num_threads)
+    code = processes.run("mmpt.cli.predict", argv, num_threads=num_threads)
     # A request to stop has been reported already.
     return REQUEUE_CODE if STOPPED.get(code) in STOP_SIGNALS else code
 
@@ -285,8 +286,8 @@ def yield_busy_cores() -> None:
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         return
     num_cores = psutil.cpu_count() or 1
-    num_busy = psutil.cpu_percent(LOOK_S) / 100 * num_cores
-    if num_busy > FREE_CORES:
+    num_busy = psutil.cpu_percent(CPU_SAMPLE_S) / 100 * num_cores
+    if num_busy > MAX_BUSY_CORES:
         message = "other programs use %.1f of %d cores: OMP_WAIT_POLICY=passive"
         logger.info(message, num_busy, num_cores)
         os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -307,7 +308,7 @@ def use_one_thread() -> int:
 
 main = Command(
     train,
-    stopped=CONTINUE,
+    interrupt_message=CONTINUE,
     stop_exit_code=REQUEUE_CODE,
     options=Options,
     ignore_unknown_options=True,  # they are for `mmpt predict`

@@ -106,7 +106,8 @@ class Command:
     Args:
         function: the command. Its parameters are the arguments and options, and its docstring is
             the help text. It returns the exit code; None is 0.
-        stopped: the message after an interrupt, such as "run the same command again to continue".
+        interrupt_message: the message after an interrupt, such as "run the same command again to
+            continue".
         stop_exit_code: exit code after a signal of a batch system; see `run_command`.
         options: a dataclass whose fields are the arguments and options. `function` then takes one
             object of this class.
@@ -117,7 +118,7 @@ class Command:
         self,
         function: Callable[..., int | None],
         *,
-        stopped: str,
+        interrupt_message: str,
         stop_exit_code: int | None = None,
         options: type | None = None,
         **context_settings: Any,
@@ -127,7 +128,7 @@ class Command:
             raise typer.Exit(
                 run_command(
                     lambda: function(**arguments),
-                    stopped=stopped,
+                    interrupt_message=interrupt_message,
                     stop_exit_code=stop_exit_code,
                 )
             )
@@ -146,7 +147,7 @@ class Command:
 
 
 TRAIN, DATA, DEMO = "Train and evaluate", "Prepare data", "Demo"
-HELP = "Find mistakes"
+TROUBLESHOOTING = "Troubleshooting"
 """Headings of the groups of commands in the help."""
 
 COMMANDS = {
@@ -163,12 +164,12 @@ COMMANDS = {
     "report": (
         "report",
         TRAIN,
-        "Write the HTML report of a training or an evaluation.",
+        "Write the HTML report of a training run or an evaluation.",
     ),
     "compare": (
         "compare",
         TRAIN,
-        "Compare trainings and scores, also with the papers.",
+        "Compare runs and scores with each other and the papers.",
     ),
     "embed": ("embed", TRAIN, "Embed videos, features or texts, and save the vectors."),
     "index": ("index", TRAIN, "Build an index of the moments of many videos."),
@@ -204,20 +205,28 @@ COMMANDS = {
         DEMO,
         "Make the demo data, a synthetic corpus.",
     ),
-    "doctor": ("doctor", HELP, "Check whether a training can run here."),
-    "config": ("config", HELP, "Print the settings of a YAML and where they are from."),
+    "doctor": (
+        "doctor",
+        TROUBLESHOOTING,
+        "Check whether training can run here.",
+    ),
+    "config": (
+        "config",
+        TROUBLESHOOTING,
+        "Print the settings of a YAML and where they are from.",
+    ),
 }
 """Name of a command -> its module in `mmpt.cli`, the heading above it in the help, and its help."""
 
 TRAINS = ("train", "demo")
-"""Commands that start the processes of a training."""
+"""Commands that start the processes of a training run."""
 
 
 class LazyGroup(TyperGroup):
     """A group of commands that imports one of them only when the shell completes its options."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Returns the name, the command and the other words of a command line."""
+        """Returns the name, the command and the other arguments of a command line."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS and ctx.resilient_parsing:  # that is, during completion
             command = typer.main.get_command(_module(name).main.app)
@@ -281,7 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(module.doctor(to_json="--json" in rest))
 
     if name == "train":
-        stopped, stop_exit_code = CONTINUE, REQUEUE_CODE
+        message, stop_exit_code = CONTINUE, REQUEUE_CODE
     else:
-        stopped, stop_exit_code = "nothing was done; run the same command again", None
-    return run_command(run_named, stopped=stopped, stop_exit_code=stop_exit_code)
+        message, stop_exit_code = "nothing was done; run the same command again", None
+    return run_command(
+        run_named, interrupt_message=message, stop_exit_code=stop_exit_code
+    )

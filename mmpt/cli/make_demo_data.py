@@ -1,4 +1,4 @@
-"""`mmpt make-demo-data`: writes a small synthetic corpus like HowTo100M, with known truth."""
+"""`mmpt make-demo-data`: writes a small synthetic corpus like HowTo100M, with ground truth."""
 
 import dataclasses
 from pathlib import Path
@@ -46,5 +46,5 @@ def make_demo_data(options: Any) -> None:
 
 
 main = Command(
-    make_demo_data, options=Options, stopped="run it again to make the corpus"
+    make_demo_data, options=Options, interrupt_message="run it again to make the corpus"
 )

@@ -157,7 +157,7 @@ class Nodes:
         return [*options, "--rdzv-endpoint", f"{self.host}:{self.port}", *restarts]
 
     @contextmanager
-    def errors_explained(self) -> Iterator[None]:
+    def explain_errors(self) -> Iterator[None]:
         """Turns the errors of torch's launcher, which runs in the block, into plain messages.
 
         Waits for node 0 before the block begins.
@@ -169,9 +169,9 @@ class Nodes:
         from torch.distributed.elastic import rendezvous  # deferred: imports torch
 
         where = f"--rdzv-endpoint {self.host}:{self.port}"
-        late = f"within {self.timeout_s} s (--rdzv-timeout)"
+        limit = f"within {self.timeout_s} s (--rdzv-timeout)"
         if not self.is_node_0:
-            self._wait_for_node_0(where, late)
+            self._wait_for_node_0(where, limit)
         try:
             yield
         except rendezvous.RendezvousConnectionError as err:
@@ -187,7 +187,7 @@ class Nodes:
             raise SystemExit(1) from err
         except rendezvous.RendezvousTimeoutError as err:
             raise LaunchError(
-                f"{where}: fewer than {self.smallest} nodes joined {late}. Start the same command "
+                f"{where}: fewer than {self.smallest} nodes joined {limit}. Start the same command "
                 "on every node, each with its own --node-rank."
             ) from err
         except rendezvous.RendezvousError as err:
@@ -195,7 +195,7 @@ class Nodes:
                 f"{where}: the job has ended on the other nodes ({err})."
             ) from err
 
-    def _wait_for_node_0(self, where: str, late: str) -> None:
+    def _wait_for_node_0(self, where: str, limit: str) -> None:
         """Waits until the launcher of node 0 answers.
 
         torch could also wait, but it would log each attempt.
@@ -225,7 +225,7 @@ class Nodes:
                 )
             if time.monotonic() > deadline:
                 raise LaunchError(
-                    f"{where}: node 0 did not answer {late}: {found}. {advice}"
+                    f"{where}: node 0 did not answer {limit}: {found}. {advice}"
                 )
             time.sleep(0.5)
 

@@ -54,7 +54,9 @@ def pack(
     ] = None,
     l2_normalize: Annotated[
         bool,
-        Option("--l2-normalize", help="Divide each row of the features by its length."),
+        Option(
+            "--l2-normalize", help="Divide each row of the features by its L2 norm."
+        ),
     ] = False,
     target: Annotated[Path, Option(help="Folder to write the shards to.")] = Path(
         "data/feat/feat_how2_s3d_shard_small"
@@ -110,4 +112,4 @@ def pack(
         )
 
 
-main = Command(pack, stopped="run the same command again to continue")
+main = Command(pack, interrupt_message="run the same command again to continue")

@@ -157,7 +157,7 @@ def _notes(config: RunConfig, run: reporting.Run, all_checkpoints: bool) -> list
     return notes
 
 
-main = Command(score, options=Options, stopped="run it again")
+main = Command(score, options=Options, interrupt_message="run it again")
 
 
 if __name__ == "__main__":

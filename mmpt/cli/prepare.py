@@ -180,9 +180,9 @@ def _check_result(options: Options) -> None:
     except DataError as err:
         change = "delete" if options.features is None else "correct"
         raise DataError(
-            f"{err}\nEverything is written, also {options.yaml}. Correct the captions, or {change} "
-            f"wrong features in {options.source.path}, and run the same command again: it "
-            "continues, and makes only what is missing or changed."
+            f"{err}\nAll files were written, including {options.yaml}. Correct the captions, or "
+            f"{change} wrong features in {options.source.path}, and run the same command again. "
+            "Only missing or changed files are made again."
         ) from err
 
 
@@ -220,5 +220,5 @@ def extract_videos(
 
 
 main = Command(
-    prepare, options=Options, stopped="run the same command again to continue"
+    prepare, options=Options, interrupt_message="run the same command again to continue"
 )

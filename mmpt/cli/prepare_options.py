@@ -73,7 +73,7 @@ class Options:
         bool,
         Option(
             "--l2-normalize",
-            help="Divide each row of --features by its length, as `mmpt extract` does.",
+            help="Divide each row of --features by its L2 norm, as `mmpt extract` does.",
         ),
     ] = False
     weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS

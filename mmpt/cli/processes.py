@@ -10,7 +10,7 @@ and ends or restarts all of them when one fails. This module adds the following:
 - The exit code is that of the failure that caused the others.
 - Processes that were asked to stop are not restarted.
 
-`python -m mmpt.cli.processes MODULE WORD...` is the program of a process.
+`python -m mmpt.cli.processes MODULE ARG...` is the program of a process.
 """
 
 import importlib
@@ -52,7 +52,7 @@ from mmpt.errors import EXIT_CODE
 from mmpt.utils.command import adopt_orphans, end_with_parent
 from mmpt.utils.killed import STOP_SIGNALS, describe_signal
 
-HERE = "127.0.0.1"
+LOCALHOST = "127.0.0.1"
 POLL_S = 0.1
 """Seconds between two checks of the processes."""
 LAUNCHER = "MMPT_LAUNCHER_PID"
@@ -64,7 +64,7 @@ Its failure may follow from a user's mistake in another process. The launcher en
 soon as it sees a failure, so it must see the mistake first. On a busy machine, the process with the
 mistake may be later by this much."""
 RAISE_AGAIN_S = 0.2
-"""Seconds between attempts to raise the exception of a signal; see `_signals_as_exceptions`."""
+"""Seconds between attempts to raise the exception of a signal; see `_raise_on_signals`."""
 GRACE_S = 120
 """Seconds that a job has to save its state and to end before it is killed."""
 SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
@@ -82,17 +82,17 @@ class LocalRendezvous(RendezvousHandler):
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Opens a new store, through which the processes find each other, on a free port."""
-        listener = socket.create_server((HERE, 0))
+        listener = socket.create_server((LOCALHOST, 0))
         port = listener.getsockname()[1]
         # The store owns the listener from now on, and ends with the last reference to it.
         store = TCPStore(
-            HERE,
+            LOCALHOST,
             port,
             is_master=True,
             wait_for_workers=False,
             master_listen_fd=listener.detach(),
         )
-        return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(HERE, port))
+        return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(LOCALHOST, port))
 
     def get_backend(self) -> str:
         """Returns the name that selects this class."""
@@ -134,13 +134,13 @@ for _name in ("distributed.elastic", "distributed.launcher", "multiprocessing.sp
 
 def run(
     module: str,
-    words: Sequence[str],
+    argv: Sequence[str],
     size: int = 1,
     nodes: Nodes = ONE_NODE,
     *,
     num_threads: int | None = None,
 ) -> int:
-    """Runs `main(words)` of a module in `size` processes on this machine.
+    """Runs `main(argv)` of a module in `size` processes on this machine.
 
     If several processes fail at the same moment, the exit code is that of the likely cause. A
     user's mistake (exit code 2) comes first, then a process that a signal has killed, which is also
@@ -152,7 +152,7 @@ def run(
 
     Args:
         module: name of the module. What its `main` returns is the exit code of the process.
-        words: the arguments. The variables of torchrun (RANK, WORLD_SIZE, ...) are set.
+        argv: the arguments. The variables of torchrun (RANK, WORLD_SIZE, ...) are set.
         size: number of processes on this machine.
         nodes: the machines of the job.
         num_threads: fork the processes, and let torch use this number of threads in each. No OpenMP
@@ -168,10 +168,10 @@ def run(
     os.environ[LAUNCHER] = str(os.getpid())
     try:
         with (
-            _signals_as_exceptions(),
-            _leftovers_killed(),
-            _no_name_lookups(),
-            nodes.errors_explained(),
+            _raise_on_signals(),
+            _kill_leftovers(),
+            _skip_name_lookups(),
+            nodes.explain_errors(),
         ):
             config = LaunchConfig(
                 nproc_per_node=size,
@@ -183,12 +183,12 @@ def run(
                 **nodes.launch_settings(),
             )
             if num_threads is None:
-                program = ["-m", "mmpt.cli.processes", module, *words]
-                # The launcher replaces names after a dollar sign, and `$$` by one sign.
-                escaped = [word.replace("$", "$$") for word in program]
+                program = ["-m", "mmpt.cli.processes", module, *argv]
+                # The launcher expands `$NAME` in arguments, and replaces `$$` with `$`.
+                escaped = [arg.replace("$", "$$") for arg in program]
                 elastic_launch(config, sys.executable)(*escaped)
             else:
-                elastic_launch(config, _in_fork)(module, list(words), num_threads)
+                elastic_launch(config, _in_fork)(module, list(argv), num_threads)
     except SignalException as end:
         return 128 + end.sigval
     except ChildFailedError as error:
@@ -199,7 +199,7 @@ def run(
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
+def _raise_on_signals() -> Iterator[None]:
     """Makes each signal that ends a job raise SignalException during the block.
 
     A signal that is ignored, as SIGHUP under nohup, stays ignored.
@@ -247,7 +247,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
 
 @contextmanager
-def _no_name_lookups() -> Iterator[None]:
+def _skip_name_lookups() -> Iterator[None]:
     """Keeps torch from looking up the full name of this machine, for events that nobody reads.
 
     Each look-up takes ten seconds if the name server does not answer.
@@ -261,7 +261,7 @@ def _no_name_lookups() -> Iterator[None]:
 
 
 @contextmanager
-def _leftovers_killed() -> Iterator[None]:
+def _kill_leftovers() -> Iterator[None]:
     """Kills the processes that the block has left running, such as loader workers."""
     adopt_orphans()
     here = psutil.Process()
@@ -300,16 +300,16 @@ def _report(failures: Mapping[int, ProcessFailure], total: str) -> int:
     return 128 - codes[rank]
 
 
-def _in_fork(module: str, words: list[str], num_threads: int) -> None:
-    """Runs `main(words)` of a module in a process that the launcher has forked."""
+def _in_fork(module: str, argv: list[str], num_threads: int) -> None:
+    """Runs `main(argv)` of a module in a process that the launcher has forked."""
     os.setsid()
     _restore_signals()
     torch.set_num_threads(num_threads)
-    run_module(module, words)
+    run_module(module, argv)
 
 
-def run_module(module: str, words: Sequence[str]) -> None:
-    """Runs `main(words)` of a module in this process, and exits unless it returns 0."""
+def run_module(module: str, argv: Sequence[str]) -> None:
+    """Runs `main(argv)` of a module in this process, and exits unless it returns 0."""
     end_with_parent("SIGTERM")
     if os.environ.get(LAUNCHER) not in (None, str(os.getppid())):
         # The launcher was killed while this process was loading Python, which takes seconds.
@@ -321,7 +321,7 @@ def run_module(module: str, words: Sequence[str]) -> None:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         command = importlib.import_module(module).main
-        code = command(words, name=f"mmpt {module.rpartition('.')[2]}")
+        code = command(argv, name=f"mmpt {module.rpartition('.')[2]}")
     except SystemExit as end:
         code = end.code
     except Exception:

@@ -121,7 +121,7 @@ def _read_results(options: Options, model: MMPTModel) -> list[EvalResult]:
         return []
 
 
-main = Command(push, options=Options, stopped="run the same command again")
+main = Command(push, options=Options, interrupt_message="run the same command again")
 
 
 if __name__ == "__main__":

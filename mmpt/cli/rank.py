@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-QUIET_S = 10.0
+EXIT_WAIT_S = 10.0
 """Seconds that a process waits for the launcher to end it, after another one has reported a
 mistake."""
 READ_S = 10.0
 """Longest time that rank 0 waits for the others to read a message."""
-SHARED_S = 60.0
+FILE_SYNC_S = 60.0
 """Longest time until a network file system shows a new file on every machine."""
 
 REMEDIES = {
@@ -56,12 +56,12 @@ REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of this process in its job. The defaults describe a process on its own."""
+class ProcessRank:
+    """The rank of this process and the world size. The defaults describe a single process."""
 
     rank: int = 0
     """Number of this process among all processes."""
-    size: int = 1
+    world_size: int = 1
     """Number of processes on all machines."""
     local_rank: int = 0
     """Number of this process on this machine."""
@@ -69,52 +69,52 @@ class Place:
     """Number of processes on this machine."""
 
     @classmethod
-    def from_environment(cls) -> "Place":
-        """Returns the place that torchrun's variables name.
+    def from_environment(cls) -> "ProcessRank":
+        """Returns the rank that torchrun's variables describe.
 
         Without LOCAL_RANK and LOCAL_WORLD_SIZE, all processes run on this machine.
         """
         if "RANK" not in os.environ:
             return cls()
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-        return cls(rank, size, local_rank, local_size)
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        return cls(rank, world_size, local_rank, local_size)
 
     @property
     def has_other_nodes(self) -> bool:
         """True if processes of the job run on other machines."""
-        return self.size > self.local_size
+        return self.world_size > self.local_size
 
 
-def main(words: Sequence[str], name: str | None = None) -> int:
+def main(argv: Sequence[str], name: str | None = None) -> int:
     """Trains in this process and returns the exit code.
 
     A mistake is reported by the first process of each machine. The other processes report nothing,
     and wait until the launcher ends them.
 
     Args:
-        words: a YAML and overrides, or the command line of fairseq that the launcher has made.
+        argv: a YAML and overrides, or the command line of fairseq that the launcher has made.
         name: name of the command. Not used.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher reports it
-    place = Place.from_environment()
+    process = ProcessRank.from_environment()
     with ExitStack() as held:
         try:
-            command = _prepare(place, words, held)
-            screen = _start_log(command, place.rank)
+            command = _prepare(process, argv, held)
+            screen = _start_log(command, process.rank)
         except UserError as err:
-            if place.local_rank > 0:
-                time.sleep(QUIET_S)
+            if process.local_rank > 0:
+                time.sleep(EXIT_WAIT_S)
             else:
                 sys.stderr.write(f"error: {message_of(err)}\n")
             return EXIT_CODE
-        set_environment(place, on_cpu="--cpu" in command)
+        set_environment(process, on_cpu="--cpu" in command)
         # deferred: takes seconds, unless this process was forked
         from mmpt.tasks.fairseqmmloop import run_fairseq
 
-        flags = rank_flags(place, on_cpu="--cpu" in command)
+        flags = rank_flags(process, on_cpu="--cpu" in command)
         run_fairseq([*command, *flags], screen)
     return 0
 
@@ -145,61 +145,63 @@ def git_commit() -> str:
     return "unknown"
 
 
-def _prepare(place: Place, words: Sequence[str], held: ExitStack) -> list[str]:
+def _prepare(process: ProcessRank, argv: Sequence[str], held: ExitStack) -> list[str]:
     """Returns the command line of fairseq, without the flags of this process.
 
     `held` keeps the lock of `save_dir`, and the store through which the processes agree.
     """
-    is_yaml = bool(words) and words[0].endswith(YAML_SUFFIXES)
+    is_yaml = bool(argv) and argv[0].endswith(YAML_SUFFIXES)
     if is_yaml:
-        command, settings = prepare_rank(place, words, held)
+        command, settings = prepare_rank(process, argv, held)
     else:
-        command, settings = list(words), os.environ.get(CONFIG_VARIABLE, "")
+        command, settings = list(argv), os.environ.get(CONFIG_VARIABLE, "")
     command = continued(command)
-    if place.has_other_nodes or (is_yaml and place.size > 1):
+    if process.has_other_nodes or (is_yaml and process.world_size > 1):
         # The process group uses the store, too, so it must not be closed here.
         store = held.enter_context(nullcontext(open_store()))
-        command = agree(store, place.rank, place.size, command, settings)
+        command = agree(store, process.rank, process.world_size, command, settings)
     return command
 
 
 def prepare_rank(
-    place: Place, words: Sequence[str], held: ExitStack
+    process: ProcessRank, argv: Sequence[str], held: ExitStack
 ) -> tuple[list[str], str]:
     """Returns fairseq's command line for a YAML and overrides, and the settings' fingerprint.
 
     Only rank 0 makes the command line. It is empty in the other ranks. `held` keeps the lock of
     `save_dir`.
     """
-    path, *overrides = words
+    path, *overrides = argv
     config = load_config(path, overrides)
     if config.is_test:
         raise LaunchError(f"{path} is an evaluation config; run `mmpt train {path}`.")
     command: list[str] = []
-    if place.rank == 0:
-        command = prepare(config, place.local_size, place.size, bool(overrides), held)
+    if process.rank == 0:
+        command = prepare(
+            config, process.local_size, process.world_size, bool(overrides), held
+        )
     return command, config.fingerprint
 
 
-def rank_flags(place: Place, *, on_cpu: bool) -> list[str]:
+def rank_flags(process: ProcessRank, *, on_cpu: bool) -> list[str]:
     """Returns fairseq's options for this process.
 
     They override the number of processes in the command line of rank 0. With `--nnodes 1:4`, that
     is the largest possible number.
     """
-    if place.size == 1:
+    if process.world_size == 1:
         return ["--distributed-world-size", "1"]
     flags = ["--distributed-init-method", "env://", "--distributed-no-spawn"]
     flags += [
         "--distributed-rank",
-        str(place.rank),
+        str(process.rank),
         "--distributed-world-size",
-        str(place.size),
+        str(process.world_size),
     ]
-    return flags if on_cpu else [*flags, "--device-id", str(place.local_rank)]
+    return flags if on_cpu else [*flags, "--device-id", str(process.local_rank)]
 
 
-def set_environment(place: Place, *, on_cpu: bool) -> None:
+def set_environment(process: ProcessRank, *, on_cpu: bool) -> None:
     """Gives this process its share of the cores, and chooses the network interface.
 
     Variables that the user has set are kept.
@@ -209,18 +211,18 @@ def set_environment(place: Place, *, on_cpu: bool) -> None:
     if on_cpu:
         # fairseq touches every GPU that it sees.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        if place.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-            threads = max(num_cores() // place.local_size, 1)
+        if process.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+            threads = max(num_cores() // process.local_size, 1)
             os.environ["OMP_NUM_THREADS"] = str(threads)
             torch.set_num_threads(threads)
     if (
-        place.size > 1
+        process.world_size > 1
         and "GLOO_SOCKET_IFNAME" not in os.environ
         and sys.platform == "linux"
     ):
         # Gloo would look up the name of this machine, which need not resolve to a usable address.
         host = os.environ["MASTER_ADDR"]
-        interface = interface_towards(host) if place.has_other_nodes else "lo"
+        interface = interface_towards(host) if process.has_other_nodes else "lo"
         if interface:
             os.environ["GLOO_SOCKET_IFNAME"] = interface
 
@@ -254,7 +256,7 @@ def agree(
     size: int,
     command: Sequence[str],
     settings: str,
-    shared_s: float = SHARED_S,
+    file_sync_s: float = FILE_SYNC_S,
 ) -> list[str]:
     """Checks that all processes have the same code and settings, and returns rank 0's command line.
 
@@ -266,7 +268,7 @@ def agree(
         size: number of processes.
         command: the command line of this process. Only that of rank 0 is used.
         settings: fingerprint of the settings of this process.
-        shared_s: longest time to wait until this machine sees the files of rank 0.
+        file_sync_s: longest time to wait until this machine sees the files of rank 0.
     Raises:
         LaunchError: a process differs from rank 0. It is raised in every process.
     """
@@ -281,7 +283,7 @@ def agree(
         "settings": settings,
     }
     facts |= {
-        "save_dir": _wait_for(saved_config, command, shared_s),
+        "save_dir": _wait_for(saved_config, command, file_sync_s),
         "host": socket.gethostname(),
     }
     store.set(f"mmpt/facts/{rank}", json.dumps(facts))

@@ -1,4 +1,4 @@
-"""`mmpt report`: writes the HTML report of a training, or rewrites that of an evaluation."""
+"""`mmpt report`: writes the HTML report of a training run, or rewrites that of an evaluation."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from mmpt.cli import scoring, trainings
+from mmpt.cli import scoring, training_runs
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.config.yaml_files import YAML_SUFFIXES
@@ -23,15 +23,15 @@ def report(
         str,
         Argument(
             metavar="RUN|YAML",
-            help="The folder of a training (`save_dir`), or an evaluation YAML.",
+            help="A training folder (`save_dir`), or an evaluation YAML.",
         ),
     ],
     results: Annotated[
         list[str] | None,
         Argument(
             metavar="RESULTS",
-            help="Results files, or folders that contain one, with scores of the training's "
-            "checkpoints. Files in the folder of the training are found without it.",
+            help="Results files, or folders that contain one, with scores of the run's "
+            "checkpoints. Results files in the training folder are always included.",
         ),
     ] = None,
     *,
@@ -43,14 +43,14 @@ def report(
         Path | None,
         Option(
             metavar="FILE",
-            help="File to write. Default: in the folder of the training, or next to results.json.",
+            help="File to write. Default: in the training folder, or next to results.json.",
         ),
     ] = None,
     device: Device = None,
 ) -> None:
-    """Write the HTML report of a training, or rewrite that of an evaluation with key frames.
+    """Write the HTML report of a training run, or rewrite that of an evaluation with key frames.
 
-    The report of a training has its curves, speed, settings and scores. The training may be in
+    The report of a training run has its curves, speed, settings and scores. The run may be in
     progress. Prints a summary and the path of the report.
 
     The numbers of an evaluation come from results.json. The best checkpoint is run again for the
@@ -62,18 +62,18 @@ def report(
                 f"{yaml} is a folder, and `--videos` and `--device` belong to the report of an "
                 "evaluation; leave them out, or name an evaluation YAML."
             )
-        trainings.report_training(yaml, results or [], out)
+        training_runs.report_training_run(yaml, results or [], out)
         return
     if Path(yaml).suffix not in YAML_SUFFIXES:
         raise LaunchError(
-            f"{yaml} must be the folder of a training or an evaluation YAML, but there is no such "
-            "folder, and the name does not end in .yaml. The folder of a training is "
-            "`fairseq.checkpoint.save_dir` in its YAML."
+            f"{yaml} must be a training folder or an evaluation YAML, but there is no such folder, "
+            "and the name does not end in .yaml. The training folder is "
+            "`fairseq.checkpoint.save_dir` of the training YAML."
         )
     if results:
         raise LaunchError(
-            f"{yaml} is not the folder of a training, so {results[0]} has no meaning; name one "
-            "evaluation YAML, or the folder of a training and results files."
+            f"{yaml} is not a training folder, so {results[0]} cannot be used; name one evaluation "
+            "YAML, or a training folder and results files."
         )
     report_evaluation(yaml, videos, out, device)
 
@@ -85,8 +85,7 @@ def report_evaluation(
     config = load_config(yaml)
     if not config.is_test:
         raise LaunchError(
-            f"{yaml} is the YAML of a training. Name the folder of the training: mmpt report "
-            f"{config.save_dir}"
+            f"{yaml} is a training YAML. Name the training folder: mmpt report {config.save_dir}"
         )
     results = scoring.results_folder(config) / "results.json"
     if not results.exists():
@@ -140,7 +139,9 @@ def _rows_of(config: RunConfig, results: Path) -> list[dict[str, Any]]:
     return rows
 
 
-main = Command(report, stopped="nothing was written; run the same command again")
+main = Command(
+    report, interrupt_message="nothing was written; run the same command again"
+)
 
 
 if __name__ == "__main__":

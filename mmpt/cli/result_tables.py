@@ -39,7 +39,7 @@ def read_rows(paths: Sequence[str], *, may_be_empty: bool = False) -> list[Row]:
         if not file.is_file():
             raise DataError(
                 f"{file}: no such file. Name results files, folders that contain one "
-                "(`eval.save_path` of a YAML that was scored), or folders of trainings "
+                "(`eval.save_path` of a YAML that was scored), or training folders "
                 "(`fairseq.checkpoint.save_dir`)."
             )
         files[file.resolve()] = file

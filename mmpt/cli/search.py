@@ -46,7 +46,7 @@ def search(
     to_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
     model: Annotated[
         str | None,
-        Option(help="The model of the index, if it is no longer where it was."),
+        Option(help="Path or Hub name of the model. Default: as stored in the index."),
     ] = None,
     checkpoint: Annotated[
         str | None, Option(help="File name of its checkpoint.")
@@ -107,7 +107,9 @@ def _to_json(text: str, moments: list[Moment]) -> dict[str, Any]:
     return {"query": text, "moments": [moment._asdict() for moment in moments]}
 
 
-main = Command(search, stopped="nothing was written; run the same command again")
+main = Command(
+    search, interrupt_message="nothing was written; run the same command again"
+)
 
 
 if __name__ == "__main__":

@@ -42,14 +42,14 @@ logger = get_logger(__name__)
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
 """Ports for the rendezvous of a job's nodes. The job's id chooses one of them, because a node may
 run several jobs."""
-NOTICE_S = 15
+EXIT_DELAY_S = 15
 """Seconds that a failed node waits before it exits, so that others can fail in the same way.
 
 A mistake in the settings ends each node with the same exit code, but a busy node takes longer to
 start Python. When the first node exits, SLURM ends the others. Without the wait, SLURM would end
 the busy node with a signal, and report the signal instead of the exit code.
 """
-MANY = 1_000_000
+MAX_NUM_TIMEOUTS = 1_000_000
 """Number of times that a job may reach its time limit."""
 SIZES = {"big": 8, "small": 2}
 """Number of GPUs of a job whose released YAML names a size, as `task_type: sweep_big` does."""
@@ -60,7 +60,7 @@ class Executor(SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
-        """Returns 2, with which submitit takes SLURM as installed. `_submit` checks this itself."""
+        """Returns 2, so that submitit treats SLURM as installed. `_submit` checks this itself."""
         return 2
 
 
@@ -68,10 +68,10 @@ class Executor(SlurmExecutor):
 class NodeTask:
     """The work of one node of a job: a command of `mmpt`."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     """The command and its arguments."""
     num_nodes: int = 1
-    """Number of nodes. Several run one training together."""
+    """Number of nodes. Several nodes run one training job together."""
 
     def __call__(self) -> None:
         """Runs the command, and ends this process with its exit code.
@@ -86,9 +86,9 @@ class NodeTask:
         # SIGUSR2, unless the user chooses another.
         warning = signal.Signals[f"SIG{job.USR_SIG}"]
         requeue: Any = signal.getsignal(warning)  # submitit has set it
-        words = [sys.executable, "-m", "mmpt", *self.words]
+        argv = [sys.executable, "-m", "mmpt", *self.argv]
         if self.num_nodes > 1:
-            words += meeting(job)
+            argv += rendezvous_options(job)
 
         # Run the command. Every signal that asks the job to stop is passed on to it as SIGTERM.
         process: subprocess.Popen[bytes] | None = None
@@ -101,7 +101,7 @@ class NodeTask:
 
         for number in STOP_SIGNALS:
             signal.signal(number, pass_on)
-        process = subprocess.Popen(words, preexec_fn=_ignore_warnings)
+        process = subprocess.Popen(argv, preexec_fn=_ignore_sigusr)
         if asked:
             process.terminate()
         code = process.wait()
@@ -114,7 +114,7 @@ class NodeTask:
             if job.global_rank > 0:
                 sys.exit(0)
             only_sigterm = set(asked) == {signal.SIGTERM}
-            if _continues(job.job_id, is_warned=not only_sigterm):
+            if _should_requeue(job.job_id, is_warned=not only_sigterm):
                 requeue(warning, None)
             code = 128 + signal.SIGTERM
         elif code and self.num_nodes > 1:
@@ -122,7 +122,7 @@ class NodeTask:
             # ignored, so that the exit code is reported.
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
-            time.sleep(NOTICE_S)
+            time.sleep(EXIT_DELAY_S)
         sys.exit(code)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -130,13 +130,13 @@ class NodeTask:
         return DelayedSubmission(self)
 
 
-def _ignore_warnings() -> None:
+def _ignore_sigusr() -> None:
     """Makes a new process ignore SIGUSR1 and SIGUSR2, for which `pass_on` sends it SIGTERM."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
-def _continues(job_id: str, *, is_warned: bool) -> bool:
+def _should_requeue(job_id: str, *, is_warned: bool) -> bool:
     """Returns whether a job that has stopped is to be requeued.
 
     It is not if the user has cancelled it, if SLURM requeues it, or if another node has failed. In
@@ -151,7 +151,7 @@ def _continues(job_id: str, *, is_warned: bool) -> bool:
     return "JobState=RUNNING" in shown and (is_warned or is_preempted is not None)
 
 
-def meeting(job: JobEnvironment) -> list[str]:
+def rendezvous_options(job: JobEnvironment) -> list[str]:
     """Returns the options of `mmpt train` with which the nodes of a job find each other.
 
     The address of the first node is the one that SLURM uses, because the name of a node may not
@@ -175,7 +175,7 @@ def _ask(*command: str) -> str:
 
 def submit_yamls(
     configs: Sequence[RunConfig],
-    words: Sequence[str],
+    args: Sequence[str],
     job_type: str,
     nodes: Nodes,
     dry_run: bool,
@@ -184,7 +184,7 @@ def submit_yamls(
 
     Args:
         configs: the settings of the YAMLs.
-        words: the YAMLs, overrides and options of `mmpt train`.
+        args: the YAMLs, overrides and options of `mmpt train`.
         job_type: the job type that was asked for, which may be one of the release (`sweep_*`).
         nodes: the options that concern nodes. Only `--max-restarts` and `--rdzv-timeout` may differ
             from their defaults.
@@ -221,7 +221,7 @@ def submit_yamls(
         )
     command = [
         "train",
-        *words,
+        *args,
         "--jobtype",
         "local_predict" if first.is_test else f"local_{size}",
     ]
@@ -265,13 +265,13 @@ def submit(
     """
     is_array = len(tasks) > 1
     log = str(folder.absolute() / ("%A_%a.log" if is_array else "%j.log"))
-    executor = Executor(folder, max_num_timeout=MANY)
+    executor = Executor(folder, max_num_timeout=MAX_NUM_TIMEOUTS)
     executor.update_parameters(**_parameters(section, name, log, num_gpus, num_cores))
     if dry_run:
         if is_array:
             executor.parameters["map_count"] = len(tasks)
         print(executor._make_submission_file_text(executor._submitit_command_str, ""))
-        print(f"# launching on each node: mmpt {shlex.join(tasks[0].words)}")
+        print(f"# launching on each node: mmpt {shlex.join(tasks[0].argv)}")
     else:
         _print_job(_submit(executor, tasks), log, len(tasks))
 

@@ -85,4 +85,4 @@ def tokenize(
     logger.info("done; `dataset.tfeat_dir` of a training YAML is %s", tfeat_dir)
 
 
-main = Command(tokenize, stopped="run the same command again to continue")
+main = Command(tokenize, interrupt_message="run the same command again to continue")

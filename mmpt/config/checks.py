@@ -29,12 +29,12 @@ def check_whole(config: RunConfig, values: dict[str, Any]) -> Iterator[str]:
     """Yields a sentence for each mistake that concerns several keys, or a missing key.
 
     Args:
-        config: the config, in which mistaken values have their defaults.
-        values: the YAML as read. It still has the mistaken values, so that their keys are not
+        config: the config, in which invalid values are replaced by their defaults.
+        values: the YAML as read. It still has the invalid values, so that their keys are not
             reported as missing.
     """
     if value_at(values, "dataset.feature_dim") is not None:
-        yield "`dataset.feature_dim` is filled in; set `model.input_dim` instead."
+        yield "`dataset.feature_dim` is derived from `model.input_dim`; set that key instead."
     if isinstance(values.get("dataset", {}), dict | None):
         # Otherwise, it is not known whether this is a training or an evaluation config.
         yield from _missing(config, values)

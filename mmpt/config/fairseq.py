@@ -49,7 +49,7 @@ OWN: dict[str, dict[str, Any]] = {
     "distributed_training": {"timeout_minutes": float},
 }
 """Group -> options that `FairseqMMTask` adds to fairseq's options, and their types."""
-UNKNOWN = re.compile(
+UNSUPPORTED = re.compile(
     "_name|tpu|ddp_comm_hook|(slowmo|localsgd|zero|pipeline|not_fsdp)_.*|no_reshard_after_forward"
     "|fp32_reduce_scatter|cpu_offload|use_sharded_state"
 )
@@ -97,7 +97,8 @@ BOUNDS: dict[str, Any] = {
     # Other back ends wait for a gradient of every parameter, and BERT's poolers get none.
     "ddp_backend": Literal["no_c10d", "legacy_ddp"],
 }
-"""Types that are narrower here than in fairseq. A bound of 0 is kept where 0 means "off"."""
+"""Options that accept fewer values here than in fairseq -> the accepted values. 0 stays allowed
+where it means "off"."""
 
 
 @cache
@@ -126,7 +127,7 @@ def settings_model(*, import_fairseq: bool) -> type[schema.Settings]:
 
 
 @contextmanager
-def root_logger_kept() -> Iterator[None]:
+def preserve_root_logger() -> Iterator[None]:
     """Restores the root logger after fairseq is imported in the block.
 
     The import adds a handler to it and sets its level to DEBUG.
@@ -147,7 +148,7 @@ def _fairseq_types() -> dict[str, dict[str, Any]]:
     `optimization`. Both places are accepted.
     """
     try:
-        with root_logger_kept():
+        with preserve_root_logger():
             from fairseq.dataclass import configs
             from fairseq.optim import adam
             from fairseq.optim.lr_scheduler import (
@@ -180,7 +181,7 @@ def _types_of(group: Any) -> dict[str, Any]:
         field.name: _plain_type(field.type)
         for field in dataclasses.fields(group)
         if field.name not in REFUSED
-        and not UNKNOWN.fullmatch(field.name)
+        and not UNSUPPORTED.fullmatch(field.name)
         and not str(field.default).startswith("${common.")
     }
 

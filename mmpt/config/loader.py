@@ -63,7 +63,7 @@ def load_config(
     at_top = good.keys() & RetrievalConfig.model_fields.keys()
     retrieval = {key: good.pop(key) for key in at_top}
     config = RunConfig(**{"retrieval": retrieval, **good, "path": str(path)})
-    # Check keys against each other. In `config`, a mistaken key has its default.
+    # Check keys against each other. In `config`, an invalid key has its default.
     problems += [*mistakes, *check_whole(config, values)]
     if problems:
         raise ConfigError(str(path), problems)

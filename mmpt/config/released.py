@@ -60,7 +60,7 @@ def _filled(given: Values, released: Values) -> tuple[Values, list[str]]:
 def _put(values: Values, path: str, value: Any) -> None:
     """Sets the value of a dotted key.
 
-    A section that is no mapping stays as it is, so that the loader reports it.
+    A section that is not a mapping stays as it is, so that the loader reports it.
     """
     *sections, last = path.split(".")
     for key in sections:

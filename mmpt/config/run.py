@@ -118,7 +118,7 @@ class RunConfig(Settings):
 
 
 def last_checkpoint(save_dir: str) -> str | None:
-    """Returns the checkpoint in a folder that a training continues from, or None."""
+    """Returns the checkpoint in a folder that a training run continues from, or None."""
     path = os.path.join(save_dir, LAST)
     return path if os.path.exists(path) else None
 

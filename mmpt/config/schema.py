@@ -154,7 +154,7 @@ class DatasetConfig(Section):
     """Feature rows per second of video. Default: 1, as S3D has. Row i is about the time from
     i / feature_fps to (i + 1) / feature_fps. All other keys and files give times in seconds."""
     feature_dim: Annotated[Count, Field(exclude=True)] = FEATURE_DIM
-    """Width of the features: `model.input_dim`, from which it is filled in."""
+    """Width of the features. It is derived from `model.input_dim`."""
     max_video_len: Count | None = None
     """Longest clip, in seconds. The model has F = max_video_len * feature_fps video slots."""
     max_len: Count | None = None
@@ -304,7 +304,9 @@ class EvalConfig(Section):
     """`eval:` where results are written."""
 
     save_path: str | None = None
-    """Folder for results. It is also searched for released models."""
+    """Folder for results. `MMPTModel.from_pretrained` also looks for checkpoints in it. A released
+    evaluation YAML that names no checkpoint scores `checkpoint_best.pt` in it.
+    """
 
 
 def _read_time(value: Any) -> Any:
@@ -404,8 +406,8 @@ class Settings(Section):
         ]
         | None
     ) = None
-    """Services that get the metrics of a training, one or several. Default: none. The metrics are
-    in `metrics.jsonl` in any case."""
+    """Services that get the metrics of a training run, one or several. Default: none. The metrics
+    are in `metrics.jsonl` in any case."""
     clips_per_forward: Count | Literal["auto"] = "auto"
     """Number of clips that the embedding pass, validation and scoring compute at once. `auto` is
     1024, on a CPU 256, and is halved when the device is out of memory."""

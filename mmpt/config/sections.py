@@ -54,8 +54,8 @@ SHIPPED = {
         "MMFusionSeparateFullVideoBGRetrieval": "mmpt.config:ModelConfig",
     },
 }
-"""`Config` of the shipped tasks and models by name. Importing these classes takes seconds, so that
-the message about a mistake in a YAML would come late."""
+"""Name of a shipped task or model -> its `Config`. Importing the class itself takes seconds, and
+would delay the message about a mistake in a YAML."""
 
 
 class AnyKeys(Section, extra="allow"):

@@ -14,7 +14,7 @@ from mmpt.shards.feature_info import FeatureInfo, find_feature_info
 from mmpt.utils.hub_names import is_hub_name
 from mmpt.utils.io import read_json
 from mmpt.utils.log import get_logger
-from mmpt.utils.run_loggers import RUN_FACTS
+from mmpt.utils.run_loggers import RUN_METADATA
 from mmpt.utils.validation import validate
 
 logger = get_logger(__name__)
@@ -259,7 +259,7 @@ def _without_folders(value: Any) -> Any:
 
 def _read_run_facts(folder: Path) -> FeatureInfo | None:
     """Returns what a training has recorded in its folder about its features. None: nothing."""
-    path = folder / RUN_FACTS
+    path = folder / RUN_METADATA
     if not path.is_file():
         return None
     try:

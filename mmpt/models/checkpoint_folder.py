@@ -1,4 +1,4 @@
-"""Keeps at least one whole checkpoint in the folder of a run at all times.
+"""Keeps at least one intact checkpoint in the folder of a run at all times.
 
 A run continues from `checkpoint_last.pt`. The checkpoint before it is kept as
 `checkpoint_previous.pt`, so that the run can continue even if a disk or a copy has damaged the last
@@ -40,7 +40,7 @@ def keep_as(path: Path, name: str) -> None:
     os.replace(part, path.with_name(name))
 
 
-def copy_whole(source: str | Path, target: str | Path) -> None:
+def copy_atomically(source: str | Path, target: str | Path) -> None:
     """Copies a file under a temporary name and renames it, so that `target` is never incomplete."""
     part = f"{target}.tmp"
     shutil.copyfile(source, part)
@@ -48,33 +48,34 @@ def copy_whole(source: str | Path, target: str | Path) -> None:
 
 
 def repair_last(last: Path) -> None:
-    """Replaces a damaged `checkpoint_last.pt` by the newest whole checkpoint of its folder.
+    """Replaces a damaged `checkpoint_last.pt` by the newest intact checkpoint of its folder.
 
     The damaged file is kept as `checkpoint_last.pt.damaged`.
 
     Raises:
-        CheckpointError: the file is damaged, and no other checkpoint of the folder is whole.
+        CheckpointError: the file is damaged, and no other checkpoint of the folder is intact.
     """
     try:
         require_intact(last)
         return
     except DamagedCheckpointError as err:
         problem = err
-    newest = newest_whole(last.parent, ignored=last)
+    newest = newest_intact(last.parent, ignored=last)
     if newest is None:
         raise DamagedCheckpointError(
-            f"{problem}\nNo other checkpoint of this run is whole. To start the run from its "
+            f"{problem}\nNo other checkpoint of this run is intact. To start the run from its "
             f"beginning, remove {last} and run the same command again."
         )
     keep_as(last, f"{LAST}.damaged")
-    copy_whole(newest, last)
+    copy_atomically(newest, last)
     logger.warning(
-        "%s\nThe run continues from %s, the newest whole checkpoint.", problem, newest
+        "%s\nThe run continues from %s, the newest intact checkpoint.", problem, newest
     )
 
 
-def newest_whole(folder: Path, ignored: Path) -> Path | None:
-    """Returns the checkpoint with the most updates among those that a training can continue from.
+def newest_intact(folder: Path, ignored: Path) -> Path | None:
+    """Returns the checkpoint with the most updates among those that a training run can
+    continue from.
 
     Returns None if there is none.
 

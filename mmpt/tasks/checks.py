@@ -25,7 +25,7 @@ from mmpt.inference.origin import find_other_features
 from mmpt.losses import LOSSES, Loss
 from mmpt.models import MODELS, MMFusionSeparate
 from mmpt.models.checkpoint import check_training_checkpoint
-from mmpt.models.checkpoint_folder import newest_whole, repair_last
+from mmpt.models.checkpoint_folder import newest_intact, repair_last
 from mmpt.models.compilation import check_compiler, training_device
 from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
 from mmpt.processors.base import PARTS
@@ -170,7 +170,7 @@ def check_loss(config: RunConfig, loss: Loss) -> None:
 
 
 def check_parts(task: Task) -> None:
-    """Checks the parts of a training before any process starts.
+    """Checks the parts of a training run before any process starts.
 
     The list, the shards and the captions of every split are opened, and an item is made if that is
     quick. The settings of the model and the loss are checked. The model is not built.
@@ -238,8 +238,8 @@ def named_parts(config: RunConfig, keys: Iterable[str] = tuple(PARTS)) -> str:
 
 
 def check_start(config: RunConfig, *, is_node_0: bool = True) -> None:
-    """Raises CheckpointError unless fairseq can use the checkpoint that the training continues or
-    starts from. For a bad `checkpoint_last.pt`, the error names the newest whole checkpoint.
+    """Raises CheckpointError unless fairseq can use the checkpoint that the run continues or starts
+    from. For a bad `checkpoint_last.pt`, the error names the newest intact checkpoint.
 
     Args:
         is_node_0: this is the first node of the job. It repairs a damaged checkpoint. The other
@@ -277,14 +277,14 @@ def check_start(config: RunConfig, *, is_node_0: bool = True) -> None:
 
 def _way_to_continue(last: str) -> str:
     """Returns how to continue a run whose last checkpoint cannot be used, as sentences."""
-    newest = newest_whole(Path(last).parent, ignored=Path(last))
+    newest = newest_intact(Path(last).parent, ignored=Path(last))
     if newest is None:
         return (
-            "No other checkpoint of this run is whole. To start the run from its beginning, remove "
-            f"{last} and run the same command again."
+            "No other checkpoint of this run is intact. To start the run from its beginning, "
+            f"remove {last} and run the same command again."
         )
     command = shlex.join(["cp", str(newest), last])
     return (
-        f"The newest whole checkpoint of this run is {newest}. To continue from it, run "
+        f"The newest intact checkpoint of this run is {newest}. To continue from it, run "
         f"`{command}` and the same command again."
     )

@@ -130,7 +130,8 @@ def fill_pool(
         num_workers=num_workers,
         prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=device.type == "cuda",
-        # Otherwise the loader would advance the global one.
+        # By default, the loader draws its base seed from torch's global generator, and so changes
+        # its state.
         generator=torch.Generator(),
     )
     waited_s = 0.0
@@ -155,7 +156,7 @@ def vector_size(model: nn.Module, dataset: MMDataset, clips_per_video: int) -> i
 def speed_of_pass(
     num_videos: int, clips_per_video: int, seconds: float, world: World
 ) -> str:
-    """Returns the speed of an embedding pass in words, for the log."""
+    """Returns the speed of an embedding pass as text, for the log."""
     videos_per_s = num_videos / seconds
     clips_per_s = videos_per_s * clips_per_video
     speed = f"{videos_per_s:,.0f} videos/s, {clips_per_s:,.0f} clips/s"

@@ -91,8 +91,8 @@ def _finish_checkpoints(args: Namespace, full_disk: OSError) -> None:
     copy, the original is renamed to the name of the copy, which needs no space. If there is no
     `checkpoint_last.pt` yet, it gets this name instead, so that a rerun continues from it.
 
-    Only the process that writes checkpoints may do this. The launcher keeps other trainings out of
-    the folder.
+    Only the process that writes checkpoints may do this. The launcher keeps other training runs
+    out of the folder.
     """
     save_dir = Path(args.save_dir)
     last = save_dir / LAST

@@ -1,4 +1,4 @@
-"""Extends fairseq's training loop so that no work is lost when a training is interrupted.
+"""Extends fairseq's training loop so that no work is lost when a run is interrupted.
 
 `wrap_training_loop` replaces these parts of fairseq:
 
@@ -38,21 +38,21 @@ from fairseq.file_io import PathManager
 from fairseq.logging import metrics, progress_bar
 
 import mmpt
-from mmpt.config.fairseq import root_logger_kept
+from mmpt.config.fairseq import preserve_root_logger
 from mmpt.config.run import LAST
-from mmpt.models.checkpoint_folder import copy_whole, keep_previous
+from mmpt.models.checkpoint_folder import copy_atomically, keep_previous
 from mmpt.tasks.fairseqmmscale import save_loss_scale
 from mmpt.tasks.fairseqmmstep import NonFiniteGradientError
 from mmpt.utils.log import ON_SCREEN, ONLY_IN_LOG, format_seconds, get_logger
-from mmpt.utils.screen import Screen, Shown, ShownBar
+from mmpt.utils.screen import BarState, Screen, ScreenBar
 from mmpt.utils.stopping import StopRequest
 
-with root_logger_kept():
+with preserve_root_logger():
     import fairseq_cli.train as loop
 
 logger = get_logger(__name__)
 Losses = tuple[list[float | None], bool]
-"""Validation losses, and whether the training should stop."""
+"""Validation losses, and whether the run should stop."""
 
 
 class RunState:
@@ -140,20 +140,20 @@ class StoppedInValidationError(Exception):
     """The processes have agreed to stop during a validation."""
 
 
-class WholeFiles(PathManager):  # type: ignore[misc]
-    """fairseq's operations on files, with a copy that is complete or absent."""
+class AtomicPathManager(PathManager):  # type: ignore[misc]
+    """fairseq's file operations, with a copy that is atomic."""
 
     @staticmethod
     def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
         """Copies a checkpoint to another name."""
         if Path(dst_path).name == LAST:
             keep_previous(Path(dst_path))
-        copy_whole(src_path, dst_path)
+        copy_atomically(src_path, dst_path)
         return True
 
     @staticmethod
     def rename(src: str, dst: str) -> None:
-        """Gives a checkpoint that was written completely its name."""
+        """Renames a completely written checkpoint to its final name."""
         if Path(dst).name == LAST:
             keep_previous(Path(dst))
         os.replace(src, dst)
@@ -192,7 +192,7 @@ def wrap_training_loop() -> None:
     loop.train = train
     checkpoint_utils.load_checkpoint = load_checkpoint
     checkpoint_utils._torch_persistent_save = torch.save
-    checkpoint_utils.PathManager = WholeFiles
+    checkpoint_utils.PathManager = AtomicPathManager
     save_loss_scale()
 
 
@@ -214,7 +214,12 @@ def load_checkpoint(
         task.begin_epoch(position.epoch, trainer.get_model())
         subsets = trainer.cfg.dataset.valid_subset.split(",")
         _, has_ended = _original_validate_and_save(
-            untimed(trainer.cfg), trainer, task, position, subsets, position.is_end
+            without_time_limit(trainer.cfg),
+            trainer,
+            task,
+            position,
+            subsets,
+            position.is_end,
         )
         task.run.note_end(has_ended)
     return extra_state, epoch_itr
@@ -254,8 +259,8 @@ def validate_and_save(
     if is_out_of_time(cfg, trainer):
         save_now(cfg, trainer, epoch_itr, is_due=True)
         logger.info(
-            "the training has taken `stop_time_hours` (%s): saved after update %d. To continue, "
-            "raise it and run the same command again",
+            "the training run has taken `stop_time_hours` (%s): saved after update %d. To "
+            "continue, raise it and run the same command again",
             cfg.optimization.stop_time_hours,
             trainer.get_num_updates(),
             extra=ON_SCREEN,
@@ -265,7 +270,12 @@ def validate_and_save(
         save_and_end(cfg, trainer, task, epoch_itr)
     try:
         losses = _original_validate_and_save(
-            untimed(cfg), trainer, task, epoch_itr, valid_subsets, end_of_epoch
+            without_time_limit(cfg),
+            trainer,
+            task,
+            epoch_itr,
+            valid_subsets,
+            end_of_epoch,
         )
     except StoppedInValidationError:
         save_and_end(cfg, trainer, task, epoch_itr)
@@ -280,7 +290,7 @@ def is_out_of_time(cfg: Any, trainer: Any) -> bool:
     return bool(0 < limit_s < trainer.cumulative_training_time())
 
 
-def untimed(cfg: Any) -> Any:
+def without_time_limit(cfg: Any) -> Any:
     """Returns the settings without `stop_time_hours`, after which fairseq itself would validate."""
     if cfg.optimization.stop_time_hours > 0:
         cfg = deepcopy(cfg)
@@ -341,17 +351,17 @@ def restore_loop(state: dict[str, Any]) -> None:
 def show_metrics(screen: Screen) -> None:
     """Makes fairseq's progress bars show their metrics on the screen, and write them to the log."""
     make_bar = progress_bar.progress_bar
-    shown = Shown(screen)
+    state = BarState(screen)
 
-    def shown_bar(
+    def screen_bar(
         batches: Any, log_format: str | None = None, **settings: Any
-    ) -> ShownBar:
+    ) -> ScreenBar:
         in_log = "simple" if log_format in (None, "tqdm") else log_format
         bar = make_bar(batches, log_format=in_log, **settings)
         is_valid = settings.get("prefix") is not None
-        return ShownBar(bar, batches, settings["epoch"], shown, is_valid=is_valid)
+        return ScreenBar(bar, batches, settings["epoch"], state, is_valid=is_valid)
 
-    progress_bar.progress_bar = shown_bar
+    progress_bar.progress_bar = screen_bar
 
 
 def run_fairseq(command: Sequence[str], screen: Screen | None = None) -> None:
@@ -373,9 +383,9 @@ def run_fairseq(command: Sequence[str], screen: Screen | None = None) -> None:
     try:
         loop.cli_main()
         took = format_seconds(time.monotonic() - begin)
-        logger.info("the training has ended after %s", took, extra=ON_SCREEN)
+        logger.info("the training run has ended after %s", took, extra=ON_SCREEN)
     except Exception:
-        logger.error("the training has failed", exc_info=True, extra=ONLY_IN_LOG)
+        logger.error("the training run has failed", exc_info=True, extra=ONLY_IN_LOG)
         if screen is not None:
             screen.close()
         sys.excepthook(*sys.exc_info())  # the task's, which reports mistakes and exits

@@ -4,8 +4,8 @@ or infinite.
 - `mmmodel` wraps our model under the name that released checkpoints use, and loads checkpoints
   strictly.
 - `mmloss` is the criterion. It runs the model and the loss, and logs the terms and the speed: clips
-  and videos per second, TFLOP/s of the towers on real tokens (and their share of the device's peak,
-  if that is known), the share of time that training waits for data, and memory.
+  and videos per second, TFLOP/s of the towers on real tokens (and model FLOPs utilization, if the
+  device's peak is known), the share of time that training waits for data, and memory.
 - `NonFiniteBatches` reports a batch whose loss is not finite. By default, training then stops. With
   `loss.on_nonfinite: skip`, the update is skipped in all processes, at most `loss.max_skipped`
   times in a run.
@@ -29,7 +29,7 @@ from mmpt.config.schema import LossConfig
 from mmpt.errors import UserError
 from mmpt.losses.base import LossOutput, NonFiniteLossError
 from mmpt.models.checkpoint import WRAPPER_PREFIX, Use, adapt_state
-from mmpt.utils.device_figures import memory_gb, peak_tflops
+from mmpt.utils.device_stats import memory_gb, peak_tflops
 from mmpt.utils.distributed import World
 from mmpt.utils.io import write_json
 from mmpt.utils.log import get_logger
@@ -222,8 +222,8 @@ class MMCriterion(FairseqCriterion):
                 torch.device("cuda" if torch.cuda.is_available() else "cpu")
             )
             if peak is not None:
-                share = sums["flops"] / (1e12 * peak * num_processes)
-                metrics.log_speed("share_of_peak", share, priority=94, round=3)
+                mfu = sums["flops"] / (1e12 * peak * num_processes)
+                metrics.log_speed("mfu", mfu, priority=94, round=3)
         if "data_wait" in sums:
             data_wait = sums["data_wait"] / num_processes
             metrics.log_speed("data_wait", data_wait, priority=95, round=3)

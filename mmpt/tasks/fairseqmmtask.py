@@ -53,7 +53,7 @@ from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
 from mmpt.utils.metrics_log import MetricsLog
-from mmpt.utils.run_loggers import COMMIT, RunFacts, RunLogger, open_loggers
+from mmpt.utils.run_loggers import COMMIT, RunLogger, RunMetadata, open_loggers
 from mmpt.utils.stopping import SIGNALS, StopRequest, end_children
 from mmpt.utils.time_left import minutes_left, share_done
 
@@ -108,14 +108,14 @@ class FairseqMMTask(LegacyFairseqTask):
         self.inner = Task.from_config(config, seed=args.seed)
         self.loss = self.inner.build_loss()
         self.model: nn.Module | None = None
-        # of the current epoch's training
+        # Batches of the current training epoch. None before the first one.
         self.batches: PlannedBatchIterator | None = None
         self.num_updates = 0  # completed before the current update
         self.epoch = 1
-        # In the main process, from the first step on.
+        # Only rank 0 writes metrics. The list is filled when the checkpoint has been loaded.
         self.metrics_logs: list[MetricsLog | RunLogger] = []
         self.sample: dict[str, Any] = {}  # of the current step
-        # (share of the run that is done, time).
+        # Progress (fraction of the run) and time at the first update of this process.
         self.start: tuple[float, float] | None = None
         self.has_updated = False  # in this process
         self.stop = StopRequest(args.stop_signals)
@@ -305,7 +305,7 @@ class FairseqMMTask(LegacyFairseqTask):
         sample = self.sample if sample is None else sample
         return self.nonfinite.report(self.num_updates + 1, sample, message)
 
-    # ---- what fairseqmmloop.py calls
+    # ---- methods that fairseqmmloop.py calls
 
     def begin_log(self, num_updates: int, *, is_due: bool) -> None:
         """Opens the logs of metrics of a run that has completed `num_updates`.
@@ -316,7 +316,7 @@ class FairseqMMTask(LegacyFairseqTask):
         if not self.world.is_main:
             return
         config = self.inner.config
-        run = run_facts(config, self.args.save_dir, num_updates)
+        run = run_metadata(config, self.args.save_dir, num_updates)
         self.metrics_logs = [
             MetricsLog(self.args.save_dir, num_updates, is_valid_due=is_due),
             *open_loggers(config.loggers or (), run),
@@ -398,9 +398,11 @@ class FairseqMMTask(LegacyFairseqTask):
         return minutes_left(done, done_at_start, now - begin)
 
 
-def run_facts(config: RunConfig, save_dir: str | Path, num_updates: int) -> RunFacts:
-    """Returns the facts of a run that has completed `num_updates`."""
+def run_metadata(
+    config: RunConfig, save_dir: str | Path, num_updates: int
+) -> RunMetadata:
+    """Returns the metadata of a run that has completed `num_updates`."""
     settings = config.to_dict() | {"git_commit": os.environ.get(COMMIT)}
     info = find_feature_info(config.dataset)
     features = info.model_dump() if info else None
-    return RunFacts(Path(save_dir), num_updates, settings, features)
+    return RunMetadata(Path(save_dir), num_updates, settings, features)

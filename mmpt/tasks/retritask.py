@@ -204,7 +204,7 @@ class RetriTask(Task):
         training = self._train_set
         if training is None:
             training = self.build_dataset(Split.TRAIN)
-        assert training is not None, "a training has a list"
+        assert training is not None, "a training run has a list"
         assert isinstance(
             training.meta, processors.ShardedHow2VideoRetriMetaProcessor
         ), "checked by check_classes"

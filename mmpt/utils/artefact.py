@@ -1,7 +1,7 @@
-"""Output files with a note about their inputs, so that a rerun can skip files that are up to date.
+"""Outputs with a stamp file that records their inputs, so that a rerun skips up-to-date files.
 
-The note is a JSON file with a fingerprint of the inputs. It is removed before its files are
-written, and written after them. Files whose note has the expected fingerprint are therefore
+The stamp is a JSON file with a fingerprint of the inputs. It is removed before its files are
+written, and written after them. Files whose stamp has the expected fingerprint are therefore
 complete, even if a run was killed.
 """
 
@@ -53,41 +53,41 @@ def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Files that are written together, and the path of their note."""
+    """Files that are written together, and the path of their stamp."""
 
-    note: Path
+    stamp: Path
     files: tuple[Path, ...]
 
     def finished(self, inputs_hash: str) -> dict[str, Any] | None:
-        """Returns the note if the files are complete and up to date, else None.
+        """Returns the stamp if the files are complete and up to date, else None.
 
-        For this, the note must have the fingerprint `inputs_hash` and the current sizes of the
+        For this, the stamp must have the fingerprint `inputs_hash` and the current sizes of the
         files.
         """
         try:
-            note = read_json(self.note)
+            stamp = read_json(self.stamp)
         except DataError:
             return None
-        if not isinstance(note, dict):
+        if not isinstance(stamp, dict):
             return None
-        is_current = note.get("fingerprint") == inputs_hash
-        is_complete = note.get("bytes") == self._sizes()
-        return note if is_current and is_complete else None
+        is_current = stamp.get("fingerprint") == inputs_hash
+        is_complete = stamp.get("bytes") == self._sizes()
+        return stamp if is_current and is_complete else None
 
     def begin(self) -> None:
-        """Removes the note. Call it before the files are changed."""
-        self.note.unlink(missing_ok=True)
+        """Removes the stamp. Call it before the files are changed."""
+        self.stamp.unlink(missing_ok=True)
 
     def finish(self, inputs_hash: str, **details: Any) -> dict[str, Any]:
-        """Writes the note of complete files, and returns it.
+        """Writes the stamp of complete files, and returns it.
 
         Args:
             inputs_hash: fingerprint of the inputs that the files were made from.
-            details: JSON-serialisable values that are added to the note.
+            details: JSON-serialisable values that are added to the stamp.
         """
-        note = {"fingerprint": inputs_hash, "bytes": self._sizes(), **details}
-        write_json(self.note, note)
-        return note
+        stamp = {"fingerprint": inputs_hash, "bytes": self._sizes(), **details}
+        write_json(self.stamp, stamp)
+        return stamp
 
     def _sizes(self) -> list[int]:
         """Returns the size of each file in bytes, -1 for a missing one."""

@@ -44,14 +44,18 @@ are not listed."""
 
 
 def run_command(
-    work: Callable[[], int | None], *, stopped: str, stop_exit_code: int | None = None
+    work: Callable[[], int | None],
+    *,
+    interrupt_message: str,
+    stop_exit_code: int | None = None,
 ) -> int:
     """Runs `work`, and returns the exit code of the command.
 
     Args:
         work: returns the exit code, or None for 0. It may raise KeyboardInterrupt with the number
             of the signal as its argument.
-        stopped: message for an interrupt, such as "run the same command again to continue".
+        interrupt_message: message for an interrupt, such as "run the same command again to
+            continue".
         stop_exit_code: exit code after a signal in `STOP_SIGNALS`. None: 128 + the number of the
             signal.
     """
@@ -59,7 +63,7 @@ def run_command(
 
     def interrupted(signum: int = signal.SIGINT) -> int:
         drop_closed_terminal()
-        sys.stderr.write(f"interrupted; {stopped}\n")
+        sys.stderr.write(f"interrupted; {interrupt_message}\n")
         if stop_exit_code is not None and signum in STOP_SIGNALS:
             return stop_exit_code
         return 128 + signum

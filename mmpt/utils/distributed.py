@@ -2,7 +2,7 @@
 
 A run of one process needs no process group. Otherwise the functions here use a gloo group of their
 own, on CPU tensors, for two reasons. The other processes may wait an hour for rank 0 to plan the
-epoch, longer than the timeout of the training's group. And no GPU needs to hold the vectors of all
+epoch, longer than the timeout of the default group. And no GPU needs to hold the vectors of all
 videos.
 """
 

@@ -1,8 +1,8 @@
 """Loads models of the Hugging Face hub, without long waits if there is no network.
 
 A model is looked up in the local cache first. A machine without a connection then neither waits nor
-fails if the files are there. If they are not, the hub is asked for one answer before anything is
-downloaded, because huggingface_hub repeats each request of a download for 23 seconds.
+fails if the files are there. If they are not, a single request checks that the Hub answers before
+anything is downloaded, because huggingface_hub retries each download request for 23 seconds.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def hub_problem(timeout_s: float) -> str:
     """Returns why the hub cannot be reached, or "" if it answers.
 
     Args:
-        timeout_s: longest time of an answer.
+        timeout_s: timeout of the request, in seconds.
     """
     # Deferred: importing it takes a second.
     from huggingface_hub import constants, get_session
@@ -65,7 +65,7 @@ def hub_problem(timeout_s: float) -> str:
         except Exception as err:  # an error of httpx2, or offline mode
             answers.put(first_line(err))
         else:
-            # A mirror may have no page at this address, but its models.
+            # A mirror may serve models without a page at this address, so 4xx counts as an answer.
             is_down = answer.status_code >= SERVER_ERRORS
             answers.put(f"status {answer.status_code}" if is_down else "")
 

@@ -117,7 +117,7 @@ def describe_signal(number: int) -> str:
             f"likely, {_no_shared_memory()} {FEWER_WORKERS}"
         )
     if number in _FROM_OUTSIDE:
-        return f"was ended from outside by {name}."
+        return f"was terminated by {name}."
     return f"crashed ({name}). Its last lines are above. Run the same command again to continue."
 
 

@@ -15,11 +15,11 @@ FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 INTERVAL_S = 5.0
 """Seconds between two progress lines."""
 ON_SCREEN = {"screen": "line"}
-"""`extra` of a message below WARNING that a training also shows on the screen."""
+"""`extra` of a message below WARNING that a training run also shows on the screen."""
 IN_PLACE = {"screen": "status"}
 """`extra` of a message that replaces the one before it on the screen."""
 ONLY_IN_LOG = {"screen": ""}
-"""`extra` of a message from WARNING on that a training does not show on the screen."""
+"""`extra` of a message at WARNING or above that a training run does not show on the screen."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -28,7 +28,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def setup_logging() -> None:
-    """Configures the root logger: messages from the level LOGLEVEL on, by default INFO.
+    """Configures the root logger at level LOGLEVEL, which is INFO by default.
 
     For training processes, see `screen.py`.
     """

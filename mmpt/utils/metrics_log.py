@@ -19,7 +19,7 @@ BOOKKEEPING = {
     *("split", "epoch", "update", "num_updates", "time", "wall", "train_wall"),
     *("bsz", "wps", "ups", "wpb", "clips_per_s", "videos_per_s"),
     *("lr", "gnorm", "clip", "loss_scale", "best_loss"),
-    *("memory_gb", "peak_gb", "gb_free", "tflops", "share_of_peak", "data_wait"),
+    *("memory_gb", "peak_gb", "gb_free", "tflops", "mfu", "data_wait"),
     *("minutes_left",),
 }
 """Keys of a line about speed, memory and the like. The others are terms and metrics of the loss."""
@@ -66,7 +66,7 @@ class MetricsLog:
         now = round(time.time(), 1)
         row: Row = {"split": split, "epoch": epoch, "update": update, "time": now}
         for name, value in metrics.items():
-            # Metrics called like a part of the header are left out.
+            # Metrics with the name of one of these four fields are dropped.
             is_finite = math.isfinite(value)
             row.setdefault(name, value if is_finite else None)
         line = json.dumps(row, allow_nan=False)

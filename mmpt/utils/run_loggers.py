@@ -1,8 +1,8 @@
-"""Sends the metrics of a training to the services that `loggers` of a YAML names.
+"""Sends the metrics of a training run to the services that `loggers` of a YAML names.
 
 Each service gets the values of `metrics.jsonl`, by update. It also gets the name of the run, its
-settings and the commit of the code. If a training continues after an interruption, its run in the
-service continues, too. Each service reads its own environment variables, such as WANDB_MODE or
+settings and the commit of the code. If a training run continues after an interruption, its run in
+the service continues, too. Each service reads its own environment variables, such as WANDB_MODE or
 TRACKIO_DIR.
 """
 
@@ -30,8 +30,8 @@ logger = get_logger(__name__)
 
 IDS = "loggers.json"
 """File of a `save_dir` with the ids that the services have given to the run."""
-RUN_FACTS = "run.json"
-"""File of a `save_dir` with the facts of `RunFacts.write`."""
+RUN_METADATA = "run.json"
+"""File of a `save_dir` with the values that `RunMetadata.write` writes."""
 COMMIT = "MMPT_COMMIT"
 """Variable with the git commit of the current folder."""
 PROJECT = "mmpt"
@@ -39,8 +39,8 @@ PROJECT = "mmpt"
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """A training, as services know it."""
+class RunMetadata:
+    """The metadata of a training run that tracking services receive."""
 
     save_dir: Path
     """Folder of the run."""
@@ -61,17 +61,17 @@ class RunFacts:
 
         A run that continues keeps what it knew about the features, if their folder is gone.
         """
-        path = self.save_dir / RUN_FACTS
+        path = self.save_dir / RUN_METADATA
         features = self.features
         if features is None and self.num_updates > 0 and path.exists():
             features = read_json(path).get("features")
-        facts = {
+        metadata = {
             "name": self.name,
             "mmpt": mmpt.__version__,
             "git_commit": self.settings["git_commit"],
             "features": features,
         }
-        write_json(path, facts)
+        write_json(path, metadata)
 
     def read_id(self, service: str) -> str | None:
         """Returns the id that a service has given to this run, or None for a new run."""
@@ -89,16 +89,16 @@ class RunFacts:
 
 
 class RunLogger:
-    """A service. If it fails, it gets no more metrics, and the training continues.
+    """An experiment-tracking service. If it fails, it gets no more metrics, and training continues.
 
     Args:
-        run: the training.
+        run: the training run.
     """
 
     name: str
     package: str
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunMetadata):
         self._is_open = True
 
     def append(
@@ -120,9 +120,9 @@ class RunLogger:
             return
         try:
             self._write(split, epoch, update, finite)
-        except Exception as err:  # code of others may raise any error
+        except Exception as err:  # third-party code may raise any exception
             self._is_open = False
-            logger.warning("%s gets no more metrics, as it failed: %s", self.name, err)
+            logger.warning("%s failed and gets no more metrics: %s", self.name, err)
 
     def close(self) -> None:
         """Passes on what is left, at the end of the run."""
@@ -147,7 +147,7 @@ class TensorBoard(RunLogger):
 
     name, package = "tensorboard", "tensorboardX"
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunMetadata):
         super().__init__(run)
         import tensorboardX  # deferred, like all services: optional
 
@@ -181,7 +181,7 @@ class WeightsAndBiases(RunLogger):
 
     name = package = "wandb"
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunMetadata):
         super().__init__(run)
         import wandb
 
@@ -195,7 +195,7 @@ class WeightsAndBiases(RunLogger):
             resume="allow" if known else None,
             dir=run.save_dir,
             config=run.settings,
-            # wandb must not write to the screen of the training.
+            # wandb must not write to the screen of the training run.
             settings=wandb.Settings(console="off", silent=True),
         )
         run.write_id(self.name, self._run.id)
@@ -217,7 +217,7 @@ class WeightsAndBiases(RunLogger):
         try:
             self._run.finish()
         finally:
-            # Its own process may still write, and would be killed at the end of the training.
+            # Its own process may still write, and would be killed at the end of the run.
             wandb.teardown()
 
 
@@ -226,7 +226,7 @@ class Trackio(RunLogger):
 
     name = package = "trackio"
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunMetadata):
         super().__init__(run)
         import trackio
 
@@ -263,7 +263,7 @@ class Aim(RunLogger):
 
     name = package = "aim"
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunMetadata):
         super().__init__(run)
         import aim
 
@@ -320,12 +320,12 @@ def check_packages(names: Sequence[str]) -> None:
             )
 
 
-def open_loggers(names: Sequence[str], run: RunFacts) -> list[RunLogger]:
+def open_loggers(names: Sequence[str], run: RunMetadata) -> list[RunLogger]:
     """Starts or continues the run of each service.
 
     Args:
         names: the services.
-        run: the training.
+        run: the training run.
     Raises:
         LaunchError: a service cannot start, for example because nobody is logged in.
     """
@@ -333,7 +333,7 @@ def open_loggers(names: Sequence[str], run: RunFacts) -> list[RunLogger]:
     for name in names:
         try:
             loggers.append(SERVICES[name](run))
-        except Exception as err:  # code of others may raise any error
+        except Exception as err:  # third-party code may raise any exception
             raise LaunchError(
                 f"`loggers`: {name} cannot start: {err}. Fix that, or leave it out."
             ) from err

@@ -1,11 +1,12 @@
-"""The log and the screen of a training.
+"""The log and the screen of a training run.
 
 Everything that is logged goes to `<save_dir>/train.log`. The screen shows warnings, the messages
 that are marked with `ON_SCREEN` or `IN_PLACE`, and the metrics. In a terminal, these are a bar and
 a table with a row for each validation, otherwise a line for each log interval and each validation.
 Only the first process of a run has a screen. Other processes log their warnings and errors.
 
-If the variable LOGLEVEL is set, as for fairseq, the screen shows all messages from this level on.
+If the variable LOGLEVEL is set, as for fairseq, the screen shows all messages at or above this
+level.
 """
 
 import logging
@@ -29,7 +30,7 @@ from mmpt.utils.log import FORMAT, ONLY_IN_LOG, format_seconds
 from mmpt.utils.metrics_log import BOOKKEEPING
 
 TRAIN_LOG = "train.log"
-"""File of a `save_dir` with everything that a training logs."""
+"""File of a `save_dir` with everything that a training run logs."""
 DATE = "%Y-%m-%d %H:%M:%S"
 STATUS_S = 60.0
 """Seconds without a line after which a status is shown, if the screen is not a terminal."""
@@ -37,9 +38,9 @@ DRAW_S = 0.1
 """Seconds between two drawings of the bar."""
 BAR_WIDTH = 16
 WIDTH = 8
-"""Shortest length of a value in a line or a table."""
+"""Minimum width of a value in a line or a table."""
 NAME_WIDTH = 24
-"""Shortest length of a row's name in a table."""
+"""Minimum width of a row's name in a table."""
 Stats = Mapping[str, Any]
 """Metrics by name, as fairseq gives them to its progress bars."""
 
@@ -52,7 +53,7 @@ class LogFile(logging.FileHandler):
 
 
 class Screen(logging.Handler):
-    """The screen of the first process of a training.
+    """The screen of the first process of a training run.
 
     The bar is only drawn when it changes, because a thread that draws could hold a lock while
     loader workers are forked.
@@ -193,8 +194,8 @@ class Screen(logging.Handler):
 
 
 @dataclass
-class Shown:
-    """The values that all bars of a training share."""
+class BarState:
+    """The values that all bars of a training run share."""
 
     screen: Screen
     stats: Stats = field(default_factory=dict)
@@ -203,30 +204,30 @@ class Shown:
     """Number of epochs of the run. 0: it has no last epoch."""
 
 
-class ShownBar:
+class ScreenBar:
     """A progress bar of fairseq that also shows its metrics on the screen.
 
     Args:
         bar: the bar, which writes to the log.
         batches: the batches that the bar yields, as an iterator of fairseq.
         epoch: number of the epoch.
-        is_valid: True for a validation, False for an epoch of the training.
-        shown: the screen, and what it shows.
+        is_valid: True for a validation, False for an epoch of training.
+        state: the screen, and the values that all bars share.
     """
 
     def __init__(
-        self, bar: Any, batches: Any, epoch: int, shown: Shown, *, is_valid: bool
+        self, bar: Any, batches: Any, epoch: int, state: BarState, *, is_valid: bool
     ):
         self._bar = bar
         self._batches = batches
         self._epoch = epoch
-        self._shown = shown
-        self._screen = shown.screen
+        self._state = state
+        self._screen = state.screen
         self._is_valid = is_valid
 
     @property
     def _title(self) -> str:
-        num_epochs = self._shown.num_epochs
+        num_epochs = self._state.num_epochs
         return (
             f"epoch {self._epoch}/{num_epochs}"
             if num_epochs
@@ -238,9 +239,9 @@ class ShownBar:
         total, first = len(self._batches), getattr(self._batches, "n", 0)
         title = f"{self._title}, validation" if self._is_valid else self._title
         for done, item in enumerate(self._bar, start=first):
-            known = {} if self._is_valid else self._shown.stats
+            known = {} if self._is_valid else self._state.stats
             # A narrow terminal cuts off the end.
-            metrics = f"{pace_line(known)}  {terms_line(known)}"
+            metrics = f"{speed_line(known)}  {terms_line(known)}"
             self._screen.show_bar(title, done, total, metrics)
             yield item
 
@@ -249,7 +250,7 @@ class ShownBar:
     ) -> None:
         """Shows the means of a log interval."""
         self._bar.log(stats, tag=tag, step=step)
-        self._shown.stats = stats
+        self._state.stats = stats
         if not self._screen.is_live:
             self._show_line(f"update {step:>6}", stats)
 
@@ -265,7 +266,7 @@ class ShownBar:
             return
         # The first validation has the best loss so far. It may precede the first log interval.
         best = stats.get("best_loss", stats.get("loss"))
-        training = self._shown.stats.get("loss")
+        training = self._state.stats.get("loss")
         terms = terms_of(stats)
         columns = {"loss": terms.pop("loss", "-")}
         for title, loss in (("best loss", best), ("training loss", training)):
@@ -274,13 +275,13 @@ class ShownBar:
         self._screen.show_row("validation", f"{self._title}, update {step}", columns)
 
     def _show_line(self, what: str, stats: Stats) -> None:
-        line = f"{terms_line(stats, WIDTH)}  {pace_line(stats, WIDTH)}"
+        line = f"{terms_line(stats, WIDTH)}  {speed_line(stats, WIDTH)}"
         self._screen.show_line(f"{self._title}  {what}  {line}")
 
     def update_config(self, config: Mapping[str, Any]) -> None:
         """Reads the number of epochs."""
         self._bar.update_config(config)
-        self._shown.num_epochs = config["optimization"]["max_epoch"]
+        self._state.num_epochs = config["optimization"]["max_epoch"]
 
 
 def terms_of(stats: Stats) -> dict[str, str]:
@@ -296,22 +297,22 @@ def terms_line(stats: Stats, width: int = 0) -> str:
     """Returns the terms and metrics of the loss as a line.
 
     Args:
-        width: shortest length of a value, so that successive lines are aligned.
+        width: minimum width of a value, so that successive lines are aligned.
     """
     return "  ".join(
         f"{name} {value:>{width}}" for name, value in terms_of(stats).items()
     )
 
 
-def pace_line(stats: Stats, width: int = 0) -> str:
+def speed_line(stats: Stats, width: int = 0) -> str:
     """Returns the speed and the time left as a line, as far as they are known."""
-    words = []
+    parts = []
     if "clips_per_s" in stats:
-        words.append(f"{float(stats['clips_per_s']):{width}.0f} clips/s")
+        parts.append(f"{float(stats['clips_per_s']):{width}.0f} clips/s")
     if stats.get("minutes_left"):
         time_left = format_seconds(60 * float(stats["minutes_left"]))
-        words.append(f"{time_left:>{width}} left")
-    return "  ".join(words)
+        parts.append(f"{time_left:>{width}} left")
+    return "  ".join(parts)
 
 
 def start_log(save_dir: str, rank: int, *, may_draw: bool) -> Screen | None:

@@ -1,7 +1,7 @@
-"""A request to stop a training: a signal of a batch system, a closed terminal, or Ctrl-C.
+"""A request to stop a training run: a signal of a batch system, a closed terminal, or Ctrl-C.
 
-A batch system sends a signal some time before it ends a job. A training then completes its update,
-saves its state and ends. While there is nothing to save, it ends at once.
+A batch system sends a signal some time before it ends a job. The training run then completes its
+update, saves its state and ends. While there is nothing to save, it ends at once.
 
 A thread receives the signals. Python runs the handlers of signals in the main thread, between two
 operations of the interpreter. The main thread may be in a single operation for minutes, such as
@@ -19,7 +19,7 @@ from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.killed import STOP_SIGNALS
 
 SIGNALS = tuple(signum.name for signum in STOP_SIGNALS)
-"""Signals that ask a training to stop. SIGINT (Ctrl-C) always does."""
+"""Signals that ask a training run to stop. SIGINT (Ctrl-C) always does."""
 
 
 class StopRequest:
@@ -67,7 +67,7 @@ class StopRequest:
         return 128 + signal.SIGINT if self._received == signal.SIGINT else REQUEUE_CODE
 
     def save_first(self) -> None:
-        """From now on, the training saves its state before it ends."""
+        """From now on, the training run saves its state before it ends."""
         self._is_saving = True
 
     def end_at_once(self) -> None:

@@ -1,4 +1,4 @@
-"""The estimated time until a training ends."""
+"""The estimated time until a training run ends."""
 
 
 def share_done(epochs: float, max_epoch: int, updates: int, max_update: int) -> float:

@@ -45,11 +45,11 @@ def test_a_check_that_fails_does_not_stop_the_others() -> None:
 @pytest.mark.parametrize(
     ("checks", "code", "end"),
     [
-        ([check_first], 0, "A training can run here."),
+        ([check_first], 0, "Training can run here."),
         (
             [check_first, check_third],
             1,
-            "A training cannot run here, because of: third.",
+            "Training cannot run here, because of: third.",
         ),
     ],
 )

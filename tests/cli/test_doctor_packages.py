@@ -77,12 +77,12 @@ def test_torchvision_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             {"gpus": [], "nccl": None, "cuda": None},
             ("ok", "warning", "optional"),
-            "this torch is built for CPUs",
+            "this torch is a CPU-only build",
         ),
         (
             {"gpus": [], "nccl": None},
             ("ok", "warning", "optional"),
-            "finds none with driver 570.1",
+            "finds no GPU with driver 570.1",
         ),
     ],
 )
@@ -209,5 +209,5 @@ def test_without_huggingface_hub_the_hub_is_not_known(
     probed["hub"] = ProbeError("ModuleNotFoundError: No module named 'huggingface_hub'")
     hub, bert = packages.check_hub()
     assert (hub.state, bert.state) == ("warning", "warning")
-    assert hub.found.startswith("could not be asked (ModuleNotFoundError: No module")
+    assert hub.found.startswith("check failed (ModuleNotFoundError: No module")
     assert hub.remedy == packages.INSTALL_TRAIN

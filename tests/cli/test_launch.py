@@ -215,7 +215,9 @@ def test_options_of_predict_are_passed_on(runs, no_checks, capsys):
         "--device=cpu",
     ]
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--allow-missing"]) == 2
-    assert "unknown options: --allow-missing; evaluations" in capsys.readouterr().err
+    assert (
+        "unknown options: --allow-missing; only evaluations" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

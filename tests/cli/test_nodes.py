@@ -98,7 +98,7 @@ def refused(nodes: Nodes, error: str = "") -> str:
     """Returns the message when torch raises the error of this name."""
     from torch.distributed.elastic import rendezvous
 
-    with pytest.raises(LaunchError) as caught, nodes.errors_explained():
+    with pytest.raises(LaunchError) as caught, nodes.explain_errors():
         raise getattr(rendezvous, error)
     return str(caught.value)
 
@@ -125,7 +125,7 @@ def test_a_node_may_start_before_node_0():
     opened = []
     timer = threading.Timer(1.0, lambda: opened.append(store(port)))
     timer.start()
-    with parse("2", 1, f"{HERE}:{port}", timeout_s=60).errors_explained():
+    with parse("2", 1, f"{HERE}:{port}", timeout_s=60).explain_errors():
         assert opened
 
 
@@ -169,6 +169,6 @@ def test_the_loss_of_node_0_is_no_mistake_of_the_user(capsys):
 
     node_0 = store(0)
     node_1 = parse("2", 1, f"{HERE}:{node_0.port}")
-    with pytest.raises(SystemExit, match="1"), node_1.errors_explained():
+    with pytest.raises(SystemExit, match="1"), node_1.explain_errors():
         raise RendezvousConnectionError
     assert "the connection to node 0 is lost" in capsys.readouterr().err

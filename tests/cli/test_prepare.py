@@ -272,7 +272,7 @@ def test_implausible_captions_are_reported_after_all_files_are_written(
     assert run(corpus) == 2
     err = capsys.readouterr().err
     assert "milliseconds: divide them by 1000" in err
-    assert "Everything is written, also projects/retri/mine/pretrain.yaml." in err
+    assert "All files were written, including projects/retri/mine/pretrain.yaml." in err
     statistics = json.loads((folder / "data/mine/check/statistics.json").read_text())
     figures = {finding["figure"] for finding in statistics["findings"]}
     assert "length of a feature row" in figures

@@ -85,8 +85,8 @@ def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
         ("execute", signal.SIGKILL, ["was killed by SIGKILL", "dmesg"]),
         ("fork", signal.SIGBUS, ["was killed by SIGBUS", "/dev/shm"]),
         ("fork", signal.SIGSEGV, ["crashed (SIGSEGV)"]),
-        ("fork", signal.SIGTERM, ["was ended from outside by SIGTERM"]),
-        ("fork", signal.SIGUSR1, ["was ended from outside by SIGUSR1"]),
+        ("fork", signal.SIGTERM, ["was terminated by SIGTERM"]),
+        ("fork", signal.SIGUSR1, ["was terminated by SIGUSR1"]),
     ],
 )
 def test_a_rank_that_a_signal_ends_is_named_with_the_cause(way, signum, parts):
@@ -162,7 +162,7 @@ class Finalised:
 
 def test_a_signal_whose_exception_python_drops_ends_the_job_nevertheless():
     def run() -> None:
-        with processes._signals_as_exceptions():
+        with processes._raise_on_signals():
             Finalised()  # Python drops what the handler raises here
             time.sleep(30)
 

@@ -1,4 +1,4 @@
-"""The place of a process: its flags, its share of the machine, and the start after a failure."""
+"""The process of a process: its flags, its share of the machine, and the start after a failure."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from torch.distributed import FileStore
 
 from mmpt.cli import rank
 from mmpt.cli.rank import (
-    Place,
+    ProcessRank,
     agree,
     interface_towards,
     main,
@@ -41,39 +41,39 @@ def environment(monkeypatch):
 
 
 def test_the_place_is_that_of_torchruns_variables(environment):
-    assert Place.from_environment() == Place(0, 1, 0, 1)
+    assert ProcessRank.from_environment() == ProcessRank(0, 1, 0, 1)
     for name, value in zip(VARIABLES, "3412", strict=True):
         environment.setenv(name, value)
-    assert Place.from_environment() == Place(3, 4, 1, 2)
-    assert Place.from_environment().has_other_nodes
+    assert ProcessRank.from_environment() == ProcessRank(3, 4, 1, 2)
+    assert ProcessRank.from_environment().has_other_nodes
     environment.delenv("LOCAL_WORLD_SIZE")  # set by hand, without a launcher
-    assert Place.from_environment() == Place(3, 4, 1, 4)
+    assert ProcessRank.from_environment() == ProcessRank(3, 4, 1, 4)
     environment.delenv("LOCAL_RANK")
-    assert Place.from_environment() == Place(3, 4, 3, 4)
+    assert ProcessRank.from_environment() == ProcessRank(3, 4, 3, 4)
 
 
 def test_flags_of_a_process():
-    assert rank_flags(Place(), on_cpu=True) == ["--distributed-world-size", "1"]
+    assert rank_flags(ProcessRank(), on_cpu=True) == ["--distributed-world-size", "1"]
     flags = (
         "--distributed-init-method env:// --distributed-no-spawn --distributed-rank 3"
     )
     flags += " --distributed-world-size 4"
-    place = Place(3, 4, 1, 2)
-    assert rank_flags(place, on_cpu=True) == flags.split()
-    assert rank_flags(place, on_cpu=False) == [*flags.split(), "--device-id", "1"]
+    process = ProcessRank(3, 4, 1, 2)
+    assert rank_flags(process, on_cpu=True) == flags.split()
+    assert rank_flags(process, on_cpu=False) == [*flags.split(), "--device-id", "1"]
 
 
 @pytest.mark.parametrize(
-    ("place", "on_cpu", "set_before", "threads"),
+    ("process", "on_cpu", "set_before", "threads"),
     [
-        (Place(), True, {}, None),
-        (Place(0, 3, 0, 3), False, {}, None),
-        (Place(0, 3, 0, 3), True, {}, "2"),
-        (Place(0, 3, 0, 3), True, {"OMP_NUM_THREADS": "5"}, "5"),
+        (ProcessRank(), True, {}, None),
+        (ProcessRank(0, 3, 0, 3), False, {}, None),
+        (ProcessRank(0, 3, 0, 3), True, {}, "2"),
+        (ProcessRank(0, 3, 0, 3), True, {"OMP_NUM_THREADS": "5"}, "5"),
     ],
 )
 def test_processes_on_the_cpu_share_the_cores(
-    environment, place, on_cpu, set_before, threads
+    environment, process, on_cpu, set_before, threads
 ):
     environment.setattr(os, "cpu_count", lambda: 12)
     six = set(range(6))
@@ -81,19 +81,21 @@ def test_processes_on_the_cpu_share_the_cores(
     environment.setenv("MASTER_ADDR", "127.0.0.1")
     for name, value in set_before.items():
         environment.setenv(name, value)
-    set_environment(place, on_cpu=on_cpu)
+    set_environment(process, on_cpu=on_cpu)
     assert os.environ.get("OMP_NUM_THREADS") == threads
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == ("" if on_cpu else None)
-    assert os.environ.get("GLOO_SOCKET_IFNAME") == (None if place.size == 1 else "lo")
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == (
+        None if process.world_size == 1 else "lo"
+    )
 
 
 def test_several_nodes_talk_through_the_interface_towards_node_0(environment):
     environment.setenv("MASTER_ADDR", "somewhere")
     environment.setattr(rank, "interface_towards", {"somewhere": "eth7"}.get)
-    set_environment(Place(1, 4, 1, 2), on_cpu=True)
+    set_environment(ProcessRank(1, 4, 1, 2), on_cpu=True)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
     environment.setenv("GLOO_SOCKET_IFNAME", "mine")
-    set_environment(Place(1, 4, 1, 2), on_cpu=True)
+    set_environment(ProcessRank(1, 4, 1, 2), on_cpu=True)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "mine"
 
 
@@ -113,7 +115,7 @@ def test_the_interface_of_an_address():
 def test_a_mistake_is_reported_once_on_each_machine(environment, capsys):
     for name, value in zip(VARIABLES, "1212", strict=True):
         environment.setenv(name, value)
-    environment.setattr(rank, "QUIET_S", 0)
+    environment.setattr(rank, "EXIT_WAIT_S", 0)
     assert main(["nowhere.yaml"]) == 2
     assert capsys.readouterr().err == ""
     environment.setenv("LOCAL_RANK", "0")
@@ -147,7 +149,7 @@ def ask(tmp_path, monkeypatch):
                     len(commands),
                     commands[number],
                     settings[number],
-                    shared_s=0,
+                    file_sync_s=0,
                 )
             except LaunchError as err:
                 answers[number] = str(err)

@@ -93,5 +93,5 @@ def test_a_path_that_is_no_folder_and_no_yaml_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_report(tmp_path / "none") == 2
-    expected = "none must be the folder of a training or an evaluation YAML, but there"
+    expected = "none must be a training folder or an evaluation YAML, but there"
     assert expected in capsys.readouterr().err

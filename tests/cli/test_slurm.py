@@ -111,7 +111,7 @@ def test_a_training_is_submitted_and_the_message_says_how_to_follow_it(
     task = task_of("runs/demo/videoclip/slurm/42_submitted.pkl")
     assert task.num_nodes == 2
     words = [VIDEOCLIP, *section, "--jobtype", "local_4", "--max-restarts", "1"]
-    assert task.words == ("train", *words, "--rdzv-timeout", "300")
+    assert task.argv == ("train", *words, "--rdzv-timeout", "300")
 
 
 @pytest.mark.parametrize(
@@ -253,10 +253,12 @@ def test_extraction_is_an_array_over_parts(programs, capsys):
     assert (given["cpus-per-task"], given["gpus-per-node"]) == ("16", "1")
     seen: list[extract.Options] = []
     command = extract.Command(
-        lambda options: seen.append(options), options=extract.Options, stopped=""
+        lambda options: seen.append(options),
+        options=extract.Options,
+        interrupt_message="",
     )
     for part in range(3):
-        name, *arguments = task_of(f"feat/slurm/42_{part}_submitted.pkl").words
+        name, *arguments = task_of(f"feat/slurm/42_{part}_submitted.pkl").argv
         assert name == "extract"
         assert command(arguments) == 0
         assert seen[-1] == extract.Options(
@@ -330,9 +332,9 @@ def test_the_nodes_meet_at_the_address_of_the_first_one(programs, monkeypatch):
     options = (
         "--nnodes 3 --node-rank 1 --rdzv-endpoint 10.0.0.7:24567 --rdzv-id 1234567"
     )
-    assert slurm.meeting(JobEnvironment()) == options.split()
+    assert slurm.rendezvous_options(JobEnvironment()) == options.split()
     program(programs, "scontrol", "exit 1")
-    assert "gpu07:24567" in slurm.meeting(JobEnvironment())
+    assert "gpu07:24567" in slurm.rendezvous_options(JobEnvironment())
 
 
 RUNNING = "JobState=RUNNING PreemptTime=None"
@@ -381,7 +383,7 @@ def test_a_job_is_requeued_if_it_was_asked_to_stop(tmp_path):
         (folder / "code.py").write_text(code)
         program(folder, "python", f"exec {sys.executable} {folder}/code.py")
         submission = DelayedSubmission(slurm.NodeTask(("train",)))
-        submission.set_timeout(1440, slurm.MANY)
+        submission.set_timeout(1440, slurm.MAX_NUM_TIMEOUTS)
         submission.dump(folder / "7_submitted.pkl")
         frame = (
             "import sys; from submitit.core.submission import process_job; "

@@ -465,7 +465,7 @@ def test_the_readers_of_features_get_the_width_of_the_model(tmp_path):
     save_resolved(config, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml").to_dict() == config.to_dict()
     assert_only_problem(
-        "dataset.feature_dim=768", "is filled in; set `model.input_dim`"
+        "dataset.feature_dim=768", "is derived from `model.input_dim`; set that key"
     )
     assert_only_problem("dataset.feature_fps=0", "must be above 0, but is 0")
     assert_only_problem("model.input_dim=0", "must be at least 1, but is 0")

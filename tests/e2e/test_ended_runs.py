@@ -103,7 +103,7 @@ def test_a_run_out_of_time_saves_its_state_and_continues_with_more_time(
         [0]
     ] * 3
     log = (folder / "time.log").read_text()
-    assert log.count("the training has taken `stop_time_hours`") == 1
+    assert log.count("the training run has taken `stop_time_hours`") == 1
     assert log.count("this run has ended: there is nothing left to train") == 1
     assert results["different"]["time"] == []
 

@@ -13,7 +13,7 @@ from experiments.arms import (
     Arm,
     Experiment,
     Run,
-    override_words,
+    override_args,
     plain_and_norton,
 )
 from experiments.command import estimated_seconds, runs_of
@@ -102,7 +102,7 @@ def test_overrides_are_words_of_yaml() -> None:
         "b": False,
         "c": "paper",
     }
-    assert override_words(overrides) == [
+    assert override_args(overrides) == [
         "loss.sequence_contrast=null",
         "a.lr=[0.001]",
         "b=false",

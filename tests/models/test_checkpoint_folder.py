@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmpt.errors import CheckpointError
-from mmpt.models.checkpoint_folder import copy_whole, keep_previous, repair_last
+from mmpt.models.checkpoint_folder import copy_atomically, keep_previous, repair_last
 
 
 def write(path: Path, num_updates: int, value: float = 0.5) -> None:
@@ -76,7 +76,7 @@ def test_a_run_without_a_whole_checkpoint_is_one_error(tmp_path):
         write(path, 1)
         cut(path)
     with pytest.raises(
-        CheckpointError, match="No other checkpoint of this run is whole"
+        CheckpointError, match="No other checkpoint of this run is intact"
     ):
         repair_last(last)
     assert last.exists()
@@ -108,7 +108,7 @@ def test_the_previous_checkpoint_is_kept(has_links, tmp_path, monkeypatch):
         keep_previous(last)
         assert last.exists() == (number > 1)
         (tmp_path / "new").write_text(str(number))
-        copy_whole(tmp_path / "new", last)
+        copy_atomically(tmp_path / "new", last)
     assert (previous.read_text(), last.read_text()) == ("2", "3")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         last.name,

@@ -41,7 +41,7 @@ WALL_CLOCK = {
         "videos_per_s",
         "tflops",
     ),
-    *("share_of_peak", "data_wait", "memory_gb", "minutes_left"),
+    *("mfu", "data_wait", "memory_gb", "minutes_left"),
 }
 """Metrics that measure time and memory. They differ from run to run."""
 LIMIT_S = 200

@@ -304,4 +304,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, stopped="run the same command again to continue"))
+    sys.exit(
+        run_command(main, interrupt_message="run the same command again to continue")
+    )

@@ -196,7 +196,7 @@ def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(
     for path in tmp_path.glob("*.pt"):
         path.write_bytes(damage)
     with pytest.raises(
-        CheckpointError, match=r"No other checkpoint of this run is whole.*remove"
+        CheckpointError, match=r"No other checkpoint of this run is intact.*remove"
     ):
         check_start(config)
 
@@ -217,7 +217,7 @@ def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         check_start(config)
     assert "must be finite" in str(caught.value)
-    assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
+    assert f"newest intact checkpoint of this run is {newest}. " in str(caught.value)
     assert f"`cp {newest} {last}`" in str(caught.value)
     shutil.copy(newest, last)  # as the message says
     check_start(config)

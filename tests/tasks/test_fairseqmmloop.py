@@ -9,11 +9,11 @@ import pytest
 from mmpt.config.run import LAST
 from mmpt.models.checkpoint_folder import PREVIOUS
 from mmpt.tasks.fairseqmmloop import (
+    AtomicPathManager,
     Position,
     RunState,
-    WholeFiles,
     is_out_of_time,
-    untimed,
+    without_time_limit,
 )
 from mmpt.utils.stopping import StopRequest
 
@@ -90,11 +90,11 @@ def test_the_time_of_all_starts_counts(hours: float, is_out: bool) -> None:
     trainer = SimpleNamespace(cumulative_training_time=lambda: 2 * 3600)
     config = settings(hours)
     assert is_out_of_time(config, trainer) is is_out
-    assert untimed(config).optimization.stop_time_hours == 0
+    assert without_time_limit(config).optimization.stop_time_hours == 0
     assert config.optimization.stop_time_hours == hours
 
 
-@pytest.mark.parametrize("move", [WholeFiles.copy, WholeFiles.rename])
+@pytest.mark.parametrize("move", [AtomicPathManager.copy, AtomicPathManager.rename])
 def test_a_replaced_last_checkpoint_is_kept(
     tmp_path: Path, move: Callable[[str, str], object]
 ) -> None:

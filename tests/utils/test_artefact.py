@@ -1,4 +1,4 @@
-"""Notes of finished files are valid only for the same inputs and complete files."""
+"""Stamps of finished files are valid only for the same inputs and complete files."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mmpt.utils.artefact import Artefact, fingerprint, weights_fingerprint
 @pytest.fixture
 def artefact(tmp_path: Path) -> Artefact:
     made = Artefact(
-        tmp_path / "notes" / "a.json", (tmp_path / "a.npy", tmp_path / "b.npy")
+        tmp_path / "stamps" / "a.json", (tmp_path / "a.npy", tmp_path / "b.npy")
     )
     assert made.finished(fingerprint("x")) is None
     for path in made.files:
@@ -22,22 +22,22 @@ def artefact(tmp_path: Path) -> Artefact:
 
 
 def test_files_are_finished_for_the_same_inputs_only(artefact: Artefact) -> None:
-    note = artefact.finished(fingerprint("x"))
-    assert note is not None
-    assert note["count"] == 2
+    stamp = artefact.finished(fingerprint("x"))
+    assert stamp is not None
+    assert stamp["count"] == 2
     assert artefact.finished(fingerprint("y")) is None
     artefact.begin()
     assert artefact.finished(fingerprint("x")) is None
 
 
-@pytest.mark.parametrize("damage", ["short", "lost", "note", "list"])
+@pytest.mark.parametrize("damage", ["short", "lost", "stamp", "list"])
 def test_damaged_files_are_not_finished(artefact: Artefact, damage: str) -> None:
     if damage == "short":
         artefact.files[0].write_text("a")
     elif damage == "lost":
         artefact.files[1].unlink()
     else:
-        artefact.note.write_text("{" if damage == "note" else "[]")
+        artefact.stamp.write_text("{" if damage == "stamp" else "[]")
     assert artefact.finished(fingerprint("x")) is None
 
 

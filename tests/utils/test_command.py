@@ -45,7 +45,7 @@ def raising(error: BaseException):
     ],
 )
 def test_exit_codes_and_messages(capsys, work, code, message):
-    assert run_command(work, stopped="run it again") == code
+    assert run_command(work, interrupt_message="run it again") == code
     err = capsys.readouterr().err
     assert err.startswith(message)
     assert bool(err) == bool(message)
@@ -53,7 +53,7 @@ def test_exit_codes_and_messages(capsys, work, code, message):
 
 def test_other_runtime_errors_keep_their_traceback():
     with pytest.raises(RuntimeError, match="boom"):
-        run_command(raising(RuntimeError("boom")), stopped="")
+        run_command(raising(RuntimeError("boom")), interrupt_message="")
 
 
 def test_sigterm_that_also_ends_loader_workers_is_an_interrupt(capsys):
@@ -68,13 +68,13 @@ def test_sigterm_that_also_ends_loader_workers_is_an_interrupt(capsys):
                 "DataLoader worker (pid 7) is killed by signal: Terminated. "
             )
 
-    assert run_command(work, stopped="run it again") == 143
+    assert run_command(work, interrupt_message="run it again") == 143
     assert capsys.readouterr().err == "interrupted; run it again\n"
 
 
 def test_assertion_errors_keep_their_traceback():
     with pytest.raises(AssertionError):
-        run_command(raising(AssertionError()), stopped="")
+        run_command(raising(AssertionError()), interrupt_message="")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
@@ -92,7 +92,9 @@ def test_a_signal_cleans_up_and_the_previous_handler_is_restored(
         finally:
             cleaned.append(True)
 
-    code = run_command(work, stopped="run it again", stop_exit_code=stop_exit_code)
+    code = run_command(
+        work, interrupt_message="run it again", stop_exit_code=stop_exit_code
+    )
     assert code == (stop_exit_code or 128 + signum)
     assert cleaned == [True]
     assert capsys.readouterr().err == "interrupted; run it again\n"
@@ -104,7 +106,10 @@ def test_a_signal_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         assert (
-            run_command(lambda: os.kill(os.getpid(), signal.SIGUSR1), stopped="") == 0
+            run_command(
+                lambda: os.kill(os.getpid(), signal.SIGUSR1), interrupt_message=""
+            )
+            == 0
         )
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     finally:
@@ -118,7 +123,7 @@ def test_a_command_whose_terminal_is_closed_ends_with_its_exit_code(signum):
     program = (
         "import os, sys; from mmpt.utils.command import run_command; "
         f"signal = lambda: os.kill(os.getpid(), {int(signum)}); "
-        "sys.exit(run_command(signal, stopped='run it again', stop_exit_code=75))"
+        "sys.exit(run_command(signal, interrupt_message='run it again', stop_exit_code=75))"
     )
     reader, writer = os.pipe()
     os.close(reader)

@@ -120,7 +120,7 @@ def test_a_killed_worker_is_one_message_and_exit_code_2(
     assert (
         run_command(
             lambda: list(run_tasks(Ending().__getitem__, [1, 2], 2)) and None,
-            stopped="",
+            interrupt_message="",
         )
         == 2
     )
@@ -159,7 +159,7 @@ def work():
         fill()
     list(DataLoader(Items(), collate_fn=collate, num_workers=1))
 
-sys.exit(run_command(work, stopped=""))
+sys.exit(run_command(work, interrupt_message=""))
 """
 
 

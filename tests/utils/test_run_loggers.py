@@ -16,16 +16,16 @@ from wandb.proto.wandb_internal_pb2 import Record
 from mmpt.config import load_config
 from mmpt.errors import ConfigError, LaunchError
 from mmpt.utils import run_loggers
-from mmpt.utils.run_loggers import RunFacts, RunLogger, check_packages, open_loggers
+from mmpt.utils.run_loggers import RunLogger, RunMetadata, check_packages, open_loggers
 
 SETTINGS = {"model": {"packed": True}, "git_commit": "1234abc"}
 METRICS = {"loss": 2.5, "accuracy": 0.25, "gnorm": math.nan}
 
 
-def facts(folder: Path, num_updates: int = 0) -> RunFacts:
+def facts(folder: Path, num_updates: int = 0) -> RunMetadata:
     save_dir = folder / "runs" / "mine"
     save_dir.mkdir(parents=True, exist_ok=True)
-    return RunFacts(save_dir, num_updates, SETTINGS)
+    return RunMetadata(save_dir, num_updates, SETTINGS)
 
 
 def log_a_run(service: str, folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_service_that_fails_gets_no_more_metrics(
         broken.append("train", 1, update, METRICS)
     broken.close()
     assert caplog.messages == [
-        "broken gets no more metrics, as it failed: no route",
+        "broken failed and gets no more metrics: no route",
         "broken may lack the last metrics, as it failed: still no route",
     ]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from mmpt.errors import DataError
 from mmpt.utils import screen
 from mmpt.utils.log import IN_PLACE, ON_SCREEN, ONLY_IN_LOG, get_logger
-from mmpt.utils.screen import Screen, Shown, ShownBar, start_log
+from mmpt.utils.screen import BarState, Screen, ScreenBar, start_log
 
 LOGGER = get_logger("mmpt.test")
 TRAIN = {
@@ -48,14 +48,14 @@ class Bar:
         """Does nothing."""
 
 
-def show_an_epoch(shown: Shown) -> list[tuple[Any, Any]]:
+def show_an_epoch(state: BarState) -> list[tuple[Any, Any]]:
     """Trains for an epoch of three batches, and validates; returns what fairseq has logged."""
     bar, valid = Bar([1, 2, 3]), Bar([1])
-    train_bar = ShownBar(bar, bar.batches, 1, shown, is_valid=False)
+    train_bar = ScreenBar(bar, bar.batches, 1, state, is_valid=False)
     train_bar.update_config({"optimization": {"max_epoch": 8}})
     assert list(train_bar) == [1, 2, 3]
     train_bar.log(TRAIN, tag="train_inner", step=10)
-    valid_bar = ShownBar(valid, valid.batches, 1, shown, is_valid=True)
+    valid_bar = ScreenBar(valid, valid.batches, 1, state, is_valid=True)
     assert list(valid_bar) == [1]
     valid_bar.print(VALID, tag="valid", step=10)
     train_bar.print(TRAIN, tag="train", step=10)
@@ -83,7 +83,7 @@ def live(text: StringIO, width: int = 100) -> Screen:
 def test_a_pipe_gets_an_aligned_line_per_interval_and_validation(
     text: StringIO,
 ) -> None:
-    logged = show_an_epoch(Shown(plain(text)))
+    logged = show_an_epoch(BarState(plain(text)))
     assert text.getvalue().splitlines() == [
         "12:00:00  epoch 1/8  update     10  loss   12.605  clip_caption  12.6052"
         "       466 clips/s      0:24 left",
@@ -94,11 +94,11 @@ def test_a_pipe_gets_an_aligned_line_per_interval_and_validation(
 
 
 def test_a_terminal_gets_a_bar_and_a_row_per_validation(text: StringIO) -> None:
-    shown = Shown(live(text))
-    show_an_epoch(shown)
+    state = BarState(live(text))
+    show_an_epoch(state)
     bar = Bar([1])
-    assert list(ShownBar(bar, bar.batches, 2, shown, is_valid=False)) == [1]
-    shown.screen.close()
+    assert list(ScreenBar(bar, bar.batches, 2, state, is_valid=False)) == [1]
+    state.screen.close()
     out = text.getvalue()
     # Without colours, the rest of the bar is blank.
     assert re.search("epoch 1/8 {20}0/3", out)
@@ -136,18 +136,18 @@ def test_the_last_columns_are_left_out_if_the_terminal_is_narrow(
 
 
 def test_the_first_row_needs_no_earlier_metrics(text: StringIO) -> None:
-    shown = Shown(live(text))
+    state = BarState(live(text))
     valid = Bar([1])
-    bar = ShownBar(valid, valid.batches, 1, shown, is_valid=True)
+    bar = ScreenBar(valid, valid.batches, 1, state, is_valid=True)
     bar.print({"loss": "8.4"}, step=10)
     assert text.getvalue().split()[-3:] == ["8.4", "8.4", "-"]
 
 
 def test_the_bar_has_the_metrics_of_the_last_interval(text: StringIO) -> None:
-    shown = Shown(live(text), TRAIN)
+    state = BarState(live(text), TRAIN)
     bar = Bar([1])
     batches = type("Batches", (), {"n": 4, "__len__": lambda _: 9})()
-    list(ShownBar(bar, batches, 2, shown, is_valid=False))
+    list(ScreenBar(bar, batches, 2, state, is_valid=False))
     wanted = "4/9  466 clips/s  0:24 left  loss 12.605  clip_caption 12.6052"
     assert wanted in text.getvalue()
     # Whoever writes next, does so on an empty line, with a visible cursor.
@@ -191,10 +191,10 @@ def test_a_closed_terminal_ends_no_training() -> None:
             raise OSError(5, "Input/output error")
 
     for make in (plain, live):
-        shown = Shown(make(Closed()))
-        assert len(show_an_epoch(shown)) == 3, "the log gets everything"
-        shown.screen.show_line("a message")
-        shown.screen.close()
+        state = BarState(make(Closed()))
+        assert len(show_an_epoch(state)) == 3, "the log gets everything"
+        state.screen.show_line("a message")
+        state.screen.close()
 
 
 @pytest.fixture
@@ -216,8 +216,8 @@ def test_the_log_of_a_run_is_continued_with_warnings_of_other_ranks(
 ) -> None:
     monkeypatch.delenv("LOGLEVEL", raising=False)
     for rank in (0, 1, 0):
-        shown = start_log(str(tmp_path / "run"), rank, may_draw=True)
-        assert (shown is not None) == (rank == 0)
+        screen = start_log(str(tmp_path / "run"), rank, may_draw=True)
+        assert (screen is not None) == (rank == 0)
         LOGGER.info("info of %d", rank)
         LOGGER.warning("warning of %d", rank)
         LOGGER.error("error of %d", rank)

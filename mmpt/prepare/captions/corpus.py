@@ -250,7 +250,7 @@ def convert_corpus(
 ) -> None:
     """Writes the videos of `source` to `output`, unless an earlier run has done so.
 
-    The note `X.made.json` next to `X.jsonl` holds the settings, the counts, and a fingerprint of
+    The stamp `X.made.json` next to `X.jsonl` holds the settings, the counts, and a fingerprint of
     the source and the settings. A second run finds a finished corpus by this fingerprint.
 
     Args:
@@ -274,7 +274,7 @@ def convert_corpus(
     lock = output.with_name(f".{output.name}.lock")
     with writing(output.parent), exclusive(lock, "converting captions"):
         artefact = Artefact(output.with_suffix(".made.json"), (output,))
-        remove_leftovers(output.parent, {output.name, artefact.note.name})
+        remove_leftovers(output.parent, {output.name, artefact.stamp.name})
         if artefact.finished(mark):
             logger.info("%s: already made from %s with these settings", output, source)
             return

@@ -1,7 +1,7 @@
 """Tokenises the captions of every packed video and writes the text shards that training reads.
 
 Each process writes one shard at a time. It reads a video's line from the JSON Lines corpus and
-appends the video's rows to the shard, so memory holds one video. The note of shard k of split s is
+appends the video's rows to the shard, so memory holds one video. The stamp of shard k of split s is
 `.tokenising/<prefix><s>_<k>.json`. It lists the videos without captions. A rerun keeps the shards
 whose captions, vocabulary and video ids are unchanged.
 """
@@ -25,7 +25,7 @@ from mmpt.prepare.captions.caption_list import (
     clean_times,
     warn_of_flaws,
 )
-from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
+from mmpt.prepare.shard_jobs import ShardJob, Stamp, write_missing
 from mmpt.processors.tokenizer import load_tokenizer
 from mmpt.shards.shardedtensor import ids_stem, meta_path, read_shard_meta, times_stem
 from mmpt.shards.writer import MAX_CAPTION_IDS, pad_ids, row_stream
@@ -36,8 +36,8 @@ from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-NOTES = ".tokenising"  # folder of the notes, inside the target folder
-FORMAT = 3  # increase it when the content of shards or of their notes changes
+STAMPS = ".tokenising"  # folder of the stamps, inside the target folder
+FORMAT = 3  # increase it when the content of shards or of their stamps changes
 MAX_LISTED = 5  # ids listed in a message
 MAX_LETTERS = 96  # characters of a caption that are tokenised
 SPLITS = (Split.TRAIN, Split.VALID)
@@ -72,16 +72,16 @@ def tokenise_captions(
             be written.
     """
     target = Path(target_dir)
-    notes_dir = target / NOTES
+    stamps_dir = target / STAMPS
     packed = _read_packed(target)
     vocabulary = load_tokenizer(bert_name, use_fast).backend_tokenizer.to_str()
-    corpus = _as_json_lines(corpora.find_corpus(caption_path), notes_dir)
+    corpus = _as_json_lines(corpora.find_corpus(caption_path), stamps_dir)
     caption_name = Path(caption_path).stem
     tokenizer_name = Path(bert_name).name
     prefix = f"{caption_name}.{tokenizer_name}."
     tfeat_dir = f"{target}/{prefix}"
-    with writing(target), exclusive(notes_dir / "lock", "tokenising captions"):
-        for folder in (target, notes_dir):
+    with writing(target), exclusive(stamps_dir / "lock", "tokenising captions"):
+        for folder in (target, stamps_dir):
             remove_leftovers(folder, f"{re.escape(prefix)}.*")
         mark = fingerprint(
             FORMAT, file_hash(corpus), vocabulary, MAX_LETTERS, MAX_CAPTION_IDS
@@ -97,7 +97,7 @@ def tokenise_captions(
                 )
                 videos = [(video_id, offsets.get(video_id)) for video_id in ids]
                 job = ShardJob(
-                    note=notes_dir / f"{prefix}{split.shard_name}_{number}.json",
+                    stamp=stamps_dir / f"{prefix}{split.shard_name}_{number}.json",
                     stems=stems,
                     fingerprint=fingerprint(mark, ids),
                     write=partial(
@@ -106,8 +106,8 @@ def tokenise_captions(
                 )
                 jobs.append(job)
         del offsets, packed  # they hold an object per video
-        notes = write_missing(jobs, workers, "shards of captions tokenised")
-        _write_report(notes, f"{tfeat_dir}report.json")
+        stamps = write_missing(jobs, workers, "shards of captions tokenised")
+        _write_report(stamps, f"{tfeat_dir}report.json")
     return tfeat_dir
 
 
@@ -159,7 +159,7 @@ def write_shard(
     videos: Sequence[tuple[str, int | None]],
     bert_name: str,
     use_fast: bool,
-) -> Note:
+) -> Stamp:
     """Writes the four files of one shard. Returns its numbers for the report.
 
     Args:
@@ -232,12 +232,12 @@ def caption_ids(tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
     return pad_ids(encoded["input_ids"])
 
 
-def _write_report(notes: Sequence[Note], path: str) -> None:
-    """Writes the sums of the notes of both splits, and logs them."""
+def _write_report(stamps: Sequence[Stamp], path: str) -> None:
+    """Writes the sums of the stamps of both splits, and logs them."""
     report = {}
     for name in ("train", "val"):
-        split_notes = [note for note in notes if note["split"] == name]
-        total = _sum_notes(split_notes)
+        split_stamps = [stamp for stamp in stamps if stamp["split"] == name]
+        total = _sum_stamps(split_stamps)
         report[name] = total
         num_videos = total["videos"]
         if num_videos:
@@ -253,7 +253,7 @@ def _write_report(notes: Sequence[Note], path: str) -> None:
     write_json(path, report)
 
 
-def _sum_notes(notes: Sequence[Note]) -> dict[str, Any]:
+def _sum_stamps(stamps: Sequence[Stamp]) -> dict[str, Any]:
     """Returns the sums of the counts of several shards, and the concatenation of their lists."""
     total: dict[str, Any] = {
         "videos": 0,
@@ -262,8 +262,8 @@ def _sum_notes(notes: Sequence[Note]) -> dict[str, Any]:
         "not_in_captions": [],
         "without_captions": [],
     }
-    for note in notes:
-        total["fixed"].update(note["fixed"])
+    for stamp in stamps:
+        total["fixed"].update(stamp["fixed"])
         for key in ("videos", "captions", "not_in_captions", "without_captions"):
-            total[key] += note[key]
+            total[key] += stamp[key]
     return total

@@ -1,6 +1,6 @@
 """Packs the feature files of a list of videos into shards.
 
-Each process packs one shard at a time. Memory holds one video per process. The note of shard k of
+Each process packs one shard at a time. Memory holds one video per process. The stamp of shard k of
 split s is `<target>/.packing/<s>_<k>.json`.
 
 The meta file names the content of all shards. It is removed before the first shard is written, and
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from mmpt.batch import Split
 from mmpt.errors import DataError
-from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
+from mmpt.prepare.shard_jobs import ShardJob, Stamp, write_missing
 from mmpt.prepare.shards.feature_arrays import MAX_LISTED, FeatureError, Kind, Place
 from mmpt.prepare.shards.feature_sources import find_places, list_ids
 from mmpt.prepare.shards.reading import (
     DTYPE,
-    NOTES,
+    STAMPS,
     Places,
     Source,
     groups,
@@ -80,10 +80,10 @@ def pack_features(
     videos = f"{name} videos"
     if not places:  # raises the error before the target is changed
         _check_ids(source, places, ids, videos)
-    notes_folder = target / NOTES
-    with writing(target), exclusive(notes_folder / "lock", "packing features"):
+    stamps_folder = target / STAMPS
+    with writing(target), exclusive(stamps_folder / "lock", "packing features"):
         # Remove temporary files of killed runs.
-        for folder in (target, notes_folder):
+        for folder in (target, stamps_folder):
             remove_leftovers(folder, rf"({name}_\w+|features)\.(npy|json)")
         # Write the shards whose inputs have changed. The meta file is removed first.
         info = source.describe_for(target, places)
@@ -92,9 +92,9 @@ def pack_features(
         jobs = _make_jobs(places, target, split, ids, shard_size, width, source)
         meta = target / f"{name}_meta.json"
         workers = workers_for(places, workers)
-        notes = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
+        stamps = write_missing(jobs, workers, f"{name} shards packed", stale=meta)
         # List the videos that are not in a shard.
-        skipped = skipped_in(notes)
+        skipped = skipped_in(stamps)
         write_json(target / f"{name}_not_packed.json", skipped)
         if len(skipped) == len(ids):
             _check_ids(source, places, ids, videos)
@@ -103,20 +103,22 @@ def pack_features(
         # Everything is complete, so the meta file can be written again.
         _remove_surplus(target, split, len(jobs))
         write_feature_info(target, info)
-        write_shard_meta(target, split, [note["ids"] for note in notes])
-    _log_result(name, notes, len(ids), info.fps)
+        write_shard_meta(target, split, [stamp["ids"] for stamp in stamps])
+    _log_result(name, stamps, len(ids), info.fps)
 
 
-def _log_result(name: str, notes: Sequence[Note], num_listed: int, fps: float) -> None:
+def _log_result(
+    name: str, stamps: Sequence[Stamp], num_listed: int, fps: float
+) -> None:
     """Logs how much of a split was packed."""
     num_packed = 0
     num_rows = 0
-    for note in notes:
-        num_packed += len(note["ids"])
-        num_rows += note["seconds"]
+    for stamp in stamps:
+        num_packed += len(stamp["ids"])
+        num_rows += stamp["seconds"]
     hours = num_rows / fps / 3600
     what = "%s: %d of %d videos, %.1f hours, in %d shards"
-    logger.info(what, name, num_packed, num_listed, hours, len(notes))
+    logger.info(what, name, num_packed, num_listed, hours, len(stamps))
 
 
 def _make_jobs(
@@ -141,7 +143,7 @@ def _make_jobs(
     for number, (chunk, inputs) in enumerate(found):
         stem = video_stem(target, split, number)
         job = ShardJob(
-            note=target / NOTES / f"{name}_{number}.json",
+            stamp=target / STAMPS / f"{name}_{number}.json",
             stems=(stem,),
             fingerprint=fingerprint(FORMAT, width, DTYPE.str, inputs, *source.identity),
             write=partial(write_shard, stem, chunk, width=width, source=source),
@@ -150,7 +152,7 @@ def _make_jobs(
     return jobs
 
 
-def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Note:
+def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Stamp:
     """Writes one shard. Returns the ids that were packed, and why the others were not.
 
     Args:
@@ -197,7 +199,7 @@ def _remove_other_meta(target: Path, split: Split, info: FeatureInfo) -> None:
 
 def _remove_surplus(target: Path, split: Split, num_shards: int) -> None:
     """Removes shards with higher numbers, which earlier runs with other settings have left."""
-    for path in (target / NOTES).glob(f"{split.shard_name}_*.json"):
+    for path in (target / STAMPS).glob(f"{split.shard_name}_*.json"):
         _, _, number = path.stem.rpartition("_")
         if not number.isdigit() or int(number) < num_shards:
             continue

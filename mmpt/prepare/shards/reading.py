@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
-from mmpt.prepare.shard_jobs import Note, ShardJob, write_missing
+from mmpt.prepare.shard_jobs import ShardJob, Stamp, write_missing
 from mmpt.prepare.shards.feature_arrays import FeatureError, Kind, Place, read_array
 from mmpt.prepare.shards.feature_sources import check_id, find_places
 from mmpt.shards.feature_info import (
@@ -30,7 +30,7 @@ from mmpt.utils.lock import exclusive
 Places = Mapping[str, Place | None]
 """The place of each video's features. None: there are none."""
 
-NOTES = ".packing"  # folder of the notes, inside the folder of the shards
+STAMPS = ".packing"  # folder of the stamps, inside the folder of the shards
 FORMAT = 1  # increase it when other features count as unusable
 DTYPE = np.dtype(np.float16)
 NUM_MEASURED = 100  # files whose widths are compared
@@ -203,11 +203,11 @@ def workers_for(places: Mapping[str, Place], workers: int) -> int:
     return workers
 
 
-def skipped_in(notes: Sequence[Note]) -> dict[str, str]:
+def skipped_in(stamps: Sequence[Stamp]) -> dict[str, str]:
     """Returns why videos were left out, by id."""
     skipped: dict[str, str] = {}
-    for note in notes:
-        skipped |= note["skipped"]
+    for stamp in stamps:
+        skipped |= stamp["skipped"]
     return skipped
 
 
@@ -217,7 +217,7 @@ def find_unusable(
     """Returns why features cannot be packed, by id.
 
     Features are read for this, but a rerun reads only the groups of files that have changed. The
-    note of group k is `<target>/.packing/check_<k>.json`.
+    stamp of group k is `<target>/.packing/check_<k>.json`.
 
     Args:
         source: where they come from.
@@ -229,14 +229,14 @@ def find_unusable(
             other features.
     """
     places = find_places(source.path, ids)
-    notes = target / NOTES
+    stamps = target / STAMPS
     jobs = []
-    with writing(target), exclusive(notes / "lock", "packing features"):
-        remove_leftovers(notes, r"check_\d+\.json")
+    with writing(target), exclusive(stamps / "lock", "packing features"):
+        remove_leftovers(stamps, r"check_\d+\.json")
         width = source.describe_for(target, places).width
         for number, (chunk, inputs) in enumerate(groups(places, ids, SHARD_SIZE)):
             job = ShardJob(
-                note=notes / f"check_{number}.json",
+                stamp=stamps / f"check_{number}.json",
                 stems=(),
                 fingerprint=fingerprint(FORMAT, width, inputs, *source.identity),
                 write=partial(_check_each, chunk, width, source),
@@ -247,7 +247,7 @@ def find_unusable(
     return skipped_in(found)
 
 
-def _check_each(places: Places, width: int, source: Source) -> Note:
+def _check_each(places: Places, width: int, source: Source) -> Stamp:
     """Reads the features of each video. Returns why some of them cannot be packed."""
     skipped: dict[str, str] = {}
     try_again = False

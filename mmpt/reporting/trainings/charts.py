@@ -16,7 +16,7 @@ SPEED = {
     "data_wait": "share of time that waits for data",
     "memory_gb": "memory in GB",
     "tflops": "teraflops",
-    "share_of_peak": "share of the GPU's peak",
+    "mfu": "model FLOPs utilization (MFU)",
 }
 """Metrics of speed and memory, and their titles."""
 LAST = {"accuracy", "temperature"}

@@ -21,7 +21,7 @@ from mmpt.reporting.trainings.run import CONFIG, Training
 from mmpt.reporting.trainings.state import State, best_metric
 from mmpt.reporting.trainings.tables import difference_rows, summary_rows
 from mmpt.utils.io import read_json
-from mmpt.utils.run_loggers import RUN_FACTS
+from mmpt.utils.run_loggers import RUN_METADATA
 
 
 class Evaluation(NamedTuple):
@@ -79,7 +79,7 @@ def _facts(trainings: Sequence[Training]) -> dict[str, str]:
 
 def _code(training: Training) -> str:
     """Returns the version and the git commit of the code of a training, as far as recorded."""
-    path = training.folder / RUN_FACTS
+    path = training.folder / RUN_METADATA
     facts = read_json(path) if path.exists() else {}
     parts = []
     for key, title in (("mmpt", "mmpt"), ("git_commit", "git commit")):

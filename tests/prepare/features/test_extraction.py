@@ -317,7 +317,9 @@ def test_the_shell_script_runs_the_command(videos, tmp_path):
     assert path == "scripts/video_feature_extractor/extract.py"
     seen = []
     parse = Command(
-        lambda options: seen.append(options), options=extract.Options, stopped=""
+        lambda options: seen.append(options),
+        options=extract.Options,
+        interrupt_message="",
     )
     assert parse(arguments) == 0
     (options,) = seen

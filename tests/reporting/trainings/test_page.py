@@ -10,7 +10,7 @@ import pytest
 
 import mmpt
 from mmpt.reporting.trainings import Evaluation, read_trainings, write_training_page
-from mmpt.utils.run_loggers import RUN_FACTS, RunFacts
+from mmpt.utils.run_loggers import RUN_METADATA, RunMetadata
 from tests.support.sample_runs import NASTY
 from tests.support.sample_trainings import write_run
 
@@ -26,7 +26,7 @@ def words_of(page: Path) -> str:
 
 def test_the_page_of_a_training(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "mine", note=NASTY)
-    RunFacts(folder, 0, {"git_commit": "abc1234"}).write()
+    RunMetadata(folder, 0, {"git_commit": "abc1234"}).write()
     trainings = read_trainings([folder])
     scores = {"chance": {"M": {"R1": 0.125}}, "best": {"M": {"R1": 0.5}}}
     evaluation = Evaluation("a benchmark", scores, ["a note"])
@@ -62,7 +62,7 @@ def test_the_facts_of_another_version_are_shown_as_far_as_they_are_known(
     tmp_path: Path, facts: Any, words: str
 ) -> None:
     folder = write_run(tmp_path / "mine")
-    (folder / RUN_FACTS).write_text(json.dumps(facts))
+    (folder / RUN_METADATA).write_text(json.dumps(facts))
     page = write_training_page(read_trainings([folder]), [], tmp_path / "page.html")
     assert words in words_of(page)
 

@@ -1,4 +1,4 @@
-"""Figures for the log line of training: memory in use, and the peak performance of the device."""
+"""Statistics of the device for the training log: memory in use, and its peak performance."""
 
 import psutil
 import torch
@@ -34,7 +34,7 @@ def memory_gb() -> float:
     """Returns the memory of this process in GB (1e9 bytes): of the GPU if it uses one, else of RAM.
 
     For a GPU it is the memory that torch has reserved. The peak of the allocated memory cannot be
-    used, because fairseq resets it just before it reads the figures.
+    used, because fairseq resets it just before it reads these statistics.
     """
     if torch.cuda.is_available() and torch.cuda.memory_reserved():
         return torch.cuda.memory_reserved() / 1e9

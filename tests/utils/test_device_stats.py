@@ -2,7 +2,7 @@
 
 import torch
 
-from mmpt.utils.device_figures import PEAK_TFLOPS, peak_tflops
+from mmpt.utils.device_stats import PEAK_TFLOPS, peak_tflops
 
 
 def test_the_peak_of_a_cpu_is_unknown() -> None:

@@ -1,4 +1,4 @@
-"""`mmpt report` and `mmpt compare` with folders of trainings."""
+"""`mmpt report` and `mmpt compare` with training folders."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmpt.cli import compare, report
-from mmpt.cli.trainings import COMPARISON, REPORT
+from mmpt.cli.training_runs import COMPARISON, REPORT
 from mmpt.config.run import LOCK_NAME
 from mmpt.utils.lock import exclusive
 from mmpt.utils.metrics_log import METRICS_LOG
@@ -172,12 +172,16 @@ def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
         ("report", "mine other", "Compare them: mmpt compare mine other"),
         ("report", "mine --videos v", "belong to the report of an evaluation"),
         ("report", "mine --device cpu", "belong to the report of an evaluation"),
-        ("report", "some.yaml scores", "some.yaml is not the folder of a training"),
+        ("report", "some.yaml scores", "some.yaml is not a training folder"),
         ("compare", "mine empty", "results.json: no such file. Name results files"),
         ("compare", "new", "metrics.jsonl: holds no metrics"),
         ("compare", "damaged mine", "metrics.jsonl, line 1: must be a JSON object"),
         ("compare", "mine mine/config.yaml", "config.yaml: not a results file"),
-        ("compare", "scores --out page.html", "`--out` names the page about trainings"),
+        (
+            "compare",
+            "scores --out page.html",
+            "`--out` names the page about training runs",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_error(

@@ -1,4 +1,4 @@
-"""Trainings in `mmpt report` and `mmpt compare`: their results files, tables and pages."""
+"""Training runs in `mmpt report` and `mmpt compare`: their results files, tables and pages."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 REPORT = "training-report.html"
 COMPARISON = "training-comparison.html"
-"""Names of the pages about one training and about several."""
+"""Names of the pages about one training run and about several."""
 _WIDEST = 40
 """Largest number of characters of a setting in the terminal. The end of a longer one is shown."""
 
 
 def is_training_folder(path: str | Path) -> bool:
-    """Returns whether a path is the folder of a training, which may not have metrics yet.
+    """Returns whether a path is a training folder, which may not have metrics yet.
 
     A folder with `config.yaml` and `results.json`, but without metrics, belongs to an evaluation.
     """
@@ -41,8 +41,11 @@ def is_training_folder(path: str | Path) -> bool:
     return (folder / METRICS_LOG).is_file() or is_new
 
 
-def read_trainings(folders: Iterable[str | Path]) -> "list[Training]":
-    """Reads trainings; see `mmpt.reporting.trainings`. torch is imported if there are folders."""
+def read_training_runs(folders: Iterable[str | Path]) -> "list[Training]":
+    """Reads training runs; see `mmpt.reporting.trainings`.
+
+    torch is imported if there are folders.
+    """
     folders = list(folders)
     if not folders:
         return []
@@ -56,16 +59,16 @@ def find_results(folder: str | Path) -> list[str]:
     return [str(path) for path in sorted(Path(folder).rglob(RESULTS))]
 
 
-def report_training(folder: str, results: Sequence[str], out: Path | None) -> None:
-    """Writes the report of a training, and prints a summary and its path.
+def report_training_run(folder: str, results: Sequence[str], out: Path | None) -> None:
+    """Writes the report of a training run, and prints a summary and its path.
 
     Args:
         folder: the `save_dir`. Only the report is written to it.
         results: results files, or folders that contain one, in addition to those in `folder`.
         out: the file to write. None: in `folder`.
     Raises:
-        DataError: the folder is not one of a training, or `results` does not belong to it.
-        LaunchError: `results` names another training.
+        DataError: the folder is not a training folder, or `results` does not belong to it.
+        LaunchError: `results` names another training run.
     """
     from mmpt.reporting.trainings import (
         describe_best,
@@ -76,10 +79,10 @@ def report_training(folder: str, results: Sequence[str], out: Path | None) -> No
     others = [path for path in results if (Path(path) / METRICS_LOG).is_file()]
     if others:
         raise LaunchError(
-            f"{others[0]} is a second training, but a report describes one. Compare them: "
+            f"{others[0]} is a second training run, but a report describes one. Compare them: "
             f"{to_compare}"
         )
-    (training,) = read_trainings([folder])
+    (training,) = read_training_runs([folder])
     named = _rows_of(training, results)
     if results and not named:
         raise DataError(
@@ -97,7 +100,7 @@ def report_training(folder: str, results: Sequence[str], out: Path | None) -> No
 
 
 def _rows_of(training: "Training", paths: Sequence[str]) -> list[Row]:
-    """Returns the rows of results files that belong to checkpoints of a training."""
+    """Returns the rows of results files that belong to checkpoints of a training run."""
     folder = training.folder.resolve()
     rows = []
     for row in read_rows(paths, may_be_empty=True):
@@ -121,7 +124,7 @@ def _was_moved(checkpoint: Path, folder: Path, fingerprint: str) -> bool:
 def write_page(
     trainings: "Sequence[Training]", groups: Sequence[Group], path: Path
 ) -> None:
-    """Writes the HTML page of trainings with the scores of their checkpoints."""
+    """Writes the HTML page of training runs with the scores of their checkpoints."""
     from mmpt.reporting.trainings import Evaluation, write_training_page
 
     evaluations = []
@@ -132,7 +135,7 @@ def write_page(
 
 
 def as_text(trainings: "Sequence[Training]", *, markdown: bool) -> str:
-    """Returns the figures of trainings, and the settings in which they differ, as tables."""
+    """Returns the figures of training runs, and the settings in which they differ, as tables."""
     from mmpt.reporting.trainings import difference_rows, summary_rows
 
     make_table = markdown_table if markdown else text_table
@@ -143,7 +146,7 @@ def as_text(trainings: "Sequence[Training]", *, markdown: bool) -> str:
         rows = [[key, *map(_shorten, values)] for key, *values in differences]
         tables.append(make_table(["key", *names], rows))
     if markdown:
-        tables.insert(0, "## Trainings")
+        tables.insert(0, "## Training runs")
     return "\n\n".join(tables)
 
 
@@ -156,7 +159,7 @@ def _shorten(cell: str) -> str:
 
 
 def as_group(trainings: "Sequence[Training]", page: Path) -> Group:
-    """Returns the figures of trainings as a `Group`, so that `--json` can print them."""
+    """Returns the figures of training runs as a `Group`, so that `--json` can print them."""
     from mmpt.reporting.trainings import difference_rows, figures_of
 
     names = [training.name for training in trainings]
@@ -165,7 +168,7 @@ def as_group(trainings: "Sequence[Training]", page: Path) -> Group:
         differences[key] = dict(zip(names, values, strict=True))
     return {
         "benchmark": "training",
-        "title": "trainings",
+        "title": "training runs",
         "setting": "",
         "runs": {training.name: figures_of(training) for training in trainings},
         "published": {},
