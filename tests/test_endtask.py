@@ -128,9 +128,7 @@ labels_zs:
 """
 
 
-def test_the_example_is_a_benchmark_of_the_package_as_a_folder(
-    corpus: Path, folder: Path
-) -> None:
+def test_the_example_can_be_a_folder_of_the_package(corpus: Path, folder: Path) -> None:
     shutil.copytree(ROOT / "mmpt", folder / "mmpt")
     # Register the classes, and divide the module.
     code = block("python")

@@ -59,7 +59,7 @@ def run_hidden(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
     )
 
 
-def test_all_modules_can_be_imported_and_training_is_refused_at_once() -> None:
+def test_all_modules_can_be_imported_and_training_is_refused() -> None:
     done = run_hidden("""
 import mmpt
 from mmpt.cli.main import main

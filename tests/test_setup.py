@@ -51,7 +51,7 @@ def ranges(*extras: str) -> list[Requirement]:
     return [need for need in map(Requirement, texts) if need.name != "mmpt"]
 
 
-def test_pins_lie_in_the_ranges_of_pyproject() -> None:
+def test_pins_are_within_the_ranges_of_pyproject() -> None:
     pins = read_pins("requirements.txt", "requirements-dev.txt")
     for need in ranges(*EXTRAS):
         pin = pins[canonicalize_name(need.name)]
@@ -70,7 +70,7 @@ def test_every_direct_requirement_is_in_pyproject() -> None:
     }
 
 
-def test_dev_takes_every_other_extra() -> None:
+def test_dev_includes_every_other_extra() -> None:
     needs = {need.name: need for need in map(Requirement, EXTRAS["dev"])}
     # Aim does not exist for every platform and version of Python. An extra that contains others
     # cannot depend on that, so `dev` names the package.
@@ -107,7 +107,7 @@ def test_pins_are_complete_and_compatible() -> None:
 
 
 @pytest.mark.spawn
-def test_pip_check_reports_only_what_is_explained() -> None:
+def test_pip_check_reports_only_explained_problems() -> None:
     command = [sys.executable, "-m", "pip", "check"]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     ours = [
@@ -244,7 +244,7 @@ has_gpu = (
 )
 
 
-def test_setup_installs_in_order_once(sandbox: Sandbox) -> None:
+def test_setup_installs_once_and_in_order(sandbox: Sandbox) -> None:
     assert sandbox.make("setup").returncode == 0
     first, fairseq, itself = sandbox.pip_calls()
     assert first.endswith("-r requirements-dev.txt")

@@ -36,7 +36,7 @@ def served(space, monkeypatch, tmp_path) -> list[list[str]]:
     return calls
 
 
-def test_the_index_is_made_at_the_start_and_kept(
+def test_the_index_is_built_at_startup_or_used_as_it_is(
     space, served, tmp_path, monkeypatch, caplog
 ) -> None:
     data = tmp_path / "data"
@@ -101,7 +101,7 @@ def test_s3d_is_downloaded_only_if_it_encodes_the_videos(
         assert given == named
 
 
-def test_without_a_model_it_says_so(space, served, monkeypatch) -> None:
+def test_a_missing_model_is_an_error(space, served, monkeypatch) -> None:
     monkeypatch.delenv("MMPT_MODEL")
     with pytest.raises(SystemExit, match="error: set the variable MMPT_MODEL"):
         space.main()

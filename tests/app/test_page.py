@@ -57,11 +57,11 @@ def test_no_other_file_is_served(url: str, small) -> None:
         assert get(url, f"/gradio_api/file={file}").status == 403, file
 
 
-def test_only_this_machine_is_let_in(url: str) -> None:
+def test_only_local_connections_are_accepted(url: str) -> None:
     assert urlsplit(url).hostname == "127.0.0.1"
 
 
-def test_a_port_in_use_is_one_error(url: str, small) -> None:
+def test_a_port_in_use_gives_one_error(url: str, small) -> None:
     from mmpt.app.page import served
 
     port = urlsplit(url).port

@@ -80,13 +80,13 @@ def test_the_model_gets_the_encoder(built, calls):
         ("{index} --host a..b", "Give 127.0.0.1 for this machine only"),
     ],
 )
-def test_a_mistake(built, tmp_path, calls, capsys, arguments, message):
+def test_mistakes_are_reported(built, tmp_path, calls, capsys, arguments, message):
     assert app.main(arguments.format(index=built, tmp=tmp_path).split()) == 2
     assert message in capsys.readouterr().err
     assert calls == []
 
 
-def test_a_missing_gradio_is_one_error(built, monkeypatch, capsys):
+def test_a_missing_gradio_gives_one_error(built, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "mmpt.app.page", raising=False)
     assert app.main([str(built)]) == 2

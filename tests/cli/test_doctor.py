@@ -53,7 +53,7 @@ def test_a_check_that_fails_does_not_stop_the_others() -> None:
         ),
     ],
 )
-def test_the_exit_code_says_whether_a_training_can_run(
+def test_the_exit_code_shows_whether_training_is_possible(
     checks: list[doctor.Check],
     code: int,
     end: str,

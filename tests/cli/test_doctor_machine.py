@@ -152,6 +152,6 @@ def test_systems(
     assert only(machine.check_system).state == state
 
 
-def test_ffmpeg_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert only(machine.check_ffmpeg).state == "optional"

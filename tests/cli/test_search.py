@@ -188,7 +188,9 @@ def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):
         ("--features {tmp}/features --checkpoint x.pt", "x.pt"),
     ],
 )
-def test_a_mistake_in_building(run, folder, tmp_path, capsys, arguments, message):
+def test_mistakes_in_building_an_index_are_reported(
+    run, folder, tmp_path, capsys, arguments, message
+):
     out = tmp_path / "index"
     assert build(run, out, *arguments.format(tmp=tmp_path).split()) == 2
     error = capsys.readouterr().err
@@ -210,7 +212,7 @@ def test_a_mistake_in_building(run, folder, tmp_path, capsys, arguments, message
         ("index cut --top 0", "--top"),
     ],
 )
-def test_a_mistake_in_searching(
+def test_mistakes_in_a_search_are_reported(
     run, folder, tmp_path, capsys, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -221,7 +223,9 @@ def test_a_mistake_in_searching(
 
 
 @pytest.mark.slow
-def test_an_index_is_searched_from_any_folder(folder, tmp_path, capsys, monkeypatch):
+def test_an_index_can_be_searched_from_any_folder(
+    folder, tmp_path, capsys, monkeypatch
+):
     # As in the demo, the run names the folder of BERT relative to the folder of its training.
     monkeypatch.chdir(tmp_path)
     run = make_run(Path("runs/demo"))

@@ -38,7 +38,7 @@ def write_results(
     return folder
 
 
-def test_a_report_has_a_summary_the_scores_and_its_path(
+def test_a_report_has_a_summary_and_scores_and_its_path_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(Path("runs/mine"))
@@ -58,7 +58,7 @@ def test_a_report_has_a_summary_the_scores_and_its_path(
     assert ">45.6<" not in page
 
 
-def test_the_scores_of_a_moved_training_are_found(
+def test_the_scores_of_a_moved_training_run_are_found(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     best = write_run(Path("moved")) / "checkpoint_best.pt"
@@ -74,7 +74,7 @@ def test_the_scores_of_a_moved_training_are_found(
 
 
 @pytest.mark.slow
-def test_trainings_are_compared_with_each_other_and_with_scores(
+def test_training_runs_are_compared_with_each_other_and_with_scores(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_run(Path("runs/one"))
@@ -106,7 +106,7 @@ def test_trainings_are_compared_with_each_other_and_with_scores(
     assert "| best validation loss | 5 | 6 |" in capsys.readouterr().out
 
 
-def test_trainings_that_differ_in_state_metrics_and_folder_are_compared(
+def test_training_runs_may_differ_in_state_metrics_and_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two have the same name. One of them is running, has no second term, and was not refreshed."""
@@ -140,7 +140,7 @@ def test_trainings_that_differ_in_state_metrics_and_folder_are_compared(
     assert "running: epoch 1 of 3, 10 updates, about 7 minutes left (two/run)" in page
 
 
-def test_a_training_that_has_just_started_is_named_and_left_out(
+def test_a_training_run_without_metrics_is_reported_and_left_out(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_run(Path("mine"))
@@ -152,7 +152,7 @@ def test_a_training_that_has_just_started_is_named_and_left_out(
     assert warning.startswith("left out: new/metrics.jsonl: holds no metrics.")
 
 
-def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_alone_do_not_give_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     write_results(Path("scores"), "runs/mine/checkpoint_best.pt", 0.123)
     # As `save_pretrained` writes it next to scores.
     Path("scores/config.yaml").write_text("{}")
@@ -180,7 +180,7 @@ def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
         ("compare", "scores --out page.html", "`--out` names the page about trainings"),
     ],
 )
-def test_mistakes_are_one_clear_error(
+def test_a_mistake_gives_one_clear_error(
     capsys: pytest.CaptureFixture[str], command: str, arguments: str, message: str
 ) -> None:
     write_run(Path("mine"))

@@ -50,12 +50,12 @@ def load(name: str) -> RunConfig:
     return load_config(f"projects/retri/{name}.yaml")
 
 
-def test_there_are_yamls() -> None:
+def test_the_yamls_are_found() -> None:
     assert "projects/retri/norton/how2_pretrain.yaml" in YAMLS
 
 
 @pytest.mark.parametrize("path", YAMLS)
-def test_it_loads_and_its_header_has_the_command_that_runs_it(path: str) -> None:
+def test_each_yaml_loads_and_its_header_shows_the_command_to_run_it(path: str) -> None:
     config = load_config(path)
     assert config.path == path
     Task.from_config(config)  # every class is known and fits the others
@@ -73,7 +73,7 @@ def test_videoclip_pretraining_equals_the_released_yaml() -> None:
         assert ours == golden["generated projects/retri/videoclip/how2.yaml"]
 
 
-def test_norton_pretraining_holds_the_published_values() -> None:
+def test_norton_pretraining_has_the_published_values() -> None:
     ours = read_yaml("projects/retri/norton/how2_pretrain.yaml")
     dataset = {
         "max_video_len": 16,

@@ -58,7 +58,7 @@ def test_given_settings_are_kept() -> None:
 
 
 @pytest.mark.parametrize("change", [{"split": None}, {"anno_path": None}])
-def test_other_yamls_are_left_alone(change: dict[str, None]) -> None:
+def test_other_yamls_are_not_changed(change: dict[str, None]) -> None:
     values = {**RELEASED, "dataset": {**RELEASED["dataset"], **change}}
     assert fill_released(values) == (values, [])
 

@@ -76,7 +76,7 @@ def digest(data: MMDataset) -> str:
 @pytest.mark.parametrize("sort_clips", [True, False])
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
 @pytest.mark.parametrize("name", sorted({key.split()[0] for key in RECORDED}))
-def test_recorded_items(name, split, sort_clips, config):
+def test_items_equal_the_recorded_ones(name, split, sort_clips, config):
     config = config.replace(sort_clips=sort_clips)
     aligner = ALIGNERS.get(name, "dataset.aligner")(config, split)
     classes = MANY if aligner.takes_batches else ONE

@@ -86,7 +86,9 @@ class EpochOfItem(PlannedValues):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_unplanned_training_sets_draw_again_each_epoch(num_workers: int) -> None:
+def test_training_sets_without_a_plan_draw_again_in_each_epoch(
+    num_workers: int,
+) -> None:
     """As fairseq's own task makes iterators: kept workers would repeat the first epoch's draws."""
     task = LegacyFairseqTask(Namespace())
     dataset = FairseqMMDataset(EpochOfItem(), training=True)
@@ -127,7 +129,7 @@ INTERRUPTED = {
 }
 
 
-def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone(
+def test_an_interrupted_epoch_begins_again_if_its_plan_is_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = PlannedValues()
@@ -142,7 +144,7 @@ def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone(
     ]
 
 
-def test_a_run_that_starts_from_the_weights_of_another_begins_the_epoch(
+def test_a_run_that_starts_from_the_weights_of_another_begins_a_new_epoch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A plan of random batches has the same name in every run."""
@@ -154,9 +156,7 @@ def test_a_run_that_starts_from_the_weights_of_another_begins_the_epoch(
     assert caplog.messages == []
 
 
-def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> (
-    None
-):
+def test_an_epoch_is_planned_at_its_start_with_the_plan_of_the_checkpoint() -> None:
     """That is how a frozen plan survives a restart between epochs."""
     data = PlannedValues()
     resumed = iterator(data, 2)
@@ -168,7 +168,7 @@ def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoi
     assert data.calls == [(2, "plan-1")]
 
 
-def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
+def test_the_state_at_the_end_of_an_epoch_starts_the_next_epoch() -> None:
     data = PlannedValues()
     first = iterator(data, 1, 0)
     values_of(first)
@@ -217,7 +217,7 @@ def test_an_epoch_without_a_plan_continues_with_another_number_of_processes(
     assert seen == list(range(7))[continues_at * now :: now]
 
 
-def test_batches_keep_the_short_last_one() -> None:
+def test_the_last_batch_may_be_smaller() -> None:
     dataset = FairseqMMDataset(PlannedValues(7))
     batches = dataset.batch_by_size(
         dataset.ordered_indices(), max_sentences=3, required_batch_size_multiple=8
@@ -225,7 +225,7 @@ def test_batches_keep_the_short_last_one() -> None:
     assert batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_only_torch_data_sets_are_wrapped() -> None:
+def test_only_torch_data_sets_are_accepted() -> None:
     with pytest.raises(TypeError, match="torch Dataset"):
         FairseqMMDataset([1, 2, 3])  # type: ignore[arg-type]
 
@@ -238,7 +238,7 @@ class SlowValues(PlannedValues):
         return super().__getitem__(index)
 
 
-def test_waiting_adds_up_until_it_is_asked_for() -> None:
+def test_the_waiting_time_adds_up_until_it_is_read() -> None:
     """As with `update_freq`, where an update takes several batches before it logs once a batch."""
     data = SlowValues()
     epoch_iterator = iterator(data, 1, buffer_size=0)
@@ -261,7 +261,7 @@ class FrozenObjects(PlannedValues):
 
 
 @pytest.mark.slow
-def test_workers_leave_what_they_inherit_alone() -> None:
+def test_workers_do_not_collect_inherited_objects() -> None:
     """So that collecting garbage does not copy the pages of every module into each of them."""
     data = FrozenObjects()
     before = gc.get_freeze_count()

@@ -122,7 +122,7 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_documents_of_the_root_are_pages(site: Path) -> None:
+def test_documents_of_the_root_have_pages(site: Path) -> None:
     for document, page in (
         ("DATASET.md", "guides/data"),
         ("CHANGELOG.md", "changelog"),

@@ -45,7 +45,7 @@ def outcomes(
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_interrupted_runs_end_like_uninterrupted_ones(
+def test_interrupted_runs_give_the_results_of_uninterrupted_ones(
     outcomes: list[dict[str, Any]],
 ) -> None:
     """Weights, optimizer, plans and metrics are equal to the bit."""
@@ -69,7 +69,7 @@ def test_a_run_that_is_asked_to_stop_loses_no_update(
     assert len(begun) >= len(asked) / 2
 
 
-def test_a_run_that_is_saved_after_each_update_loses_at_most_one(
+def test_a_run_that_is_saved_after_each_update_loses_at_most_one_update(
     outcomes: list[dict[str, Any]],
 ) -> None:
     (one,) = (one for one in outcomes if one["row"] == "kill-saved")
@@ -84,7 +84,7 @@ def test_the_other_processes_end_when_one_hangs(
     assert set(one["codes"]) <= {-9, 1, 75}, one
 
 
-def test_a_folder_that_cannot_be_written_gives_exit_code_2_without_a_traceback(
+def test_an_unwritable_folder_gives_exit_code_2_without_a_traceback(
     outcomes: list[dict[str, Any]],
 ) -> None:
     for row in ("disk-full", "read-only"):

@@ -155,7 +155,7 @@ def test_every_command_runs(recipe: Recipe) -> None:
     assert len(recipe.commands) >= 20
 
 
-def test_every_addition_belongs_to_a_command() -> None:
+def test_every_added_argument_belongs_to_a_command() -> None:
     for part in ADDED:
         assert any(re.search(part, command.text) for command in read_page()), part
 
@@ -177,7 +177,7 @@ def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
         )
 
 
-def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
+def test_every_video_has_one_feature_file(recipe: Recipe) -> None:
     folders = {"data/feat/feat_how2_s3d": [*TRAIN, *VAL], "data/mine/feat": MINE}
     for command in recipe.commands:
         if match := re.search(
@@ -226,7 +226,7 @@ def test_the_page_makes_every_file_that_the_yamls_name(recipe: Recipe) -> None:
     assert len(found) >= 9
 
 
-def test_training_on_own_videos_writes_a_checkpoint(recipe: Recipe) -> None:
+def test_training_on_the_users_videos_writes_a_checkpoint(recipe: Recipe) -> None:
     weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")[
         "model"
     ]

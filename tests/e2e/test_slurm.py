@@ -87,7 +87,7 @@ def test_a_preempted_job_is_requeued_and_continues(
     assert_identical(weights(tmp_path), expected)
 
 
-def test_a_job_out_of_time_is_requeued_and_can_be_cancelled(
+def test_a_job_that_runs_out_of_time_is_requeued_and_can_be_cancelled(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     endless = [*SLOW, "fairseq.optimization.max_epoch=1000"]
@@ -105,7 +105,7 @@ def test_a_job_out_of_time_is_requeued_and_can_be_cancelled(
     assert shown["Restarts"] == "1"
 
 
-def test_a_mistake_is_in_the_log_and_in_the_exit_code(
+def test_the_log_and_the_exit_code_report_a_mistake(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "list").write_text((corpus / "how2_s3d_train.lst").read_text())

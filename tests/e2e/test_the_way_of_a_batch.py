@@ -81,7 +81,7 @@ def test_every_named_file_exists_and_is_named_once() -> None:
     assert [name for name in names if not (ROOT / name).is_file()] == []
 
 
-def test_the_page_names_the_files_of_the_start(entered: dict[str, set[str]]) -> None:
+def test_the_page_lists_the_files_of_the_start(entered: dict[str, set[str]]) -> None:
     sections = named_files()
     start = sections.pop(START)
     assert start[0] == "locallaunch.py"
@@ -89,7 +89,7 @@ def test_the_page_names_the_files_of_the_start(entered: dict[str, set[str]]) -> 
     assert set(start[1:]) == entered["start"] - later
 
 
-def test_the_page_names_the_files_of_a_step(entered: dict[str, set[str]]) -> None:
+def test_the_page_lists_the_files_of_a_step(entered: dict[str, set[str]]) -> None:
     sections = named_files()
     named = {
         *sections["From the list to the batch"],
@@ -98,7 +98,7 @@ def test_the_page_names_the_files_of_a_step(entered: dict[str, set[str]]) -> Non
     assert named == entered["step"]
 
 
-def test_the_page_names_the_files_of_the_refresh(entered: dict[str, set[str]]) -> None:
+def test_the_page_lists_the_files_of_the_refresh(entered: dict[str, set[str]]) -> None:
     sections = named_files()
     # The refresh builds its own data set, with files of the start.
     built = set(sections[START])

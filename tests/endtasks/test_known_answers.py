@@ -181,7 +181,9 @@ def didemo_queries(count: int) -> list[dict]:
     return queries
 
 
-def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> None:
+def test_videos_without_features_are_reported_and_may_be_left_out(
+    tmp_path: Path,
+) -> None:
     texts = sentences(12)
     path = msrvtt_file(tmp_path, texts)
     overrides = make_oracle(tmp_path, texts)
@@ -263,7 +265,7 @@ def youcook_metrics(
     return result.rows[0]["metrics"]
 
 
-def test_paragraphs_find_their_video_unless_another_shows_their_captions(
+def test_paragraphs_find_their_video_unless_another_one_shows_the_captions(
     tmp_path: Path,
 ) -> None:
     """The first two of every five videos show each other's captions. Nothing else shows these, and
@@ -299,7 +301,7 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(
     assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / num_clips)
 
 
-def test_only_ordered_ways_distinguish_a_video_from_its_clips_backwards(
+def test_only_order_aware_scores_distinguish_a_video_from_its_reversal(
     tmp_path: Path,
 ) -> None:
     clips: Clips = {}

@@ -110,7 +110,9 @@ def copies(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.spawn
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_removing_its_folder_removes_a_benchmark(folder: Path, copies: Path) -> None:
+def test_a_benchmark_is_removed_by_removing_its_folder(
+    folder: Path, copies: Path
+) -> None:
     opened = (copies / folder.name / "opened.json").read_text()
     problems_by_path, unknown_metrics = json.loads(opened)
     assert unknown_metrics == []

@@ -19,7 +19,7 @@ def video(name: str, *captions: Caption) -> Video:
     return Video(name, 0, 60, shown, captions)
 
 
-def test_statistics_of_two_videos() -> None:
+def test_the_statistics_of_two_videos() -> None:
     one = video(
         "one",
         Caption(0.0, 2.0, "Hello.", None),
@@ -40,7 +40,7 @@ def test_statistics_of_two_videos() -> None:
     }
 
 
-def test_statistics_without_late_captions() -> None:
+def test_the_statistics_without_late_captions() -> None:
     assert (
         narration_statistics([video("one", Caption(0.0, 2.0, "Hello.", None))])[
             "offset_s"

@@ -34,7 +34,7 @@ def test_a_second_looks_like_its_step() -> None:
     assert second_L @ world.prototype(shown.step, shown.kind) > 0.9
 
 
-def test_the_oracle_finds_everything_without_noise() -> None:
+def test_the_oracle_is_perfect_without_noise() -> None:
     chance, best = references(CLEAR)
     _, videos = validation_videos(CLEAR)
     num_clips = sum(len(video.performances) for video in videos)

@@ -68,7 +68,7 @@ def page(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
+def test_results_are_written_between_their_marks(page: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     write_results(results, ("control", "batch", "noise"))
     assert main(["--page", str(page), "--results", str(results)]) == 0
@@ -111,7 +111,7 @@ def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> Non
     assert (page.read_bytes(), figure.read_bytes()) == first
 
 
-def test_a_page_without_results_says_so(page: Path, tmp_path: Path) -> None:
+def test_a_page_without_results_contains_a_note(page: Path, tmp_path: Path) -> None:
     main(["--page", str(page), "--results", str(tmp_path / "none.jsonl")])
     assert page.read_text().count("No results yet.") == 4
     assert not (tmp_path / "images").exists()
@@ -130,7 +130,7 @@ def test_the_page_of_the_docs_has_all_experiments() -> None:
 
 
 @pytest.mark.slow
-def test_later_arms_that_only_repeat_other_runs_are_not_shown(
+def test_later_arms_without_runs_of_their_own_are_not_shown(
     page: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results.jsonl"

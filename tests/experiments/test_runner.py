@@ -45,7 +45,7 @@ def step(folder: Path, key: str, *needs: str, command: str = "") -> Step:
     )
 
 
-def test_a_step_begins_after_those_that_it_needs(tmp_path: Path) -> None:
+def test_a_step_begins_after_the_steps_that_it_needs(tmp_path: Path) -> None:
     steps = [
         step(tmp_path, "c", "b"),
         step(tmp_path, "a"),

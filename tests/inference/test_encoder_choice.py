@@ -35,7 +35,7 @@ def origin(encoder: str | None, revision: str | None = None, **more) -> Origin:
 
 
 @pytest.mark.parametrize("name", ["s3d", "S3D HowTo100M", "s3d_howto100m"])
-def test_a_recorded_name_may_only_begin_with_s3d(name):
+def test_a_recorded_name_of_s3d_may_have_a_suffix(name):
     assert choose_encoder(origin(name), None) == Choice(encoder="s3d")
     # A name from the user must be exact.
     assert choose_encoder(origin(name), "S3D HowTo100M").encoder == "S3D HowTo100M"
@@ -135,7 +135,9 @@ FOLDER = "sha256 " + "0" * 64
         (origin("S3D HowTo100M"), "hf:a/clip", COMMIT, ("of S3D HowTo100M",)),
     ],
 )
-def test_the_difference_from_the_encoder_of_the_training(model, name, revision, words):
+def test_a_difference_from_the_encoder_of_the_training_run(
+    model, name, revision, words
+):
     text = find_difference(model, name, revision)
     assert (text is None) == (words is None)
     for each in words or ():
@@ -170,7 +172,7 @@ def same_weights(one: torch.nn.Module, files: dict[str, bytes], folder: Path) ->
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])
-def test_the_commit_is_loaded_although_a_folder_has_the_name(
+def test_the_commit_is_loaded_even_if_a_folder_has_the_same_name(
     hub: Hub, encoder_files, tmp_path, is_trusted
 ):
     """The folder is in the current folder, and the newest commit has no model."""
@@ -186,7 +188,7 @@ def test_the_commit_is_loaded_although_a_folder_has_the_name(
     assert not fetched(hub) & set(extra)
 
 
-def test_a_copy_can_be_named_if_the_hub_has_no_such_model(hub: Hub):
+def test_the_error_for_an_unknown_model_suggests_a_local_copy(hub: Hub):
     choice = Choice(encoder="hf:a/clip", revision=COMMIT)
     with pytest.raises(
         DataError, match=r"no such file.*Give the path of your copy: `enc"
@@ -226,7 +228,7 @@ def with_config(files: dict[str, bytes], **values) -> dict[str, bytes]:
     return files | {"config.json": json.dumps(config).encode()}
 
 
-def test_code_of_an_encoder_is_not_run(hub: Hub, encoder_files, tmp_path):
+def test_the_code_of_an_encoder_is_not_run(hub: Hub, encoder_files, tmp_path):
     code = f"open({str(tmp_path / 'was_run')!r}, 'w')".encode()
     auto_map = dict.fromkeys(("AutoConfig", "AutoModel"), "danger.Encoder")
     files = with_config(encoder_files, model_type="new", auto_map=auto_map)

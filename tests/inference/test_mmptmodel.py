@@ -154,7 +154,7 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
         assert start <= row.argmax() < end
 
 
-def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
+def test_features_of_frames_are_computed_in_float32_and_normalised(run, small_s3d):
     allowed = []
     small_s3d.register_forward_pre_hook(
         lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
@@ -213,7 +213,7 @@ def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
     assert torch.equal(by_path.encode_text(TEXTS), expected)
 
 
-def test_a_loaded_model_is_saved_to_the_same_bytes(model, tmp_path):
+def test_a_loaded_model_is_saved_as_the_same_bytes(model, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     model.save_pretrained(first)
     loaded = MMPTModel.from_pretrained(first)
@@ -394,7 +394,7 @@ def test_features_of_another_width_and_rate(model):
         other.encode_video(np.zeros((1, 30, 8, 8, 3), np.uint8))
 
 
-def test_features_of_another_encoder_are_one_warning(model, tmp_path, caplog):
+def test_features_of_another_encoder_give_one_warning(model, tmp_path, caplog):
     model = trained_with(model, Origin(encoder="hf:a/clip", normalised=True))
     for name, encoder in (("same", "hf:a/clip"), ("other", "timm:resnet")):
         (tmp_path / name).mkdir()

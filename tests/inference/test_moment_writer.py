@@ -161,7 +161,7 @@ def test_a_chosen_type_is_kept_until_another_is_chosen(model, tmp_path):
     assert settings.num_videos == 7
 
 
-def test_the_present_type_can_be_chosen_without_new_videos(model, tmp_path):
+def test_the_current_type_can_be_chosen_without_new_videos(model, tmp_path):
     folder = tmp_path / "x"
     assert write(folder, model, [video(0)]).is_default_type
     settings = write(folder, model, [], index_type="Flat")
@@ -180,7 +180,7 @@ def test_the_present_type_can_be_chosen_without_new_videos(model, tmp_path):
         ({"index_type": "Foo"}, "could not parse index string Foo"),
     ],
 )
-def test_wrong_options_leave_no_folder(model, tmp_path, options, message):
+def test_invalid_options_leave_no_folder(model, tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         write(tmp_path / "x", model, [video(0)], **options)
     assert not (tmp_path / "x").exists()
@@ -224,7 +224,7 @@ def test_other_mistakes(model, tmp_path):
         write(tmp_path / "x", model, [video(2)])
 
 
-def test_a_damaged_index(model, tmp_path):
+def test_a_damaged_index_is_refused(model, tmp_path):
     folder = tmp_path / "x"
     write(folder, model, [video(0), video(1)])
     os.truncate(folder / "vectors.f16", 100)

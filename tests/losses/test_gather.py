@@ -107,7 +107,7 @@ def in_process(world: World, rows: list[int], folder: Path) -> None:
     ("rows", "num_dummies"),
     [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)],
 )
-def test_several_processes_train_on_the_loss_of_the_joined_batch(
+def test_several_processes_compute_the_loss_of_the_joined_batch(
     rows: list[int], num_dummies: int, tmp_path: Path
 ) -> None:
     """The batches may differ in size. A process without a batch contributes no negatives."""
@@ -141,7 +141,7 @@ def refused_in_process(world: World, folder: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_no_sequence_has_clips_of_two_processes(tmp_path: Path) -> None:
+def test_sequences_with_clips_of_two_processes_are_refused(tmp_path: Path) -> None:
     run_group(refused_in_process, tmp_path, size=2)
     for rank in range(2):
         messages = torch.load(tmp_path / f"{rank}.pt")
@@ -151,6 +151,6 @@ def test_no_sequence_has_clips_of_two_processes(tmp_path: Path) -> None:
             assert "they have [6, 10] clips" in message
 
 
-def test_a_loss_without_negatives_refuses() -> None:
+def test_a_loss_without_negatives_refuses_to_gather_them() -> None:
     with pytest.raises(ConfigError, match="gather_negatives"):
         make_loss(LossConfig(loss_cls="BCE", gather_negatives=True))

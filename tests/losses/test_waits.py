@@ -80,7 +80,7 @@ def test_transport_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("learnable", [False, True])
-def test_norton_loss_waits_for_the_device_twice(
+def test_the_norton_loss_waits_for_the_device_twice(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))

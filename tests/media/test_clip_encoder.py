@@ -32,7 +32,7 @@ class Greedy(MeanColours):
         return super().encode(inputs)
 
 
-def test_batches_are_halved_while_the_memory_is_full(caplog):
+def test_batches_are_halved_if_memory_is_full(caplog):
     """A CPU has no batches, so the test sets their size."""
     clips = [torch.full((2, 3), float(value)) for value in range(11)]
     greedy = Greedy()

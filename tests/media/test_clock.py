@@ -127,7 +127,7 @@ def test_concatenated_segments_follow_each_other(tmp_path, name):
     assert groups(path) == (groups_of(*shown), notes)
 
 
-def test_audio_that_begins_earlier_delays_the_first_segment_only(tmp_path):
+def test_audio_that_begins_earlier_delays_only_the_first_segment(tmp_path):
     path = tmp_path / "sound.ts"
     first = write_segment(path, 10, 0, sound_s=0.5)
     second = write_segment(path, 10, SEGMENT, sound_s=0.5)

@@ -22,14 +22,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_encoder("clip", Path("enc/clip"))
 
 
-def test_a_damaged_file_of_weights_is_an_error(folder):
+def test_a_damaged_weight_file_is_an_error(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"SafetensorError: .*download the model"):
         open_encoder(f"hf:{folder}")
 
 
-def test_a_model_of_texts_is_an_error(folder):
+def test_a_text_model_is_an_error(folder):
     text = Path("enc/text")
     transformers.BertModel(smallest_bert_config()).save_pretrained(text)
     shutil.copy(folder / "preprocessor_config.json", text)
@@ -47,13 +47,13 @@ def test_a_model_of_texts_is_an_error(folder):
         ("preprocessor_config.json", "but has no preprocessor_config.json"),
     ],
 )
-def test_a_file_that_is_missing_in_a_folder_is_named(folder, file, message):
+def test_a_missing_file_in_a_folder_is_reported(folder, file, message):
     (folder / file).unlink()
     with pytest.raises(CheckpointError, match=message):
         open_encoder(f"hf:{folder}")
 
 
-def test_a_damaged_processor_is_the_reason(folder):
+def test_a_damaged_processor_is_reported_as_the_reason(folder):
     (folder / "preprocessor_config.json").write_text('{"image_processor_type": "X"}')
     with pytest.raises(CheckpointError) as caught:
         open_encoder(f"hf:{folder}")
@@ -61,7 +61,7 @@ def test_a_damaged_processor_is_the_reason(folder):
     assert "VideoProcessor" not in str(caught.value)
 
 
-def test_a_video_processor_that_needs_torchvision_is_an_error_with_its_name(folder):
+def test_the_error_for_a_video_processor_names_torchvision(folder):
     (folder / "preprocessor_config.json").unlink()
     (folder / "video_preprocessor_config.json").write_text(
         '{"video_processor_type": "VideoMAEVideoProcessor"}'
@@ -104,7 +104,7 @@ def test_features_do_not_depend_on_the_installed_packages(folder, monkeypatch):
         ("", "is followed by nothing"),
     ],
 )
-def test_the_path_of_a_missing_folder_is_no_name_on_the_hub(folder, name, message):
+def test_a_missing_folder_is_not_treated_as_a_name_on_the_hub(folder, name, message):
     with pytest.raises(CheckpointError, match=message):
         check_source(name)
 

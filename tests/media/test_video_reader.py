@@ -257,7 +257,7 @@ def test_the_frame_size_may_change_within_a_stream(tmp_path):
 # ---- clips
 
 
-def test_clips_are_one_second_and_the_last_is_filled_with_black_frames(tmp_path):
+def test_clips_have_one_second_and_the_last_is_padded_with_black_frames(tmp_path):
     path = write_video(tmp_path / "a.mp4", regular_times(1 + 7 / 30))
     video = VideoFile(path)
     frames = read_frames(path)

@@ -40,7 +40,7 @@ def zero(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zero])
-def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(
+def test_a_damaged_file_is_replaced_by_the_one_with_the_most_updates(
     damage, tmp_path, caplog
 ):
     last = tmp_path / "checkpoint_last.pt"
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(
     assert f"continues from {tmp_path}/checkpoint_previous.pt" in caplog.text
 
 
-def test_a_whole_file_is_left_alone(tmp_path):
+def test_an_intact_file_is_kept(tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     write(last, 1)
     write(tmp_path / "checkpoint2.pt", 5)
@@ -70,7 +70,7 @@ def test_a_whole_file_is_left_alone(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_run_without_a_whole_checkpoint_is_one_error(tmp_path):
+def test_a_run_without_an_intact_checkpoint_gives_one_error(tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     for path in (last, tmp_path / "checkpoint1.pt"):
         write(path, 1)
@@ -82,7 +82,7 @@ def test_a_run_without_a_whole_checkpoint_is_one_error(tmp_path):
     assert last.exists()
 
 
-def test_a_file_that_asks_for_code_is_not_replaced(tmp_path):
+def test_a_file_with_code_is_not_replaced(tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     write(tmp_path / "checkpoint1.pt", 1)
     torch.save({"model": {"weight": shutil.rmtree}}, last)

@@ -109,7 +109,9 @@ class Memory:
         return "done"
 
 
-def test_auto_halves_the_size_and_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_halves_the_size_and_keeps_the_smaller_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     chunk = ChunkSize("model.some_key", "auto")
     memory, undone = Memory(chunk, 60), []
     with caplog.at_level(logging.WARNING):
@@ -244,7 +246,7 @@ def test_loss_and_gradients_equal_the_smaller_chunk(
 
 
 @pytest.mark.parametrize("in_backward", [False, True])
-def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
+def test_gradients_of_earlier_batches_are_kept(in_backward: bool) -> None:
     """The second batch of an update is the first that does not fit."""
     model = own_towers(dropout=0.0)
     device = SmallDevice(in_backward, calls_before=1)
@@ -256,7 +258,7 @@ def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_that_is_full_is_given_less() -> None:
+def test_chunks_are_smaller_if_gpu_memory_is_full() -> None:
     """Real memory errors: the process may have a part of what the step takes at once."""
     model = towers(packed=False).cuda()
     batch = {name: torch.cat([value] * 200).cuda() for name, value in draw(NUM).items()}

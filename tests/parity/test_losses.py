@@ -77,7 +77,7 @@ def test_norton_terms_and_gradients_in_float64(case: str) -> None:
 
 
 @by_case
-def test_sequence_term_alone(case: str) -> None:
+def test_the_sequence_term_alone(case: str) -> None:
     golden, config, batch = norton(case, torch.float64)
     output = SequenceContrastLoss(config)(**batch)
     assert set(output.terms) == {"video_paragraph"}

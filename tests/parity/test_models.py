@@ -72,7 +72,7 @@ def test_step_logits_of_every_second_equal_the_release(kind):
 
 @by_kind
 @torch.no_grad()
-def test_seconds_against_steps_equal_the_release(kind):
+def test_scores_of_seconds_and_steps_equal_the_release(kind):
     golden = arrays("model_action_localization")
     batch = {name: value[None] for name, value in inputs(golden).items()}
     logits = tiny_towers(8, kind, MMFusionSeparateActionLocalization)(**batch)["logits"]
@@ -139,7 +139,7 @@ def test_heads_without_weights_of_their_own_have_the_keys_of_the_two_towers(cls)
     )
 
 
-def test_parameters_and_trainable_set_come_in_the_released_order():
+def test_parameters_and_the_trainable_ones_have_the_released_order():
     golden = record("train_steps")
     model = tiny_towers(4)
     assert [name for name, _ in model.named_parameters()] == golden["trainable_all"]

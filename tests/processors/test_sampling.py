@@ -22,7 +22,7 @@ ENDS = [3 * i + 2.75 for i in range(12)]
 CAPTIONS = Captions(start=STARTS, end=ENDS, cap=[[1000] * size for size in SIZES])
 
 
-def test_recorded_text_windows():
+def test_text_windows_equal_the_recorded_ones():
     rng = random.Random(0)
     sample = TextClipSamplingProcessor(max_text_len=32)
     assert sample(CAPTIONS, rng, 5, 8) == [5, 6]
@@ -32,7 +32,7 @@ def test_recorded_text_windows():
     assert rng.random() == 0.8988382879679935
 
 
-def test_recorded_video_windows():
+def test_video_windows_equal_the_recorded_ones():
     rng = random.Random(0)
     sample = VideoClipSamplingProcessor()
     assert sample(40, 5, 20, rng) == (18, 23)
@@ -127,7 +127,7 @@ def second_by_second(video_len, max_len, centre, rng):
 
 
 @given(st.integers(1, 200), st.integers(0, 70), st.data(), st.integers())
-def test_a_video_window_lies_in_its_video_at_its_centre_and_has_the_wanted_length(
+def test_a_video_window_contains_its_centre_and_has_the_wanted_length(
     video_len: int, max_len: int, data: Any, seed: int
 ) -> None:
     centre = data.draw(st.integers(0, video_len - 1))

@@ -70,7 +70,7 @@ def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
 
 
 @pytest.mark.parametrize("fps", [1, 2])
-def test_only_the_part_of_the_video_with_sentences_is_shown(
+def test_only_the_part_of_a_video_that_has_sentences_is_shown(
     run: Run, fps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = every_kind()["alignments"]

@@ -41,7 +41,7 @@ def colour_at(picture: np.ndarray) -> np.ndarray:
     # None: the middle
     [(0.0, 0), (0.5, 0), (1.5, 1), (3.2, 3), (5.9, 5), (60.0, 5), (None, 3)],
 )
-def test_the_frame_at_a_time_is_returned(
+def test_the_frame_at_the_given_time_is_returned(
     videos: Path, second: float | None, colour: int
 ) -> None:
     picture = np.array(read_frame(videos / "wide.mp4", second))

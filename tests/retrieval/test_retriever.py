@@ -188,7 +188,7 @@ def test_few_queries_and_more_neighbours_than_vectors(settings):
         assert (positions[:, 60:] == -1).all()
 
 
-def test_few_vectors_make_fewer_lists_and_nothing_is_printed(caplog, capfd):
+def test_few_vectors_give_fewer_lists_without_printed_warnings(caplog, capfd):
     vectors = clustered(200)
     retriever = build(vectors, cent=64)
     assert retriever.num_lists == 200 // 39

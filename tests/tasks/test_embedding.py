@@ -64,7 +64,7 @@ def vector_files(save_dir: Path) -> list[Path]:
     return list((save_dir / "retri").glob("*vectors_*"))
 
 
-def test_pieces_fit_into_memory_whatever_infer_scale_says(
+def test_pieces_fit_into_memory_for_any_infer_scale(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = make_task(corpus, tmp_path, "infer_scale=100000")
@@ -158,7 +158,7 @@ def test_a_refresh_that_was_killed_continues(
 @pytest.mark.parametrize(
     ("epoch", "change", "known"), [(1, 0.0, 15), (2, 0.0, 0), (1, 0.5, 0)]
 )
-def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
+def test_vectors_are_reused_only_for_the_same_clips_and_weights(
     corpus: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -187,7 +187,7 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
 
 
 @pytest.mark.slow
-def test_a_refresh_that_was_killed_while_it_searched_embeds_nothing_again(
+def test_a_refresh_that_was_interrupted_in_the_search_reuses_all_vectors(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_args: Any, **_settings: Any) -> None:

@@ -51,7 +51,7 @@ from mmpt.tasks.failure_report import report_failure
         ),
     ],
 )
-def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_short(
+def test_a_full_disk_is_reported_and_leaves_no_truncated_checkpoint(
     files: dict[str, str],
     failed: list[str],
     kept: dict[str, str],
@@ -80,7 +80,7 @@ def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_shor
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_a_folder_that_cannot_be_written_is_reported_without_a_traceback(
+def test_an_unwritable_folder_is_reported_without_a_traceback(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files in it are left as they are, because they cannot be removed either."""
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_reported_without_a_traceback(
     assert part.exists()
 
 
-def test_a_file_elsewhere_that_cannot_be_opened_is_not_called_unwritable(
+def test_a_file_in_another_folder_is_not_reported_as_unwritable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = Namespace(save_dir=str(tmp_path / "run"), no_last_checkpoints=False)

@@ -115,7 +115,9 @@ def test_overlapping_windows_are_averaged() -> None:
     assert outputs.credits == pytest.approx(expected)
 
 
-def test_a_step_must_beat_the_most_similar_pair_of_steps(tmp_path: Path) -> None:
+def test_a_step_must_score_higher_than_the_most_similar_pair_of_steps(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(1)
     files = make_e2e_files(tmp_path)
     names = {
@@ -148,7 +150,7 @@ def test_a_step_must_beat_the_most_similar_pair_of_steps(tmp_path: Path) -> None
     assert outputs.num_classes == 13
 
 
-def test_the_bound_leaves_a_step_and_itself_out() -> None:
+def test_the_bound_ignores_the_similarity_of_a_step_with_itself() -> None:
     assert background_bound(torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, -2.0]])) == 3.0
     assert background_bound(torch.tensor([[3.0, 0.0]])) == float("-inf")
 
@@ -171,7 +173,7 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
         assert numbers[name] == pytest.approx(chance[name])
 
 
-def test_a_model_that_cannot_be_scored() -> None:
+def test_unsuitable_models_are_refused() -> None:
     class Towers(nn.Module):
         def forward(self, **_: Any) -> dict[str, torch.Tensor]:
             return {"pooled_video": torch.zeros(1, 1)}

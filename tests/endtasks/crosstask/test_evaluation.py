@@ -95,7 +95,7 @@ def video(task: str, done: list[list[int]], placed: list[list[int]]) -> PlacedVi
     )
 
 
-def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> None:
+def test_recall_is_the_share_of_shown_steps_that_are_hit_averaged_over_tasks() -> None:
     videos = [
         # Step 1 is hit, step 2 is not in the video.
         video("1", [[1, 0], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),
@@ -147,7 +147,7 @@ def batch_of(
 CONFIG = CrossTaskPredictor.Config(sliding_window=3, sliding_window_size=8)
 
 
-def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:
+def test_steps_are_placed_where_their_probability_is_highest() -> None:
     torch.manual_seed(0)
     feature = torch.randn(21, 4)
     done = (torch.rand(21, 4) > 0.7).float()

@@ -30,7 +30,7 @@ def random_outputs(count: int, people: int = 4) -> MomentOutputs:
 
 
 @pytest.mark.parametrize("prefix", ["", "real-"])
-def test_numbers_by_loops(prefix: str) -> None:
+def test_the_numbers_equal_loops(prefix: str) -> None:
     outputs = random_outputs(300)
     if prefix:  # the loops count videos only that reach every judged moment
         reach = 5 * outputs.times.max(axis=(1, 2)) + 1
@@ -47,7 +47,7 @@ def test_numbers_by_loops(prefix: str) -> None:
     assert 0 < expected["rank1"] != numbers["rank1" if prefix else "real-rank1"]
 
 
-def test_fewer_judgements_than_count_and_none_that_is_ranked() -> None:
+def test_queries_with_few_judgements_or_without_a_ranked_one() -> None:
     piece_scores = np.array([[6.0, 5, 4, 3, 2, 1]] * 2, np.float32)
     outputs = MomentOutputs(
         second_scores=piece_scores.repeat(5, axis=1),
@@ -81,7 +81,7 @@ def test_a_collapsed_model_is_at_chance() -> None:
     assert numbers == pytest.approx(chance, abs=0.03)
 
 
-def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() -> None:
+def test_states_of_padding_are_computed_even_with_packed_towers() -> None:
     """The published form reads them."""
     config = tiny_bert_config()
     sizes = {"num_hidden_video_layers": 2, "max_video_len": 32}
@@ -109,7 +109,7 @@ def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() 
     np.testing.assert_allclose(outputs.second_scores, scores, rtol=1e-4, atol=1e-4)
 
 
-def test_a_video_must_have_room_for_all_moments() -> None:
+def test_windows_must_have_room_for_all_moments() -> None:
     message = r"`dataset\.max_video_len` must be at least the 30 seconds"
     with pytest.raises(ConfigError, match=message):
         DiDeMoPredictor(DatasetConfig(max_video_len=16))

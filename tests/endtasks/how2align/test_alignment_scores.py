@@ -39,7 +39,7 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
         assert roc_auc(scores, positive) == pytest.approx(expected, abs=1e-12)  # 1e-16
 
 
-def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -> None:
+def test_the_times_of_a_sentence_are_rounded_outwards() -> None:
     spans = np.array([[1.2, 2.1], [3.0, 3.0], [2.0, 1.0]])
     found = true_seconds(spans, 5)
     assert found.astype(int).tolist() == [
@@ -49,9 +49,7 @@ def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -
     ]
 
 
-def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum() -> (
-    None
-):
+def test_the_published_form_uses_zeros_and_the_first_maximum() -> None:
     similarity = np.array(
         [[0.0, -0.5, -0.2, -0.2], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32
     )
@@ -61,7 +59,7 @@ def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum(
     assert peaks.tolist() == pytest.approx([-0.2, -60000])
 
 
-def test_the_corrected_form_knows_what_was_compared_and_shares_ties() -> None:
+def test_the_corrected_form_ignores_uncovered_seconds_and_shares_ties() -> None:
     similarity = np.array(
         [[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32
     )

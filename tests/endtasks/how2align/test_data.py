@@ -25,7 +25,7 @@ def write(folder: Path, value: Any) -> str:
     return str(path)
 
 
-def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
+def test_videos_are_ordered_by_their_ids(tmp_path: Path) -> None:
     config = How2AlignMetaProcessor.Config(
         anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]})
     )
@@ -47,7 +47,7 @@ def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
         ({"a": [[1, 0, 1, "  "]]}, "`a[0][3]` must not be empty"),
     ],
 )
-def test_mistakes_in_the_file_are_named(
+def test_mistakes_in_the_file_are_reported(
     tmp_path: Path, value: Any, message: str
 ) -> None:
     path = write(tmp_path, value)

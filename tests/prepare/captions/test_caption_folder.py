@@ -30,7 +30,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_folder_becomes_a_corpus(folder, tmp_path):
+def test_a_folder_is_converted_to_a_corpus(folder, tmp_path):
     assert main(["--input", str(folder)]) == 0
     assert dict(iter_corpus(tmp_path / "whisper.x.jsonl")) == {
         "-a_1": {"start": [0.5], "end": [2.0], "text": ["heat the pan"]},
@@ -69,7 +69,7 @@ def test_mistakes_give_one_message(folder, tmp_path, capsys):
         find_caption_files(empty)
 
 
-def test_a_folder_in_place_of_a_file_names_the_command(folder):
+def test_the_error_for_a_folder_instead_of_a_file_names_the_command(folder):
     with pytest.raises(DataError, match=r"is a folder. .*`mmpt dedup --input"):
         find_corpus(folder)
     with pytest.raises(DataError, match=r"file, but this has no suffix\."):

@@ -226,7 +226,7 @@ def _is_running(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_captions_are_tokenised_in_batches_as_they_are_alone(tmp_path, seed):
+def test_batched_captions_get_the_ids_of_single_captions(tmp_path, seed):
     rng = random.Random(seed)
     alphabet = (
         "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ"

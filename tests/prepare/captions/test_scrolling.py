@@ -222,7 +222,7 @@ def test_text_with_highlighted_words_is_read_once(said, tags, has_gaps, is_vtt):
     assert_said(said, write(cues, is_vtt))
 
 
-def test_a_file_of_youtube():
+def test_a_file_from_youtube():
     found, repairs = parse_subtitles(YOUTUBE, "x")
     assert found == {
         "start": [0.16, 2.399, 4.11],
@@ -250,7 +250,7 @@ def test_dialogs_that_look_like_scrolling_are_not_changed():
     assert_said(said, write(cues, is_vtt=False))
 
 
-def test_a_sentence_that_is_said_again_after_a_hold_cue_is_kept():
+def test_a_sentence_that_is_repeated_after_a_hold_cue_is_kept():
     said = [Said(0.5, 1.0, "so we add the salt"), Said(1.0, 1.5, "so we add the salt")]
     assert_said(said, scroll(said, 1, "srt", "last", clears=True))
 

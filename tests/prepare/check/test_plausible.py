@@ -74,7 +74,7 @@ def change(folder: Path, stem: str, edit: Callable[[Rows], Rows]) -> None:
         ShardedTensor.from_list(edited).save(path)
 
 
-def test_every_range_belongs_to_a_statistic_and_is_within_its_error_range():
+def test_every_plausible_range_is_within_the_range_of_errors():
     figures = SplitStatistics().rows()
     for one in RANGES:
         assert one.figure in figures

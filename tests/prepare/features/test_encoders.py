@@ -137,7 +137,7 @@ def own_module(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("own_module")
-def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
+def test_a_user_defined_class(run_extract, videos, tmp_path, capsys):
     encoder = ["--encoder", "own_encoders.MeanColour", "--l2_normalize", "0"]
     assert run_extract(videos, tmp_path / "out", *encoder) == 0
     features = np.load(tmp_path / "out/c.npy")
@@ -162,7 +162,7 @@ def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
         ("hf:models/clip/none", CheckpointError, "must be a folder with a model"),
     ],
 )
-def test_encoders_that_cannot_be_used(name, error, message, monkeypatch):
+def test_unusable_encoders_are_an_error(name, error, message, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(error, match=message):
         open_encoder(name)
@@ -173,7 +173,7 @@ def test_s3d_has_one_row_a_second(run_extract, videos, tmp_path, capsys):
     assert "--fps must be 1 with --encoder s3d, but is 2." in capsys.readouterr().err
 
 
-def test_a_torchvision_for_another_torch_is_named(monkeypatch, tmp_path):
+def test_an_incompatible_torchvision_is_reported(monkeypatch, tmp_path):
     broken = "raise RuntimeError('operator torchvision::nms does not exist')"
     (tmp_path / "timm.py").write_text(broken)
     monkeypatch.syspath_prepend(tmp_path)
@@ -182,13 +182,13 @@ def test_a_torchvision_for_another_torch_is_named(monkeypatch, tmp_path):
         open_encoder("timm:vit_tiny_patch16_224")
 
 
-def test_timm_is_named_if_it_is_missing(monkeypatch):
+def test_a_missing_timm_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(DataError, match=r"needs the package timm.*pip install timm"):
         open_encoder("timm:vit_tiny_patch16_224")
 
 
-def test_a_model_of_timm_is_used_with_its_own_transform(monkeypatch):
+def test_a_timm_model_is_used_with_its_own_transform(monkeypatch):
     """timm is not installed for the tests, so this shows the calls only."""
     timm = ModuleType("timm")
     timm.__version__ = "1"

@@ -120,7 +120,7 @@ def test_s3d_runs_with_random_weights(videos, tmp_path):
     assert abs(np.linalg.norm(features) - 1) < 1e-3  # measured 2e-5
 
 
-def test_a_video_that_is_lost_without_a_reason_is_a_bug_of_ours():
+def test_a_video_that_is_lost_without_a_reason_raises_an_assertion_error():
     encoder = ClipEncoder(S3DEncoder(Pooling()), torch.device("cpu"))
     run = EncoderRun([], encoder)
     run.report.num_videos = 1

@@ -127,7 +127,7 @@ def test_temporary_files_of_killed_runs_are_removed(videos, run_extract, tmp_pat
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
-def test_an_interrupted_run_gives_a_message_and_can_be_continued(
+def test_an_interrupted_run_prints_a_message_and_can_be_continued(
     videos, run_extract, tmp_path, number, code
 ):
     child = process(videos, tmp_path, delay=0.3)

@@ -134,7 +134,7 @@ def test_each_video_is_decoded_once(videos, run_extract, tmp_path, count_opened)
     assert sorted(count_opened) == sorted(SECONDS)
 
 
-def test_a_rerun_decodes_for_the_missing_features_only(
+def test_a_rerun_decodes_only_for_missing_features(
     videos, run_extract, tmp_path, count_opened
 ):
     assert run_extract(videos, tmp_path, *TWO) == 0
@@ -158,7 +158,7 @@ def test_a_rerun_decodes_for_the_missing_features_only(
         assert after[name] == before[name]
 
 
-def test_features_of_one_encoder_alone_are_used(
+def test_features_that_one_encoder_made_alone_are_used(
     videos, run_extract, tmp_path, count_opened
 ):
     """A folder of one encoder is the same whether it ran alone or with others."""
@@ -214,13 +214,13 @@ def test_an_interrupted_run_can_be_continued(videos, run_extract, tmp_path):
 # ---- the command line
 
 
-def test_a_slash_at_the_end_of_a_folder_is_no_part_of_its_name():
+def test_a_slash_at_the_end_of_a_name_is_ignored():
     names = ["s3d", "hf:./models/x/"]
     options = extract.Options(vdir="videos", fdir=Path("features"), encoder=names)
     assert options.encoders == ["s3d", "hf:./models/x"]
 
 
-def test_folders_have_the_last_part_of_an_encoders_name():
+def test_folders_are_named_after_the_last_part_of_an_encoder():
     names = ["s3d", "hf:openai/clip-vit-base-patch32", "hf:./models/x/", "timm:vit.a"]
     wanted = ["s3d", "clip-vit-base-patch32", "x", "vit.a"]
     assert folder_names([*names, "own.Encoder"]) == [*wanted, "own.Encoder"]

@@ -23,7 +23,7 @@ from tests.support.paths import GOLDEN
 # ---- the bytes
 
 
-def test_a_row_stream_writes_the_golden_files(tmp_path):
+def test_a_row_stream_writes_the_recorded_files(tmp_path):
     golden = np.load(GOLDEN / "sharded_tensor.npz")
     described = json.loads((GOLDEN / "sharded_tensor.json").read_text())
     with row_stream(f"{tmp_path}/train_0", 3, np.dtype(np.float16)) as stream:
@@ -186,7 +186,7 @@ def test_mistakes_are_reported(raw, capsys, more, message):
         ("x", set()),
     ],
 )
-def test_only_the_named_splits_are_packed(raw, tmp_path, splits, made):
+def test_only_the_requested_splits_are_packed(raw, tmp_path, splits, made):
     code = main(arguments(raw, "--splits", *splits.split()))
     assert code == (0 if made else 2)
     packed = tmp_path / "packed"

@@ -86,7 +86,7 @@ def test_features_of_another_kind_than_the_shards_are_an_error(
         find_unusable(Source(raw, fps=3), IDS, tmp_path / "shards")
 
 
-def test_rows_are_divided_by_their_length_if_asked(raw: Path, tmp_path: Path) -> None:
+def test_rows_are_divided_by_their_length_on_request(raw: Path, tmp_path: Path) -> None:
     rows = (
         np.linspace(1, 9, 3 * 512).reshape(3, 512) * 1000
     )  # their squares exceed float16
