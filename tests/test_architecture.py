@@ -1,4 +1,4 @@
-"""Checks the layers of the project: every import must follow the order that is written here."""
+"""Checks the layers of the project: every import must follow the order that is listed here."""
 
 import ast
 import re
@@ -40,7 +40,7 @@ DATA = {"shards", "media", "processors", "datasets"}
 FORBIDDEN = {
     "processors": {"media"},
     "modules": {"config", *DATA},  # nn building blocks: no configuration
-    "retrieval": {*DATA, "modules", "models", "losses"},  # vectors and ids only
+    "retrieval": {*DATA, "modules", "models", "losses"},  # only vectors and ids
     "prepare": {"tasks", "evaluators", "endtasks", "reporting"},
 }
 # Modules at published paths whose code is in a later layer: (module, layer that it may import).

@@ -62,7 +62,7 @@ def commands(prefix: str, documents: tuple[str, ...] = DOCUMENTS) -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that looks like the project's root, to which commands may write."""
+    """A folder with the layout of the project's root, to which commands may write."""
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "locallaunch.py", tmp_path)

@@ -1,4 +1,4 @@
-"""The Dockerfile and the environment of conda install what the requirement files say.
+"""The Dockerfile and the environment of conda install the versions of the requirement files.
 
 `make lint` checks the Dockerfile with hadolint, and `.ci/run` builds the image where Docker runs.
 """

@@ -1,4 +1,4 @@
-"""The set-up: pinned versions, what the extras install, and the decisions of the Makefile."""
+"""The set-up: pinned versions, the packages of the extras, and the decisions of the Makefile."""
 
 import os
 import re
@@ -210,7 +210,7 @@ class Sandbox:
     def make(
         self, *arguments: str, path: str = os.defpath, **exit_codes: int
     ) -> subprocess.CompletedProcess:
-        """Runs make. `exit_codes` are the answers of the fake Python, by variable."""
+        """Runs make. `exit_codes` are the exit codes of the fake Python, by variable."""
         self.calls.write_text("")
         answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | exit_codes
         env = {name: str(code) for name, code in answers.items()}
@@ -271,7 +271,7 @@ def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
     assert (sandbox.folder / ".venv/bin/python").exists()
     assert sandbox.make("test").returncode == 0
     assert len(sandbox.pip_calls()) == 3
-    # Nothing of the interrupted set-up remains.
+    # No file of the interrupted set-up is left.
     assert "-m venv --clear .venv" in sandbox.calls.read_text()
     assert "-m pytest" in sandbox.calls.read_text()
 

@@ -28,7 +28,7 @@ def space() -> ModuleType:
 
 @pytest.fixture
 def served(space, monkeypatch, tmp_path) -> list[list[str]]:
-    """The command lines of `mmpt app`, which is not started."""
+    """Records the command lines of `mmpt app`, which is not started."""
     calls: list[list[str]] = []
     monkeypatch.setattr(space.app, "main", calls.append)
     monkeypatch.setattr(space, "gettempdir", lambda: str(tmp_path / "temp"))
@@ -76,7 +76,7 @@ def test_videos_without_features_are_counted(space, tmp_path, caplog) -> None:
         (None, None, True),
         ("hf:owner/clip", None, False),
         ("hf:owner/clip", "s3d", True),
-        # `mmpt index` refuses it, unless it is named.
+        # `mmpt index` refuses this encoder unless it is named.
         ("my_module.MyEncoder", None, False),
         ("my_module.MyEncoder", "my_module.MyEncoder", False),
     ],

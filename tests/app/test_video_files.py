@@ -1,4 +1,4 @@
-"""Only the videos of an index are found, wherever its names point to."""
+"""Only the videos of an index are found, even if a name is a path outside of the folders."""
 
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def test_the_first_folder_that_has_a_video_is_used(folders: list[Path]) -> None:
 )
 def test_no_other_file_is_found(folders: list[Path], name: str) -> None:
     absolute = str(folders[0].parent / "secret")
-    # The name is not of the index.
+    # The name is not in the index.
     assert VideoFiles(["deep/b"], folders).video(name) is None
-    # The index is someone else's.
+    # The index was made by an attacker.
     hostile = VideoFiles([name, absolute], folders)
     assert hostile.video(name) is hostile.features(name) is None
     assert hostile.video(absolute) is None

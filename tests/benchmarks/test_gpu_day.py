@@ -1,4 +1,4 @@
-"""The run of all GPU measurements: failures, interruptions, targets, and some parts in small."""
+"""The run of all GPU measurements: failures, interruptions, targets, and small runs of parts."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""When the agent ends a job whose processes were asked to stop, on one machine and on several."""
+"""The end of a job whose processes were asked to stop, on one machine and on several."""
 
 import signal
 import threading
@@ -47,7 +47,7 @@ def test_a_launcher_reads_the_reason_for_a_failure_from_the_store() -> None:
 
 
 def test_a_job_ends_only_if_all_launchers_have_seen_the_end() -> None:
-    """Otherwise one of them has ended, and the others continue."""
+    """A launcher that does not answer has ended earlier. Then the other ones continue."""
     assert agent.wait_for_launchers(group(HashStore(), size=1))
     assert not agent.wait_for_launchers(group(HashStore()), timeout_s=0.3)
     store, met = HashStore(), []

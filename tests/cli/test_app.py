@@ -1,4 +1,4 @@
-"""`mmpt app`: what it serves, and mistakes. tests/app tests the page itself."""
+"""`mmpt app`: the files that it serves, and mistakes. tests/app tests the page itself."""
 
 import sys
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch) -> list[dict]:
-    """The arguments of the page, which is closed at once."""
+    """Records the arguments of the page, which is closed at once."""
     calls = []
 
     @contextmanager

@@ -103,7 +103,7 @@ def test_this_environment_can_train(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("training", "preparation", "inference", "search page"):
         assert states[name] == "ok"
     assert states["model hub"] in ("ok", "warning", "optional")
-    # A wrong name would count as a check that is ok. Torchvision may be absent.
+    # An unknown name would count as a check that is ok. Torchvision may be absent.
     needed = {name for use in USES for name in use.needs}
     assert needed - {"torchvision"} <= set(states)
     (fairseq,) = (check for check in checks if check["name"] == "fairseq")

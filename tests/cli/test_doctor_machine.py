@@ -32,7 +32,7 @@ def write(root: Path, files: dict[str, str]) -> None:
     [
         ("0::/", {"cpu.max": "max 100000", "memory.max": "max"}, (None, None)),
         ("0::/", {"cpu.max": "150000 100000", "memory.max": "4096"}, (1.5, 4096)),
-        # A group of the host that is not visible in the container.
+        # The group is from the host, and is not visible in the container.
         ("0::/../x", {"memory.max": "4096"}, (None, 4096)),
         # The limit of a parent applies, too.
         (

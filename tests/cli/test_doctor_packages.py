@@ -193,7 +193,7 @@ def test_the_hub_and_bert(
     hub, bert = packages.check_hub()
     assert (hub.state, bert.state) == states
     assert text in hub.found
-    # The hub is also asked if BERT is here.
+    # The hub is also checked if BERT is on this machine.
     Path("bert-base-uncased").mkdir()
     Path("bert-base-uncased/config.json").touch()
     hub, bert = packages.check_hub()

@@ -1,4 +1,4 @@
-"""Programs that answer at an endpoint: a store of torch, or another one."""
+"""Programs that answer at an endpoint: a store of torch, or another program."""
 
 import os
 import socket
@@ -42,7 +42,7 @@ def test_a_program_with_another_protocol_is_not_a_launcher():
         threading.Thread(target=answer, daemon=True).start()
         kind, found = ask(HERE, server.getsockname()[1], 2)
     assert kind is Answer.OTHER
-    # The second if torch is still trying when the time is over.
+    # The second message is possible if torch is still trying at the timeout.
     assert found in (
         "it does not speak torch's protocol",
         "it accepts connections, but does not answer",

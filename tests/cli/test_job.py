@@ -1,5 +1,5 @@
-"""Job types, the check of files before a job starts, and the command line of a training, for
-numbers of processes and GPUs.
+"""Job types, the check of files before a job starts, and the command line of a training run for
+several numbers of processes and GPUs.
 """
 
 import shutil
@@ -33,7 +33,7 @@ OWN += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
 
 
 def command(job_type, num_gpus, fairseq, resume=False, val_path="val.lst"):
-    """Return the command without the paths of python and fairseq-train."""
+    """Returns the command without the paths of python and fairseq-train."""
     config = RunConfig(dataset=DatasetConfig(val_path=val_path), fairseq=fairseq)
     size = num_processes(job_type)
     argv = training_command(config, "a.yaml", size, size, num_gpus, resume=resume)
@@ -113,7 +113,7 @@ def test_fairseq_finds_this_package_from_any_folder(monkeypatch, tmp_path):
         return argv[argv.index("--user-dir") + 1]
 
     monkeypatch.chdir(ROOT)
-    assert user_dir() == "mmpt"  # as the release, in the folder where its commands run
+    assert user_dir() == "mmpt"  # as in the release, whose commands run in this folder
     monkeypatch.chdir(tmp_path)
     assert user_dir() == str(ROOT / "mmpt")
     (tmp_path / "mmpt").mkdir()  # another folder of that name

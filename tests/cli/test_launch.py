@@ -1,5 +1,6 @@
-"""The launcher from its arguments to its exit code, with the GPU count and the running of commands
-replaced.
+"""The launcher, from its arguments to its exit code.
+
+The number of GPUs and the function that runs commands are replaced.
 """
 
 import os
@@ -25,8 +26,9 @@ ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """An empty folder with our projects; commands are not run but collected, and give `runs.codes`
-    in turn.
+    """An empty folder with the YAMLs of the project. Commands are not run, but collected.
+
+    They exit with the codes in `runs.codes`, one after the other.
     """
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
@@ -59,7 +61,7 @@ def no_checks(monkeypatch):
 
 
 def last_command(out):
-    """Return argv from the last line printed."""
+    """Returns argv from the last printed line."""
     line = out.splitlines()[-1]
     assert line.startswith("launching ")
     return shlex.split(line)[1:]
@@ -202,7 +204,7 @@ def test_overrides_reach_evaluations_through_copies_of_their_yamls(runs, no_chec
     assert [copy.metric[0] for copy in copies] == ["RetrievalMetric", "How2AlignMetric"]
     assert {copy.batch_size for copy in copies} == {2}
     assert paths[0] == f"runs/demo/results/{copies[0].copy_name}"
-    assert other != paths[0]  # else two jobs at once would read each other's settings
+    assert other != paths[0]  # otherwise parallel jobs would share settings
 
 
 def test_options_of_predict_are_passed_through(runs, no_checks, capsys):
@@ -270,7 +272,7 @@ def test_missing_data(runs, capsys):
     errors = capsys.readouterr().err
     assert "data/demo/how2_s3d_train.lst" in errors
     assert "Traceback" not in errors
-    assert not Path("runs").exists()  # nothing is made for a job that cannot start
+    assert not Path("runs").exists()  # a job that cannot start creates no folder
 
 
 def test_several_yamls_stop_at_the_first_failure(runs, no_checks):

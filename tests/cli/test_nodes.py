@@ -1,4 +1,4 @@
-"""The options of jobs on several machines: mistakes, and what torch's launcher gets."""
+"""The options of jobs on several machines: mistakes, and the arguments of torch's launcher."""
 
 import os
 import socket
@@ -60,7 +60,7 @@ def test_mistakes(options, message):
 def test_node_0_has_rank_0_or_is_the_machine_of_the_endpoint():
     assert ONE_NODE.is_node_0
     for rank, host, is_node_0 in (
-        # An address that this machine does not know as its own.
+        # This machine does not have the address.
         (0, "elsewhere.invalid", True),
         (1, HERE, False),
         (None, HERE, True),
@@ -90,7 +90,7 @@ def test_the_wait_for_optional_nodes_is_shorter_than_for_required_ones(
 
 
 def store(port: int) -> TCPStore:
-    """Returns what the launcher of node 0 opens."""
+    """Returns a store like the one that the launcher of node 0 opens."""
     return TCPStore(HERE, port, is_master=True, wait_for_workers=False)
 
 

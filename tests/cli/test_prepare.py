@@ -276,7 +276,7 @@ def test_implausible_captions_are_reported_after_all_files_are_written(
     statistics = json.loads((folder / "data/mine/check/statistics.json").read_text())
     figures = {finding["figure"] for finding in statistics["findings"]}
     assert "length of a feature row" in figures
-    # With times in seconds, only warnings are left.
+    # With times in seconds, there are only warnings.
     for path in (folder / "captions").glob("*.json"):
         captions = json.loads(path.read_text())
         captions |= {"start": [0.5, 2.0], "end": [2.0, 5.5]}

@@ -1,4 +1,4 @@
-"""`run` with small processes: exit codes, the end of the others, signals, and no leftovers."""
+"""`run` with small processes: exit codes, signals, and the end of all processes."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def wait_until(condition, timeout_s=120.0):
 
 
 def in_rank_1(code: str, otherwise: str = "pass") -> str:
-    """Returns code that rank 1 runs, and that of the others."""
+    """Returns code that differs for rank 1 and the other ranks."""
     return f"import os\nif os.environ['RANK'] == '1':\n    {code}\nelse:\n    {otherwise}\n"
 
 
@@ -56,7 +56,7 @@ def in_rank_1(code: str, otherwise: str = "pass") -> str:
     ("way", "code", "expected"),
     [
         ("fork", "pass", 0),
-        ("fork", "import time; time.sleep(0.5)", 0),  # the other one is done before
+        ("fork", "import time; time.sleep(0.5)", 0),  # the other process ends earlier
         ("fork", "import sys; sys.exit(3)", 3),
         ("fork", "raise ValueError", 1),
         ("execute", "raise ValueError", 1),
@@ -68,7 +68,7 @@ def test_the_exit_code_of_one_process_is_returned(way, code, expected):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_exit_code_of_a_user_mistake_has_priority(tmp_path, way):
-    """Rank 0 fails first, as a process whose peer has ended, and rank 1 a moment later."""
+    """Rank 0 fails first, like a process that has lost its peer, and rank 1 a moment later."""
     ready = f"Path(r'{tmp_path / 'ready'}')"
     imports = "import sys, time; from pathlib import Path"
     mistake = f"{imports}; {ready}.touch(); sys.exit(2)"
@@ -146,7 +146,7 @@ def test_a_process_that_ends_leaves_no_helpers(tmp_path):
 
 
 def test_a_signal_to_all_processes_at_once_is_not_a_failure(tmp_path):
-    """As batch systems send it."""
+    """Batch systems send signals in this way."""
     launcher = start(FAMILY.format(folder=tmp_path))
     for pid in (launcher.pid, *family(tmp_path)):
         os.kill(pid, signal.SIGTERM)
@@ -163,7 +163,7 @@ class Finalised:
 def test_a_signal_ends_the_job_even_if_python_drops_its_exception():
     def run() -> None:
         with processes._signals_as_exceptions():
-            Finalised()  # Python drops what the handler raises here
+            Finalised()  # Python drops the exception of the handler here
             time.sleep(30)
 
     with pytest.raises(SignalException) as caught:
@@ -199,7 +199,7 @@ def test_children_end_when_the_launcher_is_killed(tmp_path, way):
     launcher.kill()
     finish(launcher)
     wait_until(lambda: not any(is_alive(pid) for pid in children))
-    for file in tmp_path.iterdir():  # a loader worker looks after its parent itself
+    for file in tmp_path.iterdir():  # a real loader worker ends with its parent
         psutil.Process(int(file.read_text())).kill()
 
 
@@ -212,7 +212,7 @@ def test_a_process_whose_launcher_was_killed_while_it_started_ends():
 
 
 def test_a_finished_process_ends_with_the_others(tmp_path):
-    """While it waits for them, the handlers of its training would not end it."""
+    """While it waits for them, its handlers of signals would not end it."""
     deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)"
     slow = "import time; time.sleep(1); raise SystemExit(4)"
     begin = time.monotonic()

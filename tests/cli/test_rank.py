@@ -98,7 +98,7 @@ def test_nodes_communicate_over_the_interface_that_leads_to_node_0(environment):
 
 
 def test_the_interface_that_leads_to_an_address():
-    assert interface_towards("127.0.0.1") is None  # other machines do not reach it
+    assert interface_towards("127.0.0.1") is None  # other machines cannot reach it
     assert interface_towards("nowhere.invalid") is None
     own = [
         (name, each.address)
@@ -132,7 +132,7 @@ def test_an_evaluation_cannot_be_started_with_torchrun(capsys):
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
-    """Lets ranks agree, each in a thread, and returns their answers or errors."""
+    """Compares ranks, each in a thread, and returns their results or errors."""
     monkeypatch.setattr(rank.socket, "gethostname", lambda: "nodeA")
 
     def run(commands, settings):

@@ -1,5 +1,5 @@
-"""Submission to a SLURM whose programs are shell scripts, and the tasks of a job in the frame that
-submitit gives them.
+"""Submission to a SLURM whose programs are shell scripts, and the tasks of a job as submitit runs
+them.
 """
 
 import os
@@ -32,7 +32,7 @@ def program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """The folder of SLURM's programs, in an empty folder with our projects. All checks succeed."""
+    """The folder of SLURM's programs, next to the YAMLs of the project. All checks succeed."""
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "bin"
@@ -53,7 +53,7 @@ def options(script: str) -> dict[str, str]:
 
 
 def task_of(path: str) -> slurm.NodeTask:
-    """Returns what a job runs on each node."""
+    """Returns the task that a job runs on each node."""
     return DelayedSubmission.load(path).function
 
 
@@ -353,7 +353,7 @@ def ends(code: int) -> str:
 
 
 CASES = {
-    # signal, rank, what SLURM says about the job, the command -> is requeued, exit code
+    # signal, rank, output of SLURM about the job, command -> is requeued, exit code
     "before the time limit": (signal.SIGUSR2, 0, RUNNING, waits(75), True, 255),
     "preempted with a warning": (signal.SIGUSR2, 0, PREEMPTED, waits(75), True, 255),
     "preempted without a warning": (signal.SIGTERM, 0, PREEMPTED, waits(75), True, 255),

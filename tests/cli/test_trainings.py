@@ -1,4 +1,4 @@
-"""`mmpt report` and `mmpt compare` with folders of trainings."""
+"""`mmpt report` and `mmpt compare` with folders of training runs."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from tests.support.sample_trainings import write_run
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run in a folder of their own, where `mmpt compare` writes its page."""
+    """Each test runs in a new folder, where `mmpt compare` writes its page."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -43,7 +43,7 @@ def test_a_report_has_a_summary_and_scores_and_its_path_is_printed(
 ) -> None:
     write_run(Path("runs/mine"))
     write_results(Path("runs/mine/eval"), "runs/mine/checkpoint_best.pt", 0.123)
-    # Scores of another training in the same folder, and of this one in another folder.
+    # Scores of another run in the same folder, and of this run in another folder.
     write_results(Path("runs/mine/other"), "runs/other/checkpoint_best.pt", 0.456)
     write_results(Path("scores"), "runs/mine/checkpoint_last.pt", 0.789)
     assert report.main(["runs/mine", "scores"]) == 0
@@ -154,7 +154,7 @@ def test_a_training_run_without_metrics_is_reported_and_left_out(
 
 def test_results_alone_do_not_give_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     write_results(Path("scores"), "runs/mine/checkpoint_best.pt", 0.123)
-    # As `save_pretrained` writes it next to scores.
+    # Such a file may come from `save_pretrained`.
     Path("scores/config.yaml").write_text("{}")
     assert compare.main(["scores"]) == 0
     assert "training" not in capsys.readouterr().out

@@ -27,7 +27,7 @@ def no_fairseq(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def fields_of_fairseq() -> Iterator[dataclasses.Field[Any]]:
-    """Yields every option of the dataclasses, some of them more than once."""
+    """Yields every option of the dataclasses. Some options are yielded more than once."""
     pytest.importorskip("fairseq")
     from fairseq.dataclass import configs
     from fairseq.optim.adam import FairseqAdamConfig
@@ -139,7 +139,7 @@ def test_every_bound_has_fairseqs_type() -> None:
 
 
 def test_no_switch_is_on_by_default() -> None:
-    """fairseq makes `store_false` of those; `fairseq_flags` needs that there are none."""
+    """fairseq would make these options `store_false`, which `fairseq_flags` does not support."""
     schema = settings_model(import_fairseq=True).model_json_schema()
     known = {name for group in GROUPS for name in schema["$defs"][group]["properties"]}
     assert [

@@ -1,5 +1,6 @@
-"""load_config: includes, overrides, and every kind of mistake, each against a message or value
-written by hand.
+"""`load_config`: includes, overrides, and every kind of mistake.
+
+Values and messages are compared with ones that were written by hand.
 """
 
 import pytest
@@ -134,7 +135,7 @@ def test_all_mistakes_are_reported_at_once():
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        # One key, with its bounds and its type.
+        # Bounds and types of single keys.
         ("dataset.split=dev", "must be `train`, `valid` or `test`, but is 'dev'."),
         ("dataset=3", "must be a mapping, but is 3."),
         ("fairseq=3", "must be a mapping, but is 3."),
@@ -162,7 +163,7 @@ def test_all_mistakes_are_reported_at_once():
             "num_cands=10000000000000000000000",
             "must be at most 2147483647 in size, but is 100",
         ),
-        # Keys that nobody reads.
+        # Keys that no class reads.
         ("datset={}", "is not a known key. Did you mean `dataset`?"),
         ("nprobes=null", "is not a known key. Did you mean `nprobe`?"),
         (
@@ -217,7 +218,7 @@ def test_each_mistake_is_reported(override, problem):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        # One option, with its bounds and its type.
+        # Bounds and types of single options.
         ("common.seed=-5", "must be at least 0, but is -5."),
         ("common.seed=4294967296", "must be at most 2147483647 in size"),
         ("common.log_format=xml", "must be `json`, `none`, `simple`"),
@@ -376,7 +377,7 @@ def test_the_batch_size_is_divided_by_subsampling_but_saved_undivided(tmp_path):
         "freeze_plan=true",
         "slurm_config=null",
     )
-    assert config.batch_size == 8  # 256 // 32, as VLM's released YAML gives
+    assert config.batch_size == 8  # 256 // 32, as in VLM's released YAML
     config = with_run_dir(config)
     flags = fairseq_flags(config)
     assert flags[flags.index("--batch-size") + 1] == "8"

@@ -1,4 +1,4 @@
-"""Every shipped YAML loads, says what it needs, and the full-size ones hold the published values.
+"""Every shipped YAML can be loaded, and the full-size ones have the published values.
 
 The evaluation YAMLs that were recorded are compared in tests/parity.
 """
@@ -68,7 +68,7 @@ def test_videoclip_pretraining_equals_the_released_yaml() -> None:
     golden = json.loads((GOLDEN / "config_mmpt.json").read_text())
     for name in ("how2", "how2_pretrain"):
         ours = read_yaml(f"projects/retri/videoclip/{name}.yaml")
-        # Our key; the release has this number in its code.
+        # A key of MMPT. The release has this number in its code.
         assert ours.pop("infer_scale") == 16
         assert ours == golden["generated projects/retri/videoclip/how2.yaml"]
 
@@ -113,7 +113,7 @@ def test_norton_pretraining_has_the_published_values() -> None:
 def check_tuning(
     name: str, task: str, loss: str, batch_size: int, epochs: int, **dataset: Any
 ) -> RunConfig:
-    """Compares a fine-tuning YAML with what all have in common and with its own settings."""
+    """Compares a fine-tuning YAML with the common settings and with its own settings."""
     config, project = load(name), name.partition("/")[0]
     assert config.loss is not None
     assert (config.loss.loss_cls, config.batch_size) == (loss, batch_size)

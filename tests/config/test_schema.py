@@ -1,4 +1,4 @@
-"""Tests of the schema, and of how values of a YAML become values of its fields."""
+"""Tests of the schema, and of the conversion of values of a YAML to values of its fields."""
 
 import copy
 import json

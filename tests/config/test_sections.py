@@ -41,7 +41,7 @@ TEST = "projects/retri/norton/test_vtt_zs.yaml"
 
 
 class OwnAligner(DSAligner):
-    """A user's own, with a key of its own."""
+    """A user-defined aligner with a key."""
 
     class Config(DatasetConfig):
         shift_s: int = 3
@@ -49,7 +49,7 @@ class OwnAligner(DSAligner):
 
 
 class OwnMeta(MetaProcessor):
-    """A user's own, with another key."""
+    """A user-defined meta processor with another key."""
 
     class Config(DatasetConfig):
         column: str | None = None
@@ -57,7 +57,7 @@ class OwnMeta(MetaProcessor):
 
 
 class OwnLoss(Loss):
-    """A user's own."""
+    """A user-defined loss."""
 
     class Config(LossConfig):
         margin: float = 0.5
@@ -65,7 +65,7 @@ class OwnLoss(Loss):
 
 
 class OwnModel(MMFusionSeparate):
-    """A user's own."""
+    """A user-defined model."""
 
     class Config(ModelConfig):
         depth: int = 1
@@ -73,7 +73,7 @@ class OwnModel(MMFusionSeparate):
 
 
 class NoDefault(DSAligner):
-    """A key of it has no default."""
+    """An aligner with a key that has no default."""
 
     class Config(DatasetConfig):
         wanted: int
@@ -81,7 +81,7 @@ class NoDefault(DSAligner):
 
 
 class Broken(DSAligner):
-    """Its keys do not extend the shared ones."""
+    """An aligner whose keys do not extend the shared keys."""
 
     Config = dict  # type: ignore[assignment]
 
@@ -168,7 +168,7 @@ def test_null_unsets_a_key_of_an_included_file() -> None:
 
 
 def test_keys_of_an_unknown_class_are_accepted() -> None:
-    """The mistake is the name. It is reported when classes are looked up to be built."""
+    """The unknown name is the mistake. It is reported when the classes are built."""
     dataset: Any = load("dataset.aligner=MyAligner", "dataset.my_key=3").dataset
     assert dataset.my_key == 3
     (problem,) = problems_of("dataset.aligner=3", "dataset.sliding_window=3")

@@ -1,5 +1,5 @@
-"""The batches trained on in an epoch are that epoch's plan, in loader workers too; an interrupted
-epoch continues.
+"""Each epoch trains on the batches of its plan, also with loader workers. An interrupted epoch
+continues with its plan.
 """
 
 import gc
@@ -20,7 +20,7 @@ from mmpt.datasets.fairseqmmdataset import (
 
 
 class PlannedValues(Dataset):
-    """Item i is the i-th value of the plan, which is 100 * epoch + i once `plan` was called."""
+    """Item i is the i-th value of the plan, which is 100 * epoch + i after `plan` was called."""
 
     def __init__(self, size: int = 6):
         self.values = list(range(size))
@@ -74,7 +74,7 @@ def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
 
 
 class EpochOfItem(PlannedValues):
-    """Every item is the epoch that it was drawn in."""
+    """Every item is the epoch in which it was drawn."""
 
     epoch = 0
 
@@ -89,7 +89,9 @@ class EpochOfItem(PlannedValues):
 def test_training_sets_without_a_plan_draw_again_in_each_epoch(
     num_workers: int,
 ) -> None:
-    """As fairseq's own task makes iterators: kept workers would repeat the first epoch's draws."""
+    """Iterators are made as in fairseq's own task. Reused workers would repeat the draws of the
+    first epoch.
+    """
     task = LegacyFairseqTask(Namespace())
     dataset = FairseqMMDataset(EpochOfItem(), training=True)
     for epoch in (1, 2, 3):
@@ -99,7 +101,7 @@ def test_training_sets_without_a_plan_draw_again_in_each_epoch(
         batches = epoch_iterator.next_epoch_itr()
         assert {int(batch["value"]) for batch in batches} == {epoch}
         if num_workers:
-            # fairseq keeps them, and the garbage collector would wait 5 s for each in a later test.
+            # Otherwise the garbage collector would wait 5 s for each worker in a later test.
             batches._itr._shutdown_workers()
 
 
@@ -157,7 +159,7 @@ def test_a_run_that_starts_from_the_weights_of_another_begins_a_new_epoch(
 
 
 def test_an_epoch_is_planned_at_its_start_with_the_plan_of_the_checkpoint() -> None:
-    """That is how a frozen plan survives a restart between epochs."""
+    """In this way, a frozen plan is kept after a restart between epochs."""
     data = PlannedValues()
     resumed = iterator(data, 2)
     assert resumed.first_batch["value"].tolist() == [0]
@@ -239,7 +241,7 @@ class SlowValues(PlannedValues):
 
 
 def test_the_waiting_time_adds_up_until_it_is_read() -> None:
-    """As with `update_freq`, where an update takes several batches before it logs once a batch."""
+    """With `update_freq`, an update loads several batches before it logs the first of them."""
     data = SlowValues()
     epoch_iterator = iterator(data, 1, buffer_size=0)
     assert epoch_iterator.take_waited_s() == 0
@@ -262,7 +264,7 @@ class FrozenObjects(PlannedValues):
 
 @pytest.mark.slow
 def test_workers_do_not_collect_inherited_objects() -> None:
-    """So that collecting garbage does not copy the pages of every module into each of them."""
+    """Otherwise, garbage collection would copy the pages of every module into each worker."""
     data = FrozenObjects()
     before = gc.get_freeze_count()
     assert all(count > 10_000 for count in values_of(iterator(data, 1, num_workers=1)))

@@ -1,4 +1,4 @@
-"""Items depend on (seed, epoch, index) alone, whatever the workers."""
+"""Items depend only on (seed, epoch, index), not on the workers."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""The Markdown of the repository's documents becomes Markdown of the site."""
+"""The Markdown of the repository's documents is converted to Markdown of the site."""
 
 import importlib.util
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""The site builds without a warning, its links lead somewhere, and the reference is complete."""
+"""The site builds without warnings, its links are valid, and the reference is complete."""
 
 import importlib
 import re

@@ -69,7 +69,7 @@ def overrides(folder: Path, name: str, *more: str) -> list[str]:
 
 
 def run(folder: Path, name: str, *more: str, yaml: str = "train.yaml") -> str:
-    """Trains for one epoch in one process, and returns what the screen shows."""
+    """Trains for one epoch in one process, and returns the output on the screen."""
     words = ["--jobtype", "local_single", *overrides(folder, name, *more)]
     job = run_forked("mmpt.cli.main:main", ["train", folder / yaml, *words])
     assert job.returncode == 0, job.stderr[-4000:]
@@ -89,7 +89,7 @@ def test_the_yaml_and_features_json_describe_the_features(prepared: Path) -> Non
 
 
 def test_training_can_start_from_a_checkpoint_for_s3d(prepared: Path) -> None:
-    """The checkpoint is that of a first run, with a first layer for features of width 512."""
+    """The checkpoint is from another run, and gets a first layer for features of width 512."""
     restore = "fairseq.checkpoint.restore_file"
     run(prepared, "first", f"{restore}=null")
     start = prepared / "runs/first/checkpoint_last.pt"
@@ -106,7 +106,7 @@ def test_training_can_start_from_a_checkpoint_for_s3d(prepared: Path) -> None:
 
 
 def test_a_file_of_the_same_features_gives_the_same_shards(prepared: Path) -> None:
-    """`mmpt prepare --features` makes what `mmpt prepare --videos` makes, and it can be trained."""
+    """`mmpt prepare --features` and `--videos` make the same shards, on which training works."""
     files = sorted((prepared / "data/feat").glob("*.npy"))
     rows = {path.stem: np.load(path) for path in files}
     (prepared / "all.pkl").write_bytes(pickle.dumps(rows))

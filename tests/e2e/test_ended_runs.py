@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 def runs(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """The folder of the runs, their exit codes, and what differs."""
+    """The folder of the runs, and the exit codes and differences of runs."""
     folder = tmp_path_factory.mktemp("ended")
     done = run_forked("tests.support.ended_runs:main", [corpus, folder])
     assert (folder / "results.json").exists(), done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted at random moments end like trainings that are not interrupted.
+"""Training runs that are interrupted at random moments give the results of uninterrupted runs.
 
 `make chaos` does the same for many moments.
 """
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROWS = ["kill", "kill-2", "kill-saved", "term", "interrupt", "rank-hung"]
 ROWS += ["worker-killed", "disk-full", "read-only", "clock", "damaged", "moved"]
-"""One trial of each row is run. `test_launching.py` has tests of lost and of asked ranks."""
+"""One trial of each row is run. `test_launching.py` tests jobs in which only one rank ends."""
 SAVES = {"term", "interrupt", "clock"}
 """Interruptions that give a run the time to save its state."""
 BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2}

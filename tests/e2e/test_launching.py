@@ -1,4 +1,4 @@
-"""A training gives the same result, however its processes are started.
+"""Training gives the same result for all ways to start its processes.
 
 They are started by `mmpt train` or `torchrun`, on one machine or two, and again after a failure.
 """
@@ -56,7 +56,7 @@ def assert_identical(one: Outcome, other: Outcome) -> None:
 
 
 def job(corpus: Path, save_dir: Path) -> list[str]:
-    """Returns the YAML and the overrides of the training."""
+    """Returns the YAML and the overrides of the training run."""
     return [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS]
 
 
@@ -246,7 +246,7 @@ def test_a_machine_may_join_and_leave(
     command = [*job(corpus, tmp_path), *endless, *options]
 
     def wait_for(num_clips: int, after: int = 0) -> int:
-        """Waits for an update with so many clips, and returns its number."""
+        """Waits for an update with `num_clips` clips, and returns its number."""
         deadline = time.monotonic() + 100
         while time.monotonic() < deadline:
             rows = [row for row in read_metrics(tmp_path) if row["split"] == "train"]

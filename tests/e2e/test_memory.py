@@ -1,4 +1,4 @@
-"""Whole jobs on a device that runs out of memory: steps are repeated, or one message is printed."""
+"""Jobs on a device that runs out of memory: steps are repeated, or one message is printed."""
 
 import re
 from pathlib import Path

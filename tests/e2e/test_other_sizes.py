@@ -1,4 +1,4 @@
-"""A training that continues with another number of processes leaves out no batch of its plan."""
+"""A run that continues with another number of processes trains on all batches of its plan."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""All commands of DATASET.md, run in order on small data, do what the page says.
+"""All commands of DATASET.md, run in order on small data, have the described results.
 
 Videos, captions and annotations are tiny. All downloads come from a server on this machine, and the
 weights of S3D and BERT are random. The commands run as they are written, with the additional
@@ -123,7 +123,7 @@ class Recipe:
 
 @pytest.fixture(scope="module")
 def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
-    """The commands of the page, after they ran in a folder that looks like the project's root."""
+    """The commands of the page, after they ran in a folder with the layout of the project."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, root / name)

@@ -125,7 +125,7 @@ def test_leaks_and_wrong_items_are_found(
 ) -> None:
     values = soak_loader(make_dataset(tmp_path, kind), digests, num_workers)
     if found:
-        # A leak may also show as memory.
+        # A leak may also be visible in the memory.
         assert set(found) <= set(excesses(values)), values
     else:
         assert excesses(values) == [], values
@@ -135,7 +135,7 @@ def test_leaks_and_wrong_items_are_found(
 def test_the_command_fails_if_a_value_exceeds_its_bound(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No part runs, because a file says that all are finished."""
+    """No part runs, because all parts are finished according to a file."""
     line: dict[str, Any] = {"commit": commit(), "date": "2026-11-29", "minutes": 1.0}
     good = line | {"part": "0 workers", "amount": 256, "values": {"processes": 0}}
     bad = line | {"part": "refreshes", "amount": 3, "values": {"open files": 3}}

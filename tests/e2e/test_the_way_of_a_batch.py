@@ -1,4 +1,4 @@
-"""Compares the files that a traced training enters with the files that the documentation names."""
+"""Compares the files that a traced run enters with the files that the documentation lists."""
 
 import json
 import os
@@ -36,12 +36,12 @@ def named_files() -> dict[str, list[str]]:
 def entered(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, set[str]]:
-    """The files that the start, the first step and the refresh of a small Norton training enter."""
+    """The files that the start, the first step and the refresh of a small Norton run enter."""
     folder = tmp_path_factory.mktemp("traced")
     traces = folder / "traces"
     traces.mkdir()
     options = ["fairseq.optimization.max_update=1", "fairseq.dataset.num_workers=0"]
-    # Batches are loaded when they are asked for, not by a thread in advance.
+    # Batches are loaded when they are needed, and not by a thread in advance.
     options += ["fairseq.dataset.data_buffer_size=0"]
     options += ["fairseq.checkpoint.restore_file=null"]
     options += ["fairseq.checkpoint.reset_optimizer=false"]

@@ -1,4 +1,4 @@
-"""Rows of a results file as the results of a model card."""
+"""Conversion of the rows of a results file to the results of a model card."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def write(path: Path, checkpoint: Path, **values: Any) -> Path:
-    """Writes a results file with a row of the checkpoint, and one of another file."""
+    """Writes a results file with a row for the checkpoint and a row for another checkpoint."""
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     row = {"checkpoint": "x.pt", "fingerprint": digest, "task": "test_vtt_zs"}
     row["metrics"] = {"RetrievalMetric": {"R1": 0.123456, "MR": 8.0}}

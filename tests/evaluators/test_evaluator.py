@@ -1,4 +1,4 @@
-"""The evaluator's results, and the files it leaves."""
+"""The evaluator's results, and the files that it writes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

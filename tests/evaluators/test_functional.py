@@ -1,4 +1,4 @@
-"""Ranks and recalls against a sort written out, the tie rule, and chance against simulation."""
+"""Ranks and recalls against a plain sort, the rule for ties, and chance against a simulation."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmpt.evaluators.functional import (
     shared_credit,
 )
 
-# Small whole numbers: float32 holds them and their sums exactly, and many are equal.
+# Small whole numbers. Many are equal, and float32 represents them and their sums exactly.
 SQUARES = st.integers(1, 12).flatmap(
     lambda num: arrays(np.float32, (num, num), elements=st.integers(-4, 4))
 )
@@ -32,7 +32,7 @@ def distinct_scores(draw: st.DrawFn) -> np.ndarray:
 
 @given(SQUARES)
 def test_ranks_equal_a_stable_sort(scores: np.ndarray) -> None:
-    """Ties go by column."""
+    """Ties are ordered by column."""
     expected = []
     for own, row in enumerate(scores):
         columns = sorted(range(len(row)), key=lambda column: -row[column])
@@ -95,8 +95,8 @@ def test_a_collapsed_model_is_exactly_at_chance(num: int, value: float) -> None:
 
 def test_a_nan_never_improves_a_rank() -> None:
     scores = np.eye(4, dtype=np.float32)
-    scores[1, 1] = np.nan  # its own score: last
-    scores[2, 0] = np.nan  # another one: counted as ranked before
+    scores[1, 1] = np.nan  # the score of the pair: is ranked last
+    scores[2, 0] = np.nan  # another score: is ranked higher
     assert ranks_from_scores(scores).tolist() == [0, 3, 1, 0]
 
 

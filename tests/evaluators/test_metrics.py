@@ -1,4 +1,4 @@
-"""Metric classes: names, the regrouping of clips, and chance values on hand-made outputs."""
+"""Metric classes: names, the grouping of clips, and chance values for generated outputs."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from mmpt.evaluators import (
 
 
 def outputs_of(scores: np.ndarray, clips: list[ClipId]) -> RetrievalOutputs:
-    rows = scores.astype(np.float32)  # times the identity: exactly these scores
+    # The product with the identity gives exactly these scores.
+    rows = scores.astype(np.float32)
     identity = np.eye(len(rows), dtype=np.float32)
     return RetrievalOutputs(pooled_text=rows, pooled_video=identity, clips=clips)
 

@@ -14,7 +14,7 @@ from mmpt.evaluators.predictors import clip_ids
 
 
 class TinyTwoTower(nn.Module):
-    """Sums of an embedding and of projected features."""
+    """Towers that sum embeddings and projected features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_clip_ids_are_read_from_every_form_of_a_batch() -> None:
 
 def test_equal_captions_have_equal_vectors_in_all_batches() -> None:
     class Rounding(TinyTwoTower):
-        """Adds a little to every vector that depends on the call, as another batch size may."""
+        """Changes vectors slightly in each call, as another batch size may do."""
 
         def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
             output = super().forward(**inputs)

@@ -1,4 +1,4 @@
-"""The published numbers belong to metrics and YAMLs that exist, and say when not to compare."""
+"""The published numbers belong to existing metrics and YAMLs. Notes report incomparable numbers."""
 
 from pathlib import Path
 

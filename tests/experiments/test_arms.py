@@ -1,4 +1,4 @@
-"""The arms of all experiments are valid, and equal settings are one run."""
+"""The arms of all experiments are valid, and arms with equal settings share a run."""
 
 import logging
 

@@ -23,7 +23,7 @@ def test_the_statistics_of_two_videos() -> None:
     one = video(
         "one",
         Caption(0.0, 2.0, "Hello.", None),
-        Caption(12.0, 14.0, "Chop it.", 0),  # while it is shown
+        Caption(12.0, 14.0, "Chop it.", 0),  # said while it is shown
         Caption(19.0, 27.0, "Fry it.", 0),  # middle 23: 3 s late
         Caption(27.0, 29.0, "Stir it.", 1),  # middle 28: 2 s early
     )

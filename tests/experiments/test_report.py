@@ -1,4 +1,4 @@
-"""The page gets the tables and figures of the results, and only between its marks."""
+"""The tables and figures of the results are written only between the marks of the page."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_results_are_written_between_their_marks(page: Path, tmp_path: Path) -> 
     write_results(results, ("control", "batch", "noise"))
     assert main(["--page", str(page), "--results", str(results)]) == 0
     text = page.read_text()
-    # The rest is the same.
+    # The rest of the page is unchanged.
     assert MARKED.sub(r"\1\4", text) == MARKED.sub(r"\1\4", PAGE_TEXT)
     assert "Old text." not in text
     # Arm 2 (B) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
@@ -124,7 +124,7 @@ def test_the_page_of_the_docs_has_all_experiments() -> None:
         for experiment in EXPERIMENTS
         for corpus in experiment.corpora
     }
-    # These need a file that is not shipped.
+    # These results need a file that is not shipped.
     assert marks - wanted == {("control", "youcook2"), ("dtw_offset", "youcook2")}
     assert wanted <= marks
 

@@ -1,4 +1,4 @@
-"""Steps run in the order of their needs, finished ones are skipped, and interrupts stop all."""
+"""Steps run after the steps that they need. Finished steps are skipped, and interrupts stop all."""
 
 import json
 import sys
@@ -162,7 +162,7 @@ def test_the_result_of_a_finished_run_is_recorded_again_if_it_is_lost(
     )
     done = {"key": run.key, "commands": ["python -m mmpt train"], "seconds": 60.0}
     (last.folder / "done.json").write_text(json.dumps(done))
-    for _ in range(2):  # the second time it is there
+    for _ in range(2):  # the second time, the result exists
         assert do_step(last, FakeCommands()) == 0.0
     assert len(results.read_text().splitlines()) == 1
     row = read_results(results)[run.key]

@@ -1,4 +1,4 @@
-"""Means, errors and gains against NumPy, and the tables."""
+"""Means, errors and gains against NumPy, and the lines of tables."""
 
 import math
 

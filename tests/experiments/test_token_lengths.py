@@ -1,4 +1,4 @@
-"""The share of a similarity that lengths explain, and the rank of the own clip."""
+"""The share of a similarity that lengths explain, and the rank of the matching clip."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A corpus of written sentences: its times, its words, its features and its mistakes."""
+"""A corpus of written sentences: times, words, features, and mistakes in the file."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_narrator_says_some_words_of_a_sentence_in_order() -> None:
     rest = iter(text.split())
     assert all(word in rest for word in spoken.split())  # a subsequence
     assert 0 < len(spoken.split()) < len(text.split())
-    assert step.fill("{do} the {kind} {thing} {how}", "") == text  # an annotator
+    assert step.fill("{do} the {kind} {thing} {how}", "") == text  # as annotated
 
 
 def test_the_noise_does_not_follow_the_defaults_of_the_demo(tmp_path: Path) -> None:

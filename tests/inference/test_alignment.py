@@ -1,4 +1,4 @@
-"""Alignment of sentences with seconds, against brute force and for a video made by hand."""
+"""Alignment of sentences with seconds, against brute force and for a hand-made video."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Which encoder makes features of frames, and what a downloaded model may name."""
+"""The choice of the encoder of frames, and the encoders that a downloaded model may name."""
 
 import json
 import logging
@@ -144,7 +144,7 @@ def test_a_difference_from_the_encoder_of_the_training_run(
         assert each in text
 
 
-# ---- with a stand-in of the Hugging Face Hub
+# ---- with a stand-in for the Hugging Face Hub
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_weights_that_may_contain_code_are_only_loaded_if_trusted(
     assert "pytorch_model.bin" not in fetched(hub)
     encoder = open_choice(choice_of(repo, is_trusted=True), 1).encoder
     assert same_weights(encoder.model, encoder_files, tmp_path / "expected")
-    # Nor are the downloaded ones loaded for a model that is not trusted.
+    # They are not loaded for an untrusted model even after the download.
     with pytest.raises(UserError, match=r"cannot be loaded|safetensors"):
         open_choice(choice_of(repo, is_trusted=False), 1)
 
@@ -263,7 +263,7 @@ def test_a_config_that_names_other_files_is_refused(hub: Hub, encoder_files, val
 
 
 def test_a_downloaded_model_cannot_name_a_folder(hub: Hub, tmp_path, monkeypatch):
-    """The folder is there, and has the weights of the recorded revision."""
+    """The folder exists, and has the weights of the recorded revision."""
     clip = save_encoder("clip", tmp_path / "clip")
     revision = open_encoder(f"hf:{clip}").revision
     model = MMPTModel.from_pretrained(make_run(tmp_path / "run"))

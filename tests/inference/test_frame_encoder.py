@@ -1,4 +1,4 @@
-"""Frames are encoded as `mmpt extract` encodes them, with the encoder of a model's training."""
+"""Frames are encoded as by `mmpt extract`, with the encoder that was used for training."""
 
 import sys
 from pathlib import Path
@@ -99,13 +99,13 @@ def test_a_file_gives_the_features_of_mmpt_extract(
     assert torch.equal(found, torch.from_numpy(expected).float())
     vectors = model.encode_video([str(video), tmp_path / "v.npy"])
     assert torch.equal(vectors[0], vectors[1])
-    # The encoder's weights stay in float32 in a model of another type.
+    # The weights of the encoder are kept in float32 even if the model has another dtype.
     half = model.to(torch.bfloat16).video_features(video)
     assert torch.equal(half, torch.from_numpy(expected).bfloat16())
 
 
 def test_frames_give_the_features_of_their_file(base, raw, tmp_path):
-    """A row of frames has as many as the encoder takes."""
+    """A row has as many frames as the encoder takes."""
     expected = torch.from_numpy(extracted(raw, tmp_path, OWN)).float()
     assert expected.shape == (5, 6)
     model = model_for(base, origin_of(tmp_path), 6, 2, encoder=OWN)
@@ -175,7 +175,7 @@ def test_a_given_user_defined_class_makes_the_same_features(base, raw, tmp_path)
 @pytest.mark.parametrize(
     ("origin", "message"),
     [
-        # As wide as S3D's features, and as many a second.
+        # The features have the width and the rate of S3D.
         (
             Origin(encoder="hf:/models/clip"),
             "takes features of hf:/models/clip 512 wide, 1 a second, but the revision of "
@@ -260,7 +260,7 @@ SECOND = np.random.default_rng(0).integers(0, 256, (1, 4, 32, 32, 3), dtype=np.u
 def test_features_are_normalised_as_in_training(
     base, s3d_file, recorded, given, is_unit
 ):
-    """S3D and an encoder of a model are treated alike."""
+    """This holds for S3D and for encoders of other models."""
     origin = Origin(encoder="s3d", normalised=recorded)
     model = model_for(base, origin, 512, 1, s3d=s3d_file, normalise=given)
     length = model.video_features(SECOND).norm().item()
@@ -314,7 +314,7 @@ def test_the_default_s3d_gives_a_warning_only_if_the_features_are_unnamed(
 def test_commands_take_the_encoder_of_a_saved_model(
     base, raw, tmp_path, monkeypatch, capsys
 ):
-    """The saved model names the folder of its encoder without its path."""
+    """The saved model stores only the name of the folder of its encoder, not the path."""
     expected = extracted(raw, tmp_path / "feat", f"hf:{raw / 'clip'}", "--fps", "2")
     model = model_for(base, origin_of(tmp_path / "feat"), 24, 2)
     model.save_pretrained(tmp_path / "saved")
@@ -330,7 +330,7 @@ def test_commands_take_the_encoder_of_a_saved_model(
     assert index.main([*words, "--encoder", f"hf:{raw / 'clip'}"]) == 0
     (moments,) = MomentIndex.load("index").search(["cut the tomato"])
     assert [moment.video for moment in moments] == ["v"]
-    # In the folder of the encoder, its name is its path.
+    # The name is a valid path in the parent of the encoder's folder.
     monkeypatch.chdir(raw)
     loaded = MMPTModel.from_pretrained(tmp_path / "saved")
     assert torch.equal(

@@ -1,4 +1,4 @@
-"""Models go to a stand-in of the Hugging Face Hub and come back; failures are one clear error."""
+"""Uploads to and downloads from a stand-in for the Hugging Face Hub. Failures give one error."""
 
 import json
 import os

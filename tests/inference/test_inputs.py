@@ -49,7 +49,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 class Named(np.ndarray):
-    """A subclass of ndarray, as some libraries return them."""
+    """A subclass of ndarray, as in the results of some libraries."""
 
 
 LAYOUTS = {

@@ -1,4 +1,4 @@
-"""The model card: its metadata and text, and that a user's own card is kept."""
+"""The metadata and text of the model card. A card that a user has changed is kept."""
 
 import re
 from dataclasses import replace

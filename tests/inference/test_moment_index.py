@@ -1,4 +1,4 @@
-"""`MomentIndex` finds the moment that shows what a text says, and refuses other models."""
+"""`MomentIndex` finds the moment that shows a text, and refuses other models."""
 
 import re
 import shutil

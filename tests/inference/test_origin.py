@@ -1,4 +1,4 @@
-"""Where a model is from: the settings of its training, without the folders of this machine."""
+"""The origin of a model: the settings of its training run, without the folders of this machine."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_settings_are_read_from_the_folder_of_an_evaluated_checkpoint(
     found = (origin.encoder, origin.encoder_revision, origin.normalised)
     assert found == ("s3d", "sha256 12", True)
 
-    # What the training has recorded counts, although the features have changed or are gone.
+    # The facts that the run recorded are used, even if the features have changed or are deleted.
     facts = {"features": {**info, "encoder": "hf:a/clip", "normalised": False}}
     (trained / "run.json").write_text(json.dumps(facts))
     for _ in range(2):

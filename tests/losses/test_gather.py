@@ -70,7 +70,7 @@ def make_loss(config: LossConfig) -> Loss:
 def run(
     config: LossConfig, batch: dict[str, Tensor], *, is_dummy_step: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns loss and gradients. In a dummy step they are multiplied by 0, as in fairseq."""
+    """Returns loss and gradients. In a dummy step, they are multiplied by 0, as in fairseq."""
     model = Towers()
     loss = make_loss(config)
     total = loss(**model(batch), is_dummy_step=is_dummy_step).total
@@ -88,7 +88,7 @@ def average(gradients: list[Tensor], num_batches: int) -> None:
 
 
 def in_process(world: World, rows: list[int], folder: Path) -> None:
-    """Runs the losses. Processes without rows of their own run the first one's batch."""
+    """Runs the losses. Processes without rows run the batch of the first process."""
     is_dummy_step = world.rank >= len(rows)
     mine = 0 if is_dummy_step else world.rank
     begin = sum(rows[:mine])
@@ -121,7 +121,7 @@ def test_several_processes_compute_the_loss_of_the_joined_batch(
         # Measured 1e-15.
         torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)
         for gradient in expected:
-            is_bias = gradient.dim() == 1  # which may cancel
+            is_bias = gradient.dim() == 1  # its gradients may cancel
             assert is_bias or gradient.abs().max() > 1e-4
 
 

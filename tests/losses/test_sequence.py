@@ -27,7 +27,7 @@ def test_the_outer_sums_of_the_paper_do_not_count_padding() -> None:
 
 def test_similarities_of_the_paper_are_not_normalised() -> None:
     batch = formula_batch()
-    # With such a weight, only the pooled cosines remain.
+    # With such a large weight, only the pooled cosines have an effect.
     config = NORTON.replace(similarity_norm="paper", fusion_weight=1e12)
     fused = fused_similarity(config, batch)
     cosines = torch.cosine_similarity(
@@ -76,7 +76,7 @@ def test_without_prompt_ratio_the_transport_is_plain() -> None:
 
 def test_the_bucket_value_is_at_least_the_smallest_similarity() -> None:
     matrix = torch.diag(torch.tensor([0.5, 0.2, 0.9]))
-    # Int(0.3 * 3) = 0 in the released code, an error there.
+    # int(0.3 * 3) = 0 is an error in the released code.
     assert bucket_value(matrix, 0.3) == 0.2
     assert bucket_value(matrix, 0.7) == 0.5
     assert bucket_value(matrix, 1.0) == 0.9

@@ -244,9 +244,9 @@ def test_no_tensor_has_an_element_for_each_pair_of_tokens() -> None:
             *inputs, alpha=1.0, masked_outer_sum=True, tile_bytes=tile_bytes
         )
         (t2v.sum() + v2t.sum()).backward()
-    # A tile may exceed its size by a clip each way; measured: 4998 of 8192.
+    # A tile may exceed its size by one clip in each dimension. Measured: 4998 of 8192.
     assert seen.numel < 2 * tile_bytes / 4
     assert seen.numel < num_pairs / 20
     with LargestTensor() as seen_dense:
         dense(inputs, 1.0, True)
-    assert seen_dense.numel == num_pairs  # so such a tensor would be seen
+    assert seen_dense.numel == num_pairs  # so such a tensor would be found

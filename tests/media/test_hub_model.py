@@ -1,4 +1,4 @@
-"""Models of `--encoder hf:<name>` that cannot be used: each gives one message, at once."""
+"""Models of `--encoder hf:<name>` that cannot be used. Each gives one message at the start."""
 
 import shutil
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_the_error_for_a_video_processor_names_torchvision(folder):
 
 
 def test_features_do_not_depend_on_the_installed_packages(folder, monkeypatch):
-    """transformers prefers a processor with torchvision, which rounds in another way."""
+    """transformers prefers a processor with torchvision, which rounds differently."""
     load = transformers.AutoImageProcessor.from_pretrained
     asked = []
 
@@ -112,7 +112,7 @@ def test_a_missing_folder_is_not_treated_as_a_name_on_the_hub(folder, name, mess
 def test_names_on_the_hub_are_not_refused(folder, monkeypatch):
     for name in ("openai/clip-vit-large-patch14", "gpt2"):
         check_source(name)
-    # A model that was downloaded may have the name of a path here.
+    # The name of a downloaded model may also be a path on this machine.
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache", lambda name, file: f"cache/{file}"
     )

@@ -224,7 +224,7 @@ def test_frames_are_rotated_by_any_angle(tmp_path):
 
 
 def test_the_first_frame_is_repeated_if_the_audio_begins_earlier(tmp_path):
-    """As in a player, half a second of the first frame comes before the others."""
+    """As in a player, the first frame is shown for half a second before the others."""
     late = [Fraction(1, 2) + time for time in regular_times(1)]
     frames = read_frames(
         write_video(tmp_path / "late.mkv", late, Clip(with_audio=True))

@@ -1,4 +1,4 @@
-"""Dtypes and initial weights of the video token MLP, and BERT from a stand-in of the hub.
+"""Dtypes and initial weights of the video token MLP, and BERT from a stand-in for the hub.
 
 Its outputs are compared with the released code in tests/parity/test_models.py.
 """
@@ -53,7 +53,7 @@ def test_a_downloaded_bert_is_used_without_asking_the_hub_again(
 
 
 def test_a_failing_hub_is_asked_once(hub: Hub) -> None:
-    """Each request of a download would be repeated for 23 seconds."""
+    """Otherwise, each request of a download would be repeated for 23 seconds."""
     hub.failures[""] = 502
     for read in (
         lambda: read_bert_config("a/bert"),

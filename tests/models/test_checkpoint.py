@@ -281,7 +281,7 @@ def optimizer_state(path, sizes):
             True,
             "is for 5 numbers, but 2 are trained now",
         ),
-        # The saved run had half precision, the present one has not.
+        # The saved run had half precision, and the current run has not.
         ([5], [2, 3], False, "is for 1 tensors, but 2 are trained now"),
         (None, [2], False, None),
     ],

@@ -1,4 +1,4 @@
-"""A damaged last checkpoint is replaced by the newest whole one, of which there is always one."""
+"""A damaged last checkpoint is replaced by the newest intact one. A run always keeps one."""
 
 import os
 import shutil
@@ -47,9 +47,9 @@ def test_a_damaged_file_is_replaced_by_the_one_with_the_most_updates(
     write(last, 9)
     write(tmp_path / "checkpoint_previous.pt", 8)
     write(tmp_path / "checkpoint1.pt", 5)
-    # Whole, but of no use.
+    # Intact, but its weights are NaN.
     write(tmp_path / "checkpoint_1_8.pt", 10, value=float("nan"))
-    # Times of a copy mean nothing.
+    # File times must not matter, because copying changes them.
     os.utime(tmp_path / "checkpoint_previous.pt", (0, 0))
     damage(last)
     bad = last.read_bytes()
@@ -102,7 +102,7 @@ def test_the_previous_checkpoint_is_kept(has_links, tmp_path, monkeypatch):
         tmp_path / "checkpoint_last.pt",
         tmp_path / "checkpoint_previous.pt",
     )
-    keep_previous(last)  # there is none yet
+    keep_previous(last)  # no checkpoint exists yet
     assert not previous.exists()
     for number in (1, 2, 3):
         keep_previous(last)

@@ -284,7 +284,7 @@ def test_packed_and_padded_towers_have_equal_outputs_and_gradients(
     hide_cls: bool,
 ) -> None:
     clips = draw(11, dtype=torch.float64)
-    clips["vmasks"][3] = False  # without a second
+    clips["vmasks"][3] = False  # a clip without a second of video
     clips["cmasks"][:, 0] = not hide_cls
     model = towers(std=0.3).double().eval()
     results = []

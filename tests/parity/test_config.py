@@ -107,7 +107,7 @@ def test_the_flags_of_an_evaluation_equal_the_release():
 
 
 def test_a_sweep_is_submitted_to_a_cluster(clean_root, capsys):
-    # The released code fails with a KeyError.
+    # The released code raises a KeyError.
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
     assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 0
     assert "#SBATCH --gpus-per-node=8" in capsys.readouterr().out

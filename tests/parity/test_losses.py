@@ -1,4 +1,4 @@
-"""Values and gradients of the losses against those recorded from the original.
+"""Values and gradients of the losses against numbers recorded from the original.
 
 The measured errors are in comments next to the tolerances.
 """

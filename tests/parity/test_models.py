@@ -113,7 +113,7 @@ def test_a_checkpoint_of_the_release_loads_and_gives_its_outputs(caplog):
     ],
 )
 def test_state_dicts_have_the_released_names_shapes_and_order(name, cls, max_video_len):
-    with torch.device("meta"):  # at the size of BERT-base
+    with torch.device("meta"):  # in the size of BERT-base
         full = cls(BertConfig(), num_hidden_video_layers=6, max_video_len=max_video_len)
     for size, model in (("tiny", tiny_towers(8, cls=cls)), ("full", full)):
         ours = [[key, list(value.shape)] for key, value in model.state_dict().items()]

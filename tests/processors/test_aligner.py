@@ -55,7 +55,7 @@ RECORDED = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """F = 16, T = 32, C = 4, with a vocabulary that has the ids above."""
+    """F = 16, T = 32 and C = 4, and a vocabulary that contains the ids above."""
     folder = Path(tiny_bert(tmp_path_factory.mktemp("bert")))
     words = (GOLDEN / "vocab.txt").read_text().splitlines()
     words += [f"word{number}" for number in range(len(words), 2200)]
@@ -83,12 +83,12 @@ def spans_of(batch):
 
 
 def first_slots(length):
-    """The mask of `length` real slots among F."""
+    """Returns the mask of F slots, of which the first `length` are real."""
     return [slot < length for slot in range(16)]
 
 
 def naive_text(ids, num_slots):
-    """The text layout written out token by token."""
+    """Returns the token ids and the mask of a text, built from lists."""
     tokens = [101, 102, *ids[: num_slots - 3], 102]
     num_tokens = len(tokens)
     padding = num_slots - num_tokens

@@ -1,4 +1,4 @@
-"""How2's lists and shards: every video comes back, and other meta files are errors."""
+"""How2's lists and shards: every video is read back, and other meta files are errors."""
 
 import pickle
 from pathlib import Path

@@ -49,7 +49,7 @@ def test_every_kind_of_report_is_one_small_valid_file(
     html, words = read(every_kind()[kind], tmp_path)
     assert 3_000 < len(html) < 100_000
     assert "Numbers" in words
-    assert "Training" not in words  # there are no logs
+    assert "Training" not in words  # the run has no logs
 
 
 def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None
     assert failures.count("right clip at rank") == 1
     assert f"“{NASTY}” right clip at rank 12" in failures
     assert "video1, 10 to 18 s" in failures
-    assert NASTY not in html  # only escaped
+    assert NASTY not in html  # it occurs only escaped
     # Chance 1/12, and the two checkpoints.
     assert "clip, text to video, R@1 8.3 82.5 91.7" in words
 
@@ -81,7 +81,7 @@ def test_a_clip_with_the_same_caption_is_marked(tmp_path: Path) -> None:
 
 def test_a_lone_surrogate_in_a_caption_is_replaced(tmp_path: Path) -> None:
     run = retrieval()
-    # As JSON may hold it.
+    # JSON may contain a lone surrogate.
     items = [(key, "broken \ud83d caption") for key, _ in run.test_items()]
     _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
     assert "broken ? caption" in words

@@ -1,4 +1,4 @@
-"""The number of probes, for an index made by hand and for many samples."""
+"""The number of probes, for a hand-made index and for many samples."""
 
 import faiss
 import numpy as np
@@ -61,7 +61,7 @@ def recall_of(index, queries, true, num_probes):
 @pytest.mark.slow
 def test_all_queries_reach_the_recall_in_19_of_20_samples():
     rng = np.random.default_rng(0)
-    # So the neighbours of queries differ in their distance.
+    # With this spread, the neighbours of queries have different distances.
     spread = rng.uniform(0.2, 3, (2000, 1))
     directions = rng.standard_normal((2000, 8))
     vectors = (spread * directions).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Batches from neighbours made by hand and from vectors in clusters, and the file of a plan."""
+"""Batches from hand-made neighbours and from vectors in clusters, and the file of a plan."""
 
 import itertools
 import json
@@ -77,7 +77,7 @@ def test_a_plan_that_was_read_has_no_hardness_to_log(tmp_path):
 
 
 def test_the_hardness_of_a_repeated_plan_is_logged_once(tmp_path):
-    """As after a kill, and after a return to an earlier checkpoint."""
+    """This happens after a kill, and after a return to an earlier checkpoint."""
     for epoch in (1, 2, 2, 3, 2):
         replace(PLAN, epoch=epoch, hardness={"coverage": epoch / 4}).save(tmp_path, IDS)
     lines = [

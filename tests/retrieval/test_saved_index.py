@@ -77,7 +77,7 @@ def test_a_loaded_and_an_extended_index_give_the_same_results(
     whole = SavedIndex.load(tmp_path / "whole.faiss", mapped)
     positions, _ = brute_force(vectors, queries, 5, "innerproduct")
     assert (positions >= 2000).any()
-    # All lists are searched, so that only the codes lose neighbours.
+    # All lists are searched, so that only the codes can cause errors.
     if index_type.startswith("IVF"):
         whole.index.nprobe = 16
     assert share_found(whole.search(queries, 5).positions_mk, positions) > 0.95

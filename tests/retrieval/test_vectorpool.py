@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_with_the_remedy(tmp_path):
 
 
 NUM, DIM = 40_000, 256
-"""20 MB of float16."""
+"""Number and width of vectors, which take 20 MB in float16."""
 
 
 def gather_half(world, folder):

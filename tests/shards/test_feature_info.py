@@ -1,4 +1,4 @@
-"""The note about features: it is written once, and compared with the settings of every reader."""
+"""The note about features is written once, and compared with the settings of every reader."""
 
 import json
 

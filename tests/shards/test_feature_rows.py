@@ -1,4 +1,4 @@
-"""The rows of features as they are stored: their length and their type."""
+"""The length and the type of the rows of features in files."""
 
 import numpy as np
 import pytest

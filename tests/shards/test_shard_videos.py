@@ -1,4 +1,4 @@
-"""`ShardVideos` gives the features of every packed video, and refuses folders without shards."""
+"""`ShardVideos` yields the features of every packed video, and refuses folders without shards."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The usable videos of a list: wrong lists, videos that are missing or empty, and wrong shards."""
+"""The usable videos of a list: invalid lists, missing or empty videos, and invalid shards."""
 
 import logging
 from functools import partial

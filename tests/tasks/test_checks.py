@@ -1,5 +1,5 @@
-"""Checks before a job starts: classes that a config names, which are reported all at once if they
-are unknown, the parts of a training, and the checkpoint that a training continues or starts from.
+"""Checks before a job starts: the classes that a config names, the parts of a training run, and the
+checkpoint with which a run starts or continues.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_a_loss_must_fit_the_model(
 
 
 def check_videoclip(corpus: Path, folder: Path, *overrides: str) -> None:
-    """Checks a training on a small corpus in `folder`."""
+    """Checks a training run on a small corpus in `folder`."""
     config = load_config(VIDEOCLIP, [*corpus_overrides(corpus, folder), *overrides])
     check_parts(Task.from_config(config))
 
@@ -202,7 +202,7 @@ def test_a_run_with_a_damaged_last_checkpoint_continues_from_another_one(
 
 
 def test_the_error_for_a_diverged_checkpoint_names_the_newest_finite_one(tmp_path):
-    """A run does not continue from it by itself, as it would diverge again."""
+    """A run does not continue from it automatically, because it would diverge again."""
     entries = {"optimizer_history": [], "extra_state": {}}
     for age, (name, value) in enumerate(
         {"_last": "nan", "2": "nan", "_1_300": 1, "1": 1}.items()
@@ -219,7 +219,7 @@ def test_the_error_for_a_diverged_checkpoint_names_the_newest_finite_one(tmp_pat
     assert "must be finite" in str(caught.value)
     assert f"newest whole checkpoint of this run is {newest}. " in str(caught.value)
     assert f"`cp {newest} {last}`" in str(caught.value)
-    shutil.copy(newest, last)  # as the message says
+    shutil.copy(newest, last)  # as the message suggests
     check_start(config)
 
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_for_features_of_another_encoder_gives_a_warning(
             "`model.layernorm_only` does not train",
         ):
             assert part in caplog.text
-    # A training that continues has had the warning.
+    # The warning was already given when the run started.
     torch.save(WHOLE, run / "checkpoint_last.pt")
     check_start(config)
     assert len(caplog.messages) == warns

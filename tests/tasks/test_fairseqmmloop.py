@@ -1,4 +1,4 @@
-"""When a run saves, validates and ends. `tests/e2e/test_interruptions.py` has whole trainings."""
+"""When a run saves, validates and ends. `tests/e2e/test_interruptions.py` tests whole runs."""
 
 from collections.abc import Callable
 from pathlib import Path

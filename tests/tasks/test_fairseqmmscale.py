@@ -1,4 +1,4 @@
-"""The loss scale of float16 continues after an interruption as if there had been none."""
+"""After an interruption, the loss scale of float16 is the same as in an uninterrupted run."""
 
 import io
 import random
@@ -44,7 +44,7 @@ def step(scaler: DynamicLossScaler, overflows: bool) -> tuple[float, dict[str, i
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns a state after it was in a file."""
+    """Returns a state after saving and loading it."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)

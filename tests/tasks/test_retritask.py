@@ -1,4 +1,4 @@
-"""The refresh gives one plan over all videos, the same for every number of processes."""
+"""The refresh makes one plan of all videos, which is the same for every number of processes."""
 
 from itertools import chain
 from pathlib import Path
@@ -284,7 +284,7 @@ class Mirrored(ShardedVideoRetriVideoProcessor):
 
 
 class FirstCaption(ShardedVideoRetriTextProcessor):
-    """Reads the first caption only."""
+    """Reads only the first caption."""
 
     def __call__(self, key: Any) -> list[Captions]:
         return [

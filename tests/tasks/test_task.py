@@ -1,4 +1,4 @@
-"""Builds the parts that a config names, of classes of the project and of a user's own, and freezes
+"""Builds the parts that a config names, from classes of the project and of the user, and freezes
 parameters.
 """
 
@@ -20,7 +20,7 @@ from tests.support.configs import CONFIG, DATASET
 
 
 class OwnTask(Task):
-    """A user's own."""
+    """A user-defined task."""
 
 
 class OwnLoss(MMContraLoss):
@@ -28,7 +28,7 @@ class OwnLoss(MMContraLoss):
 
 
 class OwnModel(nn.Module):
-    """A user's own, of torch alone."""
+    """A user-defined model that uses only torch."""
 
     @classmethod
     def from_config(

@@ -1,4 +1,4 @@
-"""Notes of finished files are valid only for the same inputs and complete files."""
+"""Notes about finished files are valid only for the same inputs and complete files."""
 
 from pathlib import Path
 

@@ -100,7 +100,7 @@ def test_a_signal_cleans_up_and_the_previous_handler_is_restored(
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
-    """As in the tasks of a SLURM job, which pass on one of several signals."""
+    """The tasks of a SLURM job ignore SIGUSR1 and SIGUSR2, and get SIGTERM instead."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         assert (

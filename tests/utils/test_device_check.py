@@ -1,4 +1,4 @@
-"""Devices that torch can and cannot use. The GPUs are made up."""
+"""Devices that torch can and cannot use. The GPUs are simulated."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers, with stand-ins on this machine."""
+"""The check that the Hugging Face hub answers, with stand-ins on this machine."""
 
 import socket
 import time
@@ -14,7 +14,7 @@ from tests.support.hub_server import running_hub, use_hub
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub that accepts connections, and never answers."""
+    """A hub that accepts connections but never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         _use(server, monkeypatch)
         yield
@@ -68,7 +68,7 @@ def test_offline_mode_is_reported(
 
 
 class Loader:
-    """Stands for `from_pretrained` of a model whose files are in the cache, or only on the hub."""
+    """A stand-in for `from_pretrained` of a model that is in the cache, or only on the hub."""
 
     def __init__(self, *, is_cached: bool):
         self.is_cached = is_cached

@@ -175,7 +175,7 @@ def may_mount() -> bool:
 @pytest.mark.skipif(not may_mount(), reason="only root may make a small /dev/shm")
 @pytest.mark.parametrize("what", ["large", "small", "before"])
 def test_a_full_dev_shm_is_reported(what: str) -> None:
-    """It is filled by a large batch, before a batch of one number, and before the loader starts."""
+    """It is full because of a large batch, before a small batch, or before the loader starts."""
     code = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
     command = [
         "unshare",

@@ -78,7 +78,7 @@ def test_durations_are_formatted(seconds: float, text: str) -> None:
 def test_loglevel_is_changed_to_a_value_that_torch_accepts(
     value: str, left: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch ends a training with a ValueError for an empty level and for lower case."""
+    """torch would raise a ValueError for an empty level and for lower case."""
     monkeypatch.setenv("LOGLEVEL", value)
     log.setup_logging()
     assert os.environ.get("LOGLEVEL") == left

@@ -1,4 +1,4 @@
-"""The services that get the metrics of a training: what is logged is in what they write."""
+"""Services that get the metrics of a training run. Their files contain the logged values."""
 
 import json
 import math
@@ -118,7 +118,7 @@ class Recorder:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The calls of all services."""
+    """Records the calls of all services."""
     made: list[Any] = []
     for package in ("wandb", "trackio", "aim"):
         monkeypatch.setitem(sys.modules, package, Recorder(made))  # type: ignore[arg-type]
@@ -345,7 +345,7 @@ def test_a_continued_run_keeps_the_facts_about_its_features(tmp_path: Path) -> N
     replace(run, features=features).write()
     path = run.save_dir / "run.json"
     assert json.loads(path.read_text())["features"] == features
-    replace(run, num_updates=3).write()  # the folder of the features is gone
+    replace(run, num_updates=3).write()  # the folder of the features no longer exists
     assert json.loads(path.read_text())["features"] == features
     run.write()  # a new run in the same folder
     assert json.loads(path.read_text())["features"] is None

@@ -1,4 +1,4 @@
-"""The screen of a training: in a pipe, and in a terminal of 100 columns."""
+"""The screen of a training run, in a pipe and in a terminal of 100 columns."""
 
 import logging
 import re
@@ -49,7 +49,7 @@ class Bar:
 
 
 def show_an_epoch(shown: Shown) -> list[tuple[Any, Any]]:
-    """Trains for an epoch of three batches, and validates; returns what fairseq has logged."""
+    """Trains for an epoch of three batches, and validates. Returns the calls of fairseq's log."""
     bar, valid = Bar([1, 2, 3]), Bar([1])
     train_bar = ShownBar(bar, bar.batches, 1, shown, is_valid=False)
     train_bar.update_config({"optimization": {"max_epoch": 8}})
@@ -102,7 +102,7 @@ def test_a_terminal_gets_a_bar_and_a_row_per_validation(text: StringIO) -> None:
     out = text.getvalue()
     # Without colours, the rest of the bar is blank.
     assert re.search("epoch 1/8 {20}0/3", out)
-    assert "0/1" not in out  # too soon after the bar of the training
+    assert "0/1" not in out  # too early after the bar of the training epoch
     titles = (
         "validation                    loss  best loss  training loss  clip_caption"
     )
@@ -150,7 +150,7 @@ def test_the_bar_shows_the_metrics_of_the_last_interval(text: StringIO) -> None:
     list(ShownBar(bar, batches, 2, shown, is_valid=False))
     wanted = "4/9  466 clips/s  0:24 left  loss 12.605  clip_caption 12.6052"
     assert wanted in text.getvalue()
-    # Whoever writes next, does so on an empty line, with a visible cursor.
+    # The next output is on an empty line, and the cursor is visible.
     assert not text.getvalue().rpartition("\n")[2].strip()
     assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
 

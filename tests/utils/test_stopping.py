@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop, in processes of their own."""
+"""Signals that ask a process to stop, in separate processes."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ stop.end("saved")
 def run(
     *signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0.2
 ) -> tuple:
-    """Returns the exit code and the errors of the program after some signals to its group."""
+    """Returns exit code, message and waiting time of the program after signals to its group."""
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *args],
         cwd=ROOT,
@@ -62,7 +62,7 @@ def run(
         assert program.stderr is not None
         return code, program.stderr.readline(), time.monotonic() - begin
     finally:
-        os.killpg(program.pid, signal.SIGKILL)  # the fork is left
+        os.killpg(program.pid, signal.SIGKILL)  # the child may still run
         program.communicate()
 
 

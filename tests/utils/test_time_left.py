@@ -1,4 +1,4 @@
-"""The share of a run that is done, and the minutes that are left."""
+"""The completed share of a run, and the remaining minutes."""
 
 import pytest
 

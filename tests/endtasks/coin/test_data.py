@@ -1,4 +1,4 @@
-"""COIN's file and items; the aligner's arrays are compared in tests/parity/test_e2e.py."""
+"""COIN's file and items. tests/parity/test_e2e.py compares the arrays of the aligner."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Step segmentation against plain loops, on a model whose states are the features themselves."""
+"""Step segmentation against plain loops, with a model whose states are the features."""
 
 import itertools
 from pathlib import Path
@@ -29,8 +29,9 @@ METRIC = COINActionSegmentationMetric()
 
 
 class Echo(nn.Module):
-    """A model whose logits, and whose states of the video tower, are the features. The vector of a
-    text is the sum of its words.
+    """A model whose logits and states of the video tower are the features.
+
+    The vector of a text is a scaled sum of the embeddings of its words.
     """
 
     def __init__(self) -> None:
@@ -105,7 +106,7 @@ def test_the_best_class_of_every_second_is_predicted() -> None:
 
 def test_overlapping_windows_are_averaged() -> None:
     batch = batch_of(torch.zeros(11, 3), [1] * 11, "a")
-    # Second 4, seen by windows 0 (0..7) and 1 (3..10).
+    # Second 4 is in windows 0 (0 to 7) and 1 (3 to 10).
     batch["vfeats"][0, 0, 4] = torch.tensor([0.0, 3.0, 0.0])
     batch["vfeats"][0, 1, 1] = torch.tensor([0.0, -1.0, 1.5])
     outputs = COINPredictor(config())(Echo(), [batch], CPU)

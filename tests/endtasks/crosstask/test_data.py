@@ -1,5 +1,6 @@
-"""CrossTask's files, its split, and items; the aligner's arrays are compared in
-tests/parity/test_e2e.py.
+"""CrossTask's files, its split, and its items.
+
+tests/parity/test_e2e.py compares the arrays of the aligner.
 """
 
 import random
@@ -38,7 +39,7 @@ def ids(processor: CrossTaskMetaProcessor) -> list[str]:
 
 
 def released_split(there: list[list[str]], n_train: int) -> tuple[list[str], list[str]]:
-    """Training and test videos, with NumPy's global generator as the release uses it."""
+    """Returns training and test videos, drawn with NumPy's global generator as in the release."""
     state = np.random.get_state()
     np.random.seed(0)
     train: list[str] = []
@@ -77,7 +78,7 @@ def test_only_the_test_set_has_videos_without_features(
     assert sorted(ids(meta(files, Split.TRAIN))) == sorted(train)
     whole = meta(files, Split.TEST)
     assert [name for name in ids(whole) if name not in gone] == test
-    assert set(gone) < set(ids(whole))  # so that scoring names them
+    assert set(gone) < set(ids(whole))  # so that scoring reports them
     config = DatasetConfig(vfeat_dir=files["vfeat_dir"])
     reader = CrossTaskVideoProcessor(config, Split.TEST)
     assert [key.video_id for key, _ in whole.items if not reader.has(key)] == gone
@@ -110,7 +111,7 @@ def test_items_contain_the_steps_of_their_task(
     )
     assert item["caps"].shape == (3, 10)
     assert item["targets"].shape == (item["vmasks"].sum(), 3)
-    # Step 1 is done from 6.5 to 8.25 s: seconds 6 and 7 of window 0, then 4 of window 1.
+    # Step 1 is done from 6.5 to 8.25 s: seconds 6 and 7 of window 0, and second 4 of window 1.
     assert item["targets"][6:9, 0].tolist() == [1, 1, 0]
     assert (item["task"], item["video_len"]) == ("101", len(feature))
 

@@ -1,4 +1,4 @@
-"""DiDeMo's queries: what an item is, where its features may be, and what each mistake says."""
+"""DiDeMo's queries: the items, the names of feature files, and messages about mistakes."""
 
 import json
 import random
@@ -46,7 +46,7 @@ def test_items_are_padded_to_the_largest_number_of_moments(tmp_path: Path) -> No
 def test_names_of_feature_files_may_include_the_suffix_of_the_video(
     tmp_path: Path,
 ) -> None:
-    """Some videos are annotated under two endings, and were downloaded under one."""
+    """Some videos are annotated with two suffixes, but were downloaded with one."""
     videos = ["a.mov", "b.avi", "c.mp4", "c.mov", "d.", "e"]
     queries = [{"video": video} for video in videos]
     meta = meta_of(tmp_path, *queries, names=("a.mov", "b", "c.mov", "e"))

@@ -67,7 +67,7 @@ def test_repeated_sentences_are_counted(
 def naive_comparisons(
     sentences: list[Sentence], num_seconds: int
 ) -> list[tuple[int, int, int]]:
-    """The rule as the specification words it."""
+    """The rule as it is written in the specification."""
     found = []
     starts = list(range(0, num_seconds - 16, 8))
     for idx, p in enumerate(starts):
@@ -98,4 +98,4 @@ def test_comparisons_follow_the_rule(share: float) -> None:
         steps = comparisons(sentences, num_seconds)
         assert steps == naive_comparisons(sentences, num_seconds)
         skipped += len(range(0, num_seconds - 16, 8)) - len(steps)
-    assert skipped or share < 0.9  # the rule's "none active" was met
+    assert skipped or share < 0.9  # windows without aligned sentences are skipped

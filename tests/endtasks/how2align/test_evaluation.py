@@ -1,6 +1,4 @@
-"""HTM-Align's predictor against one window at a time, and its metric on similarities whose right
-answers are known.
-"""
+"""HTM-Align's predictor against single windows, and its metric on scores with known results."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -50,8 +50,9 @@ def test_items_for_testing(tmp_path: Path) -> None:
 
 
 def test_items_for_training(tmp_path: Path) -> None:
-    """The full test list extends training only if the ids to leave out are given too; the whole
-    table is repeated.
+    """The full test list is used for training only if the ids to leave out are given, too.
+
+    The whole list is repeated `dup` times.
     """
     train = write(tmp_path / "train.csv", "video_id\nvideo5\nvideo6\n")
     full = write(

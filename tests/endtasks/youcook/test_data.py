@@ -1,4 +1,4 @@
-"""YouCook2's files in all their forms, the items made of them, and messages about mistakes.
+"""YouCook2's files in all formats, the items from these files, and messages about mistakes.
 
 The items are compared with the items of the release in tests/parity/test_e2e.py.
 """
@@ -48,8 +48,9 @@ EXPECTED = [
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with every form of the same annotations, and features of 12 seconds for a_b and 36
-    for c.
+    """A folder with the same annotations in every format.
+
+    Video a_b has features of 12 seconds, and video c of 36.
     """
     (tmp_path / "val.pkl").write_bytes(pickle.dumps(RECORDS))
     (tmp_path / "val.json").write_text(json.dumps(RECORDS))

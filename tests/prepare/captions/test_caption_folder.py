@@ -1,4 +1,4 @@
-"""A folder with a caption file per video, which `mmpt dedup` makes one file of."""
+"""A folder with a caption file for each video, which `mmpt dedup` converts to one file."""
 
 import json
 
@@ -15,7 +15,7 @@ SRT = "1\n00:00:00,000 --> 00:00:01,000\ncut it\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Returns a folder as WhisperX writes it, with two more kinds of files."""
+    """Returns a folder as WhisperX writes it, with two additional types of files."""
     folder = tmp_path / "whisper.x"
     (folder / "more").mkdir(parents=True)
     segments = [

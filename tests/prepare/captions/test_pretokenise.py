@@ -132,7 +132,7 @@ def test_videos_without_captions_are_reported(place):
 def test_every_video_has_a_row_with_its_captions(place):
     assert run(place) == 0
     corpus = read_corpus(place)
-    corpus["a/v.3"] = {"start": []}  # it is not in the captions
+    corpus["a/v.3"] = {"start": []}  # the captions do not contain it
     for split, shards in IDS.items():
         for number, ids in enumerate(shards):
             times, pieces = open_captions(f"{place}/feat/captions.bert.", split, number)

@@ -144,7 +144,7 @@ def test_max_shards_limits_the_shards_that_are_read(copy, capsys):
     assert ["videos", "20", "8"] in lines
 
 
-# ---- what is damaged
+# ---- damage
 
 
 def put(rows, column, value):

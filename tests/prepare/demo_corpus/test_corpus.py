@@ -67,7 +67,7 @@ def true_clips(corpus: Path) -> dict[str, list[dict]]:
 
 
 def letters_of(text: str) -> str:
-    """Returns a text without spaces and punctuation, in small letters."""
+    """Returns a text without spaces and punctuation, in lower case."""
     return re.sub(r"\W", "", text).lower()
 
 

@@ -67,7 +67,7 @@ def assert_whole(downloader: Downloader, data: bytes = DATA) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-# -- servers that send the whole file in the end
+# -- servers that send the whole file eventually
 RECOVERABLE = {
     "breaks off": [server.breaks_off(20_000), server.breaks_off(20_000), server.honest],
     "resets": [server.resets(20_000), server.honest],

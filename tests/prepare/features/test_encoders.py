@@ -1,4 +1,4 @@
-"""Encoders of features: each kind against frames and a model that the test reads itself."""
+"""Encoders of features. The tests read frames and models themselves, and compare the features."""
 
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def shown_at(path: Path, times_s: list[float]) -> list[np.ndarray]:
 
 
 def naive_features(folder: Path, video: Path, num_rows: int, fps: float) -> np.ndarray:
-    """Encodes the frames of each row by itself, with the model's own processor."""
+    """Encodes the frames of each row separately, with the processor of the model."""
     model = transformers.AutoModel.from_pretrained(folder).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     is_video = folder.name in ("videomae", "xclip")
@@ -88,7 +88,7 @@ def test_features_equal_the_output_of_the_model(
             wanted = naive_features(
                 folders[kind], videos / f"{name}.mp4", num_whole, fps
             )
-            # Colours are converted by other routines, which may differ by a step of 255.
+            # The routines that convert colours are different, and may differ by 1/255.
             np.testing.assert_allclose(features[:num_whole], wanted, atol=0.02)
     info = read_feature_info(out)
     assert (info.encoder, info.width, info.fps) == (encoder, WIDTHS[kind], fps)
@@ -189,7 +189,7 @@ def test_a_missing_timm_is_reported(monkeypatch):
 
 
 def test_a_timm_model_is_used_with_its_own_transform(monkeypatch):
-    """timm is not installed for the tests, so this shows the calls only."""
+    """timm is not installed for the tests, so only the calls are tested."""
     timm = ModuleType("timm")
     timm.__version__ = "1"
     timm.data = ModuleType("timm.data")

@@ -83,13 +83,13 @@ def test_reruns_still_report_the_problems_of_a_video(videos, run_extract, tmp_pa
     first = summary(out)["damaged"]
     assert list(first) == ["part"]
     notes = out / ".extract_notes.jsonl"
-    cut_line = b'{"id": "good", "no\n'  # by a full disk
+    cut_line = b'{"id": "good", "no\n'  # as after a full disk
     notes.write_bytes(notes.read_bytes() + cut_line)
     run_extract(folder, out)
     second = summary(out)
     assert second["damaged"] == first
     assert second["written"] == 0
-    # The user replaces the video by an intact one.
+    # The user replaces the video with an intact one.
     (out / "part.npy").unlink()
     (folder / "part.mkv").write_bytes(whole.read_bytes())
     run_extract(folder, out)

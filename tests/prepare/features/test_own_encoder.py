@@ -1,4 +1,4 @@
-"""Mistakes in an encoder that the user has written: each gives one message, or a failed video."""
+"""Mistakes in a user-defined encoder. Each gives one message, or a failed video."""
 
 import re
 import sys

@@ -24,7 +24,7 @@ FLOAT32 = ["--half-precision", "0"]
 
 
 def files_of(folder: Path) -> dict[str, bytes | dict]:
-    """Returns all files of a folder but locks, which are empty."""
+    """Returns all files of a folder except for locks, which are empty."""
     files: dict[str, bytes | dict] = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -52,12 +52,12 @@ def count_opened(monkeypatch):
     return opened
 
 
-# ---- the same files as of separate runs
+# ---- the same files as from separate runs
 
 
 @pytest.mark.slow
 def test_files_equal_the_files_of_separate_runs(videos, run_extract, tmp_path):
-    """With videos of several rates, damaged videos, and videos that no encoder can read."""
+    """Some videos are damaged, and some cannot be read by any encoder. Their rates differ."""
     raw = tmp_path / "raw"
     raw.mkdir()
     for path in videos.glob("*.mp4"):
@@ -121,7 +121,7 @@ def test_a_video_that_one_encoder_cannot_use_is_written_for_the_other(
     failed = summary(tmp_path / "out/s3d")["failed"]
     assert failed == {"thin": "it cannot be read (Invalid argument)"}
     assert summary(tmp_path / "out" / COLOURS)["failed"] == {}
-    # An encoder that has no features at all is an error.
+    # It is an error if an encoder has no features at all.
     (raw / "b.mp4").unlink()
     assert run_extract(raw, tmp_path / "other", *TWO) == 2
 
@@ -161,7 +161,7 @@ def test_a_rerun_decodes_only_for_missing_features(
 def test_features_that_one_encoder_made_alone_are_used(
     videos, run_extract, tmp_path, count_opened
 ):
-    """A folder of one encoder is the same whether it ran alone or with others."""
+    """The folder of an encoder is the same, whether it runs alone or with others."""
     assert run_extract(videos, tmp_path / "s3d", "--encoder", "s3d") == 0
     count_opened.clear()
     assert run_extract(videos, tmp_path, *TWO, "--limit", "2") == 0

@@ -94,7 +94,7 @@ def test_a_file_with_several_arrays_needs_a_key(raw, tmp_path):
 
 
 def test_damaged_archives_are_reported(raw, tmp_path):
-    """Truncated, and with wrong compressed bytes."""
+    """One archive is truncated, and one has wrong compressed bytes."""
     for number in range(2):
         (raw / f"video{number}.npy").unlink()
         path = raw / f"video{number}.npz"

@@ -1,4 +1,4 @@
-"""Features that other programs have extracted, in tars and HDF5 files, and their description."""
+"""Features of other programs, in tars and HDF5 files, and the description of features."""
 
 import io
 import sys

@@ -37,7 +37,7 @@ def npz_of_hero(rows: np.ndarray) -> bytes:
 
 
 def array_map(rows: np.ndarray) -> dict[bytes, Any]:
-    """Returns the map that msgpack_numpy makes of an array."""
+    """Returns the map to which msgpack_numpy converts an array."""
     return {
         b"nd": True,
         b"type": rows.dtype.str,

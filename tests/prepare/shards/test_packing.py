@@ -96,7 +96,7 @@ def test_repeated_ids_get_one_row_and_lists_may_have_a_byte_order_mark(raw, tmp_
 
 
 def spoil(raw: Path) -> list[str]:
-    """Makes six files unusable. Returns a part of the reason for each."""
+    """Makes six files unusable. Returns a part of the reason for each file."""
     (raw / "video0.npy").unlink()
     whole = (raw / "video1.npy").read_bytes()
     (raw / "video1.npy").write_bytes(whole[:-1])
@@ -110,7 +110,7 @@ def spoil(raw: Path) -> list[str]:
 
 
 def spoil_otherwise(raw: Path) -> list[str]:
-    """Makes six files unusable in other ways. Returns a part of the reason for each."""
+    """Makes six files unusable in other ways. Returns a part of the reason for each file."""
     np.save(raw / "video0.npy", np.array([["x"]], dtype=object), allow_pickle=True)
     np.save(raw / "video1.npy", np.full((2, 512), 1e6, np.float32))
     (raw / "video2.npy").unlink()

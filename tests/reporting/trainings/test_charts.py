@@ -1,4 +1,4 @@
-"""Charts of trainings have the curves that change, of one training or of several."""
+"""Charts show the curves that change, for one training run or several."""
 
 import re
 from pathlib import Path

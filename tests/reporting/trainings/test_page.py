@@ -1,4 +1,4 @@
-"""The page about trainings shows what the log and the settings say, and is safe HTML."""
+"""The page about training runs shows the contents of logs and settings, and is safe HTML."""
 
 import html
 import json

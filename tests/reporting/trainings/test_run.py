@@ -1,4 +1,4 @@
-"""Trainings are read as they were logged. Damaged folders are one clear error."""
+"""Training runs are read as they were logged. A damaged folder gives one clear error."""
 
 import re
 from pathlib import Path

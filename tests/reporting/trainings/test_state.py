@@ -1,4 +1,4 @@
-"""The state of a training is read from its lock and its checkpoints."""
+"""The state of a training run is read from its lock and its checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ def condition(folder: Path) -> str:
 
 
 def write_ended(folder: Path, **options: Any) -> Path:
-    """Writes a training whose lock nobody holds."""
+    """Writes a training run whose lock is not held."""
     write_run(folder, **options)
     (folder / LOCK_NAME).touch()
     return folder
@@ -104,7 +104,8 @@ def test_a_training_run_without_intact_checkpoints_is_read(
         (tmp_path / name).unlink()
         if content is not None:
             (tmp_path / name).write_bytes(content)
-    assert condition(tmp_path) == "finished"  # by the last validation in the log
+    # The last validation in the log shows this.
+    assert condition(tmp_path) == "finished"
     assert describe_best(read(tmp_path)) == ""
 
 

@@ -1,4 +1,4 @@
-"""The figures of trainings are computed from their logs, and differing settings are found."""
+"""The figures of training runs are computed from their logs, and differing settings are found."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_unknown_figures_are_shown_as_dashes(tmp_path: Path) -> None:
 def test_settings_that_differ_are_found(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", num_cands=8, eval={"save_path": "a"})
     two = write_run(tmp_path / "two", max_epoch=6, num_cands=8, recall=0.9)
-    # Folders of the trainings are left out.
+    # Folders of the runs are left out.
     assert difference_rows(read_trainings([one, two])) == [
         ["fairseq.optimization.max_epoch", "3", "6"],
         ["recall", "not set", "0.9"],
