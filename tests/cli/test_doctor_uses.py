@@ -1,4 +1,4 @@
-"""Which parts of MMPT work, by the findings of the checks."""
+"""The parts of MMPT that work, according to the findings of the checks."""
 
 import pytest
 

@@ -227,5 +227,5 @@ complete -p mmpt
     )
     completions, registered = done.stdout.splitlines()
     assert completions == "bert"
-    # Where there are no completions, `-o default` completes the names of files.
+    # If there are no completions, `-o default` completes the names of files.
     assert "-o default" in registered

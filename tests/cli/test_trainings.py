@@ -109,7 +109,7 @@ def test_training_runs_are_compared_with_each_other_and_with_scores(
 def test_training_runs_may_differ_in_state_metrics_and_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two have the same name. One of them is running, has no second term, and was not refreshed."""
+    """Two runs have the same name. One of these is running, has one term, and was not refreshed."""
     write_run(Path("one/run"))
     running = write_run(Path("two/run"), offset=1, num_epochs=1)
     (running / "retri" / "hardness.jsonl").unlink()

@@ -1,4 +1,4 @@
-"""From videos to a trained model with features of a small CLIP, with the commands of a user."""
+"""The commands of a user, from videos to a trained model, with features of a small CLIP."""
 
 import pickle
 from pathlib import Path

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROWS = ["kill", "kill-2", "kill-saved", "term", "interrupt", "rank-hung"]
 ROWS += ["worker-killed", "disk-full", "read-only", "clock", "damaged", "moved"]
-"""One trial of each row is run. `test_launching.py` tests jobs in which only one rank ends."""
+"""One trial of each row is run. `test_launching.py` tests lost ranks, and ranks asked to stop."""
 SAVES = {"term", "interrupt", "clock"}
 """Interruptions that give a run the time to save its state."""
 BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2}

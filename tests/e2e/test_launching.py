@@ -295,7 +295,7 @@ def test_machines_with_different_settings_are_refused(
 def test_four_processes_equal_one_process_with_four_times_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """They differ only by rounding, because gradients are added in another order.
+    """The results differ only by rounding, because gradients are added in another order.
 
     The BERT of the small corpus has no dropout.
     """

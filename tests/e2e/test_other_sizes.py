@@ -33,7 +33,7 @@ def updates(save_dir: Path) -> list[tuple[int, int]]:
 def test_updates_are_the_same_if_their_size_is_kept(
     name: str, runs: tuple[Path, dict[str, Any]]
 ) -> None:
-    """They differ only by rounding, because gradients are added in another order.
+    """The results differ only by rounding, because gradients are added in another order.
 
     The BERT of the small corpus has no dropout.
     """

@@ -263,7 +263,7 @@ def made_files(root: Path) -> dict[Path, bytes]:
 
 
 def test_a_second_run_changes_nothing(recipe: Recipe) -> None:
-    """All commands but training and checks run again. This must be the last test."""
+    """All commands except for training and checks are run again. This must be the last test."""
     before = made_files(recipe.root)
     assert len(before) > 60
     for command in read_page():

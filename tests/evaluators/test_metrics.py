@@ -73,7 +73,7 @@ def test_a_shuffled_test_set_gives_the_same_full_video_numbers() -> None:
 
 
 def test_a_collapsed_model_is_at_chance() -> None:
-    """With background, where lengths are equal."""
+    """For the metric with background, all videos have the same length."""
     clips = youcook_like(num_videos=12).clips
     collapsed = outputs_of(np.full((len(clips), len(clips)), 3.0), clips)
     for metric, outputs in (

@@ -174,7 +174,7 @@ SIGTERM = Kind("SIGTERM", partial(send, signal.SIGTERM))
 SIGINT = Kind("Ctrl-C", partial(send, signal.SIGINT))
 RANK_ASKED = Kind("a signal to one rank", ask_rank)
 RANK_LOST = Kind("one rank lost", lose_rank)
-# Only in the phase of training, because in a refresh the other ranks would wait for hours.
+# This is limited to training, because in a refresh the other ranks would wait for hours.
 RANK_HUNG = Kind(
     "one rank hangs",
     hang,

@@ -24,7 +24,7 @@ class Row:
     """A row of the table."""
 
     name: str
-    """Its name on the command line."""
+    """Name on the command line."""
     kind: Kind | None
     """The kind of interruption. None: SLURM preempts the job."""
     settings: tuple[Setting, ...]
