@@ -1,5 +1,7 @@
-"""Fixtures: a small corpus, which the project's own command makes once per test session, and the
-default handling of signals, because tests send some.
+"""Fixtures: a small corpus, which the project's own command makes once per test session, and a
+stand-in for the Hugging Face Hub.
+
+The hooks set the order of tests, and how signals are handled.
 """
 
 import gc
@@ -15,8 +17,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.support.hub_server import Hub
 
-# One thread for each process, set before torch is imported, because tests run side by side. The
-# commands that they start inherit it.
+# Each process has one thread, because tests run in parallel. This is set before torch is imported.
+# The commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("tests", derandomize=True, deadline=None)
@@ -24,8 +26,8 @@ settings.load_profile("tests")
 
 
 def pytest_configure() -> None:
-    """Ignore what nohup or a script's `&` has us ignore in a way that the commands of tests do not
-    inherit.
+    """Replaces ignored SIGINT and SIGHUP by handlers that do nothing, because child processes
+    inherit ignored signals but not handlers.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -33,12 +35,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the long tests first, so that no core waits for the last of them at the end."""
+    """Runs the long tests first, so that no core waits for the last of them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests that need a GPU on a machine without one."""
+    """Skips tests that need a GPU on a machine without one."""
     if item.get_closest_marker("gpu"):
         import torch  # late: most single tests start faster without it
 
@@ -58,7 +60,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Hub]":
-    """A stand-in of the Hugging Face Hub, with an empty cache and current folder."""
+    """A stand-in for the Hugging Face Hub, with an empty cache and an empty current folder."""
     from tests.support.hub_server import running_hub, use_hub
 
     with running_hub() as hub:
@@ -68,6 +70,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Hub]":
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collection, which is then faster in all tests."""
+    """Excludes imported objects from garbage collection, which makes it faster in all tests."""
     gc.collect()
     gc.freeze()

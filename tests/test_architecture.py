@@ -1,4 +1,4 @@
-"""Checks the layers of the project: every import must follow the order that is written here."""
+"""Checks the layers of the project: every import must follow the order that is listed here."""
 
 import ast
 import re
@@ -40,7 +40,7 @@ DATA = {"shards", "media", "processors", "datasets"}
 FORBIDDEN = {
     "processors": {"media"},
     "modules": {"config", *DATA},  # nn building blocks: no configuration
-    "retrieval": {*DATA, "modules", "models", "losses"},  # vectors and ids only
+    "retrieval": {*DATA, "modules", "models", "losses"},  # only vectors and ids
     "prepare": {"tasks", "evaluators", "endtasks", "reporting"},
 }
 # Modules at published paths whose code is in a later layer: (module, layer that it may import).
@@ -200,7 +200,7 @@ def test_scripts_only_run_commands() -> None:
         ("utils/io.py", "numpy.load(path, allow_pickle=True)"),
     ],
 )
-def test_the_checker_finds(relative: str, source: str) -> None:
+def test_the_checker_reports_violations(relative: str, source: str) -> None:
     assert len(violations(relative, source)) == 1
 
 
@@ -224,7 +224,7 @@ def test_the_checker_finds(relative: str, source: str) -> None:
         ("utils/io.py", "import pickle\nnumpy.load(path, allow_pickle=False)"),
     ],
 )
-def test_the_checker_lets_pass(relative: str, source: str) -> None:
+def test_the_checker_accepts_allowed_imports(relative: str, source: str) -> None:
     assert violations(relative, source) == []
 
 
@@ -252,7 +252,7 @@ TRAINING = (
         (TRAINING, {"mmpt.endtasks"}, 90),
     ],
 )
-def test_an_import_loads_little(
+def test_an_import_loads_few_modules(
     modules: str, absent: set[str], most: int | None
 ) -> None:
     code = f"import sys, {modules}; print(*sys.modules)"

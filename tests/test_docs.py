@@ -62,7 +62,7 @@ def commands(prefix: str, documents: tuple[str, ...] = DOCUMENTS) -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder that looks like the project's root, to which commands may write."""
+    """A folder with the layout of the project's root, to which commands may write."""
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "locallaunch.py", tmp_path)
@@ -108,7 +108,7 @@ def test_every_command_of_the_documents_has_its_options(
 
 
 @pytest.mark.slow
-def test_the_commands_that_show_runs_work(
+def test_the_commands_that_report_and_compare_runs_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -154,7 +154,7 @@ def test_every_make_target_of_the_documents_exists() -> None:
         assert set(re.findall(named, (ROOT / name).read_text())) <= set(targets)
 
 
-def test_the_documents_install_the_folder_of_mmpt() -> None:
+def test_the_documents_install_mmpt_from_its_folder() -> None:
     """A package index may have another package of this name."""
     for name in DOCUMENTS:
         assert "mmpt[" not in (ROOT / name).read_text(), name
@@ -173,7 +173,7 @@ def test_every_link_leads_to_a_file_or_heading() -> None:
                 assert heading in slugs, f"{name}: {target}"
 
 
-def test_the_yaml_of_the_recipe_says_what_the_file_says() -> None:
+def test_the_yaml_in_the_document_equals_the_file() -> None:
     def check(part: dict, whole: dict, where: str) -> None:
         for key, value in part.items():
             if isinstance(value, dict):

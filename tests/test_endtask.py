@@ -1,4 +1,4 @@
-"""The example benchmark of endtask.md runs as written, also as a folder of the package."""
+"""The example benchmark of endtask.md runs as written, and also as a folder of the package."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def small_model(corpus: Path) -> MMPTModel:
 def evaluate(folder: Path, corpus: Path) -> tuple[dict[str, Any], str, str]:
     """Runs the documented command with the sizes of the small model.
 
-    Returns the row of the results, the report, and what was printed.
+    Returns the row of the results, the report, and the output.
     """
     command = re.search(r"^`mmpt (train projects/labels_zs.+?)`", PAGE, re.MULTILINE)
     assert command
@@ -128,11 +128,9 @@ labels_zs:
 """
 
 
-def test_the_example_is_a_benchmark_of_the_package_as_a_folder(
-    corpus: Path, folder: Path
-) -> None:
+def test_the_example_can_be_a_folder_of_the_package(corpus: Path, folder: Path) -> None:
     shutil.copytree(ROOT / "mmpt", folder / "mmpt")
-    # Register the classes, and divide the module.
+    # The classes are registered, and the module is divided into files.
     code = block("python")
     imports = "from mmpt.evaluators import METRICS, PREDICTORS\n"
     imports += "from mmpt.processors import ALIGNERS, META_PROCESSORS\n"
@@ -167,6 +165,6 @@ def test_the_example_is_a_benchmark_of_the_package_as_a_folder(
     assert "<p>7 labels</p>" in report
     assert "41.5" in report
     assert "classification, top 1" in printed
-    # The page names each file.
+    # The page mentions each file.
     for name in files:
         assert f"`{name}`" in PAGE or name.endswith(".html"), name

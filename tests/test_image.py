@@ -1,4 +1,4 @@
-"""The Dockerfile and the environment of conda install what the requirement files say.
+"""The Dockerfile and the environment of conda install the versions of the requirement files.
 
 `make lint` checks the Dockerfile with hadolint, and `.ci/run` builds the image where Docker runs.
 """
@@ -54,7 +54,7 @@ def test_the_image_does_not_run_as_root() -> None:
     assert "useradd --create-home --uid 1000 " in last_stage
 
 
-def test_the_build_gets_all_files_that_it_copies_and_no_others() -> None:
+def test_the_build_context_has_exactly_the_files_that_are_copied() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -65,7 +65,7 @@ def test_the_build_gets_all_files_that_it_copies_and_no_others() -> None:
     assert any(fnmatch("mmpt/utils/__pycache__", rule) for rule in rules[1:])
 
 
-def test_the_index_of_torch_is_the_one_of_the_makefile() -> None:
+def test_the_package_index_for_torch_is_the_same_as_in_the_makefile() -> None:
     (index,) = re.findall(
         r"^CPU_INDEX := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
@@ -83,7 +83,7 @@ def test_conda_installs_the_pinned_requirements() -> None:
             assert version == pins[name], f"environment.yml: {package}"
 
 
-def test_image_and_conda_have_a_python_that_is_tested() -> None:
+def test_the_python_of_image_and_conda_is_tested() -> None:
     (image,) = [each for each in instructions("ARG") if each.startswith("PYTHON_IMAGE")]
     (conda,) = [each for each in environment() if str(each).startswith("python=")]
     versions = {MINOR.search(str(each))[0] for each in (image, conda)}
@@ -97,7 +97,7 @@ def test_image_and_conda_have_a_python_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize("command", ["docker build", "conda env create"])
-def test_the_page_about_installation_has_the_commands(command: str) -> None:
+def test_the_installation_page_has_the_commands(command: str) -> None:
     page = (ROOT / "docs/install.md").read_text()
     blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert any(command in block for block in blocks)

@@ -1,8 +1,8 @@
-"""Preparation and inference run without what only POSIX systems or only Linux have.
+"""Preparation and inference run without features that only POSIX systems or only Linux have.
 
 Windows has no `fork`, no signals of batch systems, and no modules such as `fcntl`. The tests remove
 these from Python after the libraries are imported, and before this project is. Signals that Python
-and torch use to start processes on this system stay.
+and torch use to start processes on this system are kept.
 """
 
 import subprocess
@@ -59,13 +59,13 @@ def run_hidden(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
     )
 
 
-def test_all_modules_can_be_imported_and_training_is_refused_at_once() -> None:
+def test_all_modules_can_be_imported_and_training_is_refused() -> None:
     done = run_hidden("""
 import mmpt
 from mmpt.cli.main import main
 print(main(["train", "--help"]), main(["train", "nowhere.yaml"]), main(["demo"]))
 for module in pkgutil.walk_packages(mmpt.__path__, "mmpt."):
-    # The first is a program. The others belong to trainings.
+    # The first module is a program. The others are only for training.
     if module.name != "mmpt.__main__" and ".fairseqmm" not in module.name:
         importlib.import_module(module.name)
         print(module.name)
@@ -86,7 +86,7 @@ def folder(corpus: Path, tmp_path: Path) -> Path:
     for split in ("train", "val"):
         for video in (corpus / f"how2_s3d_{split}.lst").read_text().split():
             np.save(tmp_path / "raw" / f"{video}.npy", np.zeros((9, 512), np.float16))
-    # Loader workers get the data set, too.
+    # The data set is also sent to loader workers.
     write_evaluation(tmp_path, corpus, num_workers=1)
     (tmp_path / "texts.txt").write_text("one text")
     (tmp_path / "videos").mkdir()

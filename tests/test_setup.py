@@ -1,4 +1,4 @@
-"""The set-up: pinned versions, what the extras install, and the decisions of the Makefile."""
+"""The set-up: pinned versions, the packages of the extras, and the decisions of the Makefile."""
 
 import os
 import re
@@ -51,7 +51,7 @@ def ranges(*extras: str) -> list[Requirement]:
     return [need for need in map(Requirement, texts) if need.name != "mmpt"]
 
 
-def test_pins_lie_in_the_ranges_of_pyproject() -> None:
+def test_pins_are_within_the_ranges_of_pyproject() -> None:
     pins = read_pins("requirements.txt", "requirements-dev.txt")
     for need in ranges(*EXTRAS):
         pin = pins[canonicalize_name(need.name)]
@@ -70,7 +70,7 @@ def test_every_direct_requirement_is_in_pyproject() -> None:
     }
 
 
-def test_dev_takes_every_other_extra() -> None:
+def test_dev_includes_every_other_extra() -> None:
     needs = {need.name: need for need in map(Requirement, EXTRAS["dev"])}
     # Aim does not exist for every platform and version of Python. An extra that contains others
     # cannot depend on that, so `dev` names the package.
@@ -107,7 +107,7 @@ def test_pins_are_complete_and_compatible() -> None:
 
 
 @pytest.mark.spawn
-def test_pip_check_reports_only_what_is_explained() -> None:
+def test_pip_check_reports_only_explained_problems() -> None:
     command = [sys.executable, "-m", "pip", "check"]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     ours = [
@@ -210,7 +210,7 @@ class Sandbox:
     def make(
         self, *arguments: str, path: str = os.defpath, **exit_codes: int
     ) -> subprocess.CompletedProcess:
-        """Runs make. `exit_codes` are the answers of the fake Python, by variable."""
+        """Runs make. `exit_codes` are the exit codes of the fake Python, by variable."""
         self.calls.write_text("")
         answers = {"OLD": 0, "NO_VENV": 0, "OFFLINE": 1, "BROKEN": 0} | exit_codes
         env = {name: str(code) for name, code in answers.items()}
@@ -244,7 +244,7 @@ has_gpu = (
 )
 
 
-def test_setup_installs_in_order_once(sandbox: Sandbox) -> None:
+def test_setup_installs_once_and_in_order(sandbox: Sandbox) -> None:
     assert sandbox.make("setup").returncode == 0
     first, fairseq, itself = sandbox.pip_calls()
     assert first.endswith("-r requirements-dev.txt")
@@ -271,7 +271,7 @@ def test_interrupted_setup_is_redone(sandbox: Sandbox) -> None:
     assert (sandbox.folder / ".venv/bin/python").exists()
     assert sandbox.make("test").returncode == 0
     assert len(sandbox.pip_calls()) == 3
-    # Nothing of the interrupted set-up remains.
+    # No file of the interrupted set-up is left.
     assert "-m venv --clear .venv" in sandbox.calls.read_text()
     assert "-m pytest" in sandbox.calls.read_text()
 

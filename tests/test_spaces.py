@@ -28,7 +28,7 @@ def space() -> ModuleType:
 
 @pytest.fixture
 def served(space, monkeypatch, tmp_path) -> list[list[str]]:
-    """The command lines of `mmpt app`, which is not started."""
+    """Records the command lines of `mmpt app`, which is not started."""
     calls: list[list[str]] = []
     monkeypatch.setattr(space.app, "main", calls.append)
     monkeypatch.setattr(space, "gettempdir", lambda: str(tmp_path / "temp"))
@@ -36,7 +36,7 @@ def served(space, monkeypatch, tmp_path) -> list[list[str]]:
     return calls
 
 
-def test_the_index_is_made_at_the_start_and_kept(
+def test_the_index_is_built_at_startup_or_used_as_it_is(
     space, served, tmp_path, monkeypatch, caplog
 ) -> None:
     data = tmp_path / "data"
@@ -76,7 +76,7 @@ def test_videos_without_features_are_counted(space, tmp_path, caplog) -> None:
         (None, None, True),
         ("hf:owner/clip", None, False),
         ("hf:owner/clip", "s3d", True),
-        # `mmpt index` refuses it, unless it is named.
+        # `mmpt index` refuses this encoder unless it is named.
         ("my_module.MyEncoder", None, False),
         ("my_module.MyEncoder", "my_module.MyEncoder", False),
     ],
@@ -101,7 +101,7 @@ def test_s3d_is_downloaded_only_if_it_encodes_the_videos(
         assert given == named
 
 
-def test_without_a_model_it_says_so(space, served, monkeypatch) -> None:
+def test_a_missing_model_is_an_error(space, served, monkeypatch) -> None:
     monkeypatch.delenv("MMPT_MODEL")
     with pytest.raises(SystemExit, match="error: set the variable MMPT_MODEL"):
         space.main()

@@ -35,7 +35,7 @@ PHRASES = {
     r"mend(?:s|ed|ing)?": "fix",
     r"none such|no such thing": "none; no",
     r"nothing but": "only",
-    r"one's own": "your own",
+    r"one'?s own": "your own; user-defined",
     # `checkpoint.patience` is a key of fairseq.
     r"(?<!checkpoint\.)patience": "retry policy",
     r"save for": "except for",
@@ -53,8 +53,9 @@ PHRASES = {
 SENTENCES = {
     r"(?:^|[.:!?]\s+|\n\n|[-*|] )Of\s(?!course)": "start the sentence with its subject",
     r'\A[rR]?"""(?:What|How)\b': 'start a docstring with "A ...", "Returns ...", "Computes ..."',
+    r"\Atest of\b": "start the name of a test with its subject",
 }
-"""The same for the beginning of a sentence or docstring. Case matters here."""
+"""The same for the beginning of a sentence, docstring or name of a test. Case matters here."""
 
 FOLDERS = (
     "benchmarks",
@@ -178,10 +179,16 @@ def test_phrases_are_found_across_line_breaks_but_not_in_names() -> None:
 
 
 def test_phrases_are_found_in_names_of_tests() -> None:
-    source = "def test_it_is_in_vain():\n    pass\n\n\ndef in_vain():\n    pass\n"
-    ((line, text),) = python_passages(source)
-    (found,) = find_in("x.py", line, text)
-    assert (found.line, found.phrase) == (1, "in vain")
+    names = ("test_it_is_in_vain", "test_of_two_one", "test_ones_own_loss", "in_vain")
+    source = "".join(f"def {name}():\n    pass\n" for name in names)
+    found = [
+        f for line, text in python_passages(source) for f in find_in("x.py", line, text)
+    ]
+    assert [(f.line, f.phrase) for f in found] == [
+        (1, "in vain"),
+        (3, "test of"),
+        (5, "ones own"),
+    ]
 
 
 def test_code_in_a_document_is_not_checked() -> None:

@@ -26,7 +26,7 @@ STEPS = {
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[MomentIndex, VideoFiles]:
     """The index and its files. Its model finds the seconds that show the words of a text.
 
-    The folder of the videos has another one, which is not in the index.
+    The folder of the videos also has a video that is not in the index.
     """
     folder = tmp_path_factory.mktemp("app")
     model = known_model(make_run(folder / "run"))

@@ -1,4 +1,4 @@
-"""The page in a real browser, and the files that its server gives away."""
+"""The page in a real browser, and the files that its server provides."""
 
 import http.client
 import shutil
@@ -30,7 +30,7 @@ def url(small) -> Iterator[str]:
 
 
 def get(url: str, path: str) -> http.client.HTTPResponse:
-    """Requests a path as it is. A client with more comfort would resolve `..`."""
+    """Requests a path unchanged. Higher-level clients would resolve `..`."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
     connection.request("GET", path, headers={"Range": "bytes=0-9"})
     return connection.getresponse()
@@ -57,11 +57,11 @@ def test_no_other_file_is_served(url: str, small) -> None:
         assert get(url, f"/gradio_api/file={file}").status == 403, file
 
 
-def test_only_this_machine_is_let_in(url: str) -> None:
+def test_only_local_connections_are_accepted(url: str) -> None:
     assert urlsplit(url).hostname == "127.0.0.1"
 
 
-def test_a_port_in_use_is_one_error(url: str, small) -> None:
+def test_a_port_in_use_gives_one_error(url: str, small) -> None:
     from mmpt.app.page import served
 
     port = urlsplit(url).port
@@ -74,8 +74,8 @@ def test_a_port_in_use_is_one_error(url: str, small) -> None:
 def page(url: str) -> Iterator[Any]:
     """The page in Chromium. All requests and errors are recorded.
 
-    Calls of `play` are counted and do nothing, so that a video stays at its second,
-    however busy the machine is. A video with `autoplay` plays.
+    Calls of `play` are counted and do nothing, so that a video stays at its second
+    even on a busy machine. A video with `autoplay` plays.
     """
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -114,7 +114,7 @@ def test_search_and_align_in_a_browser(page: Any, url: str, transcript: Path) ->
     source = page.locator("#player video").get_attribute("src")
     assert source == f"videos/deep/bread#t={start}"
 
-    # A mistake is shown, as text.
+    # A mistake is shown as text.
     page.get_by_role("tab", name="Align a transcript").click()
     page.get_by_role("button", name="Align", exact=True).click()
     page.get_by_text("Choose a video and a transcript first.").wait_for()

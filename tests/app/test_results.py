@@ -24,7 +24,7 @@ def test_a_caption_has_time_score_and_video() -> None:
     assert describe(MOMENT) == "1:15–1:20 · 0.83 · a"
 
 
-def test_a_picture_shows_the_middle(files: VideoFiles) -> None:
+def test_a_picture_shows_the_middle_of_the_moment(files: VideoFiles) -> None:
     frame, caption = picture(files, Moment("a", 2, 5, 1.0))
     assert frame.size == PICTURE_SIZE
     # The bottom right corner has the colour of second 3.
@@ -38,7 +38,7 @@ def test_a_video_that_cannot_be_read_is_grey(files: VideoFiles, name: str) -> No
     assert frame.getcolors() == [(320 * 180, (203, 213, 225))]
 
 
-def test_a_player_starts_at_the_moment(files: VideoFiles) -> None:
+def test_a_player_starts_at_the_start_of_the_moment(files: VideoFiles) -> None:
     assert 'src="videos/a#t=75"' in player(files, MOMENT)
     without = player(files, MOMENT._replace(video="<gone>"))
     assert "<video" not in without

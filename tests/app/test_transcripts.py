@@ -28,7 +28,9 @@ def test_sentences_after_the_end_of_the_video_are_left_out(transcript: Path) -> 
         ("a.json", "{", "a.json"),
     ],
 )
-def test_a_mistake(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_invalid_transcripts_are_refused(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_transcript(tmp_path / name, 10)
@@ -44,7 +46,7 @@ def test_too_many_sentences_are_refused(tmp_path: Path) -> None:
         read_transcript(tmp_path / "a.srt", 60)
 
 
-def test_an_alignment_has_video_figure_and_a_row_for_each_sentence(
+def test_an_alignment_has_a_video_a_figure_and_a_row_for_each_sentence(
     small, transcript: Path
 ) -> None:
     index, files = small
@@ -59,7 +61,7 @@ def test_an_alignment_has_video_figure_and_a_row_for_each_sentence(
     assert page.count("<image") >= 2
 
 
-def test_a_video_without_files_is_named(small, transcript: Path) -> None:
+def test_a_video_without_files_is_reported(small, transcript: Path) -> None:
     index, files = small
     with pytest.raises(DataError, match=r"gone: has no file .* `--videos`"):
         Aligner(index.model, files).align("gone", transcript, monotone=True)

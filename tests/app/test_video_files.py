@@ -1,4 +1,4 @@
-"""Only the videos of an index are found, wherever its names point to."""
+"""Only the videos of an index are found, even if a name is a path outside of the folders."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def folders(tmp_path: Path) -> list[Path]:
     return [tmp_path / "new", tmp_path / "old"]
 
 
-def test_the_first_folder_that_has_a_video_is_taken(folders: list[Path]) -> None:
+def test_the_first_folder_that_has_a_video_is_used(folders: list[Path]) -> None:
     files = VideoFiles(["a", "deep/b", "c"], folders)
     new, old = folders
     assert files.video("a") == new / "a.mp4"
@@ -37,16 +37,16 @@ def test_the_first_folder_that_has_a_video_is_taken(folders: list[Path]) -> None
 )
 def test_no_other_file_is_found(folders: list[Path], name: str) -> None:
     absolute = str(folders[0].parent / "secret")
-    # The name is not of the index.
+    # The name is not in the index.
     assert VideoFiles(["deep/b"], folders).video(name) is None
-    # The index is someone else's.
+    # The index was made by an attacker.
     hostile = VideoFiles([name, absolute], folders)
     assert hostile.video(name) is hostile.features(name) is None
     assert hostile.video(absolute) is None
 
 
 @pytest.mark.parametrize("name", ["b", "b.mp4", "deep/b.mp4", "a.MP4"])
-def test_features_and_shards_name_their_videos_in_another_way(
+def test_names_may_lack_the_folder_or_include_the_suffix(
     folders: list[Path], name: str
 ) -> None:
     """`mmpt extract` leaves folders out, and some programs keep the suffix of a video."""
@@ -55,7 +55,7 @@ def test_features_and_shards_name_their_videos_in_another_way(
     assert VideoFiles([], folders).video(name) is None
 
 
-def test_the_folder_of_a_video_in_the_index_counts(folders: list[Path]) -> None:
+def test_the_folder_in_a_name_must_match(folders: list[Path]) -> None:
     """A video of the same name in another folder is another video."""
     assert VideoFiles(["other/b"], folders).video("other/b") is None
 

@@ -1,4 +1,4 @@
-"""The run of all GPU measurements: failures, interruptions, targets, and some parts in small."""
+"""The run of all GPU measurements: failures, interruptions, targets, and small runs of parts."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "== hang: stopped after" in run.summary()
 
 
-def test_a_run_continues_with_what_is_not_done(tmp_path: Path) -> None:
+def test_a_run_continues_with_unfinished_parts(tmp_path: Path) -> None:
     note = f"save(); open({str(tmp_path / 'runs')!r}, 'a').write(part + ' ')"
     good, bad, new = (
         part("good", note),
@@ -74,7 +74,9 @@ def test_a_run_continues_with_what_is_not_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_keeps_what_is_done_and_ends_its_part(tmp_path: Path) -> None:
+def test_a_killed_run_keeps_finished_parts_and_ends_the_current_one(
+    tmp_path: Path,
+) -> None:
     program = f"""
 from pathlib import Path
 from tests.benchmarks.test_gpu_day import new_run, part
@@ -104,7 +106,7 @@ new_run(Path({str(tmp_path)!r})).run([done, pid], 100)
     assert report["done"]["error"] is None
 
 
-def test_parts_do_not_start_without_time(tmp_path: Path) -> None:
+def test_a_part_does_not_start_if_the_time_is_too_short(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.run([part("late", "save()")], seconds=1)
     assert run.parts == {}
@@ -120,7 +122,7 @@ def test_a_rehearsal_is_not_continued_by_a_real_run(tmp_path: Path) -> None:
         BenchmarkRun(tmp_path / "out", tmp_path, rehearse=False)
 
 
-def test_all_parts_fit_and_have_a_function() -> None:
+def test_all_parts_have_a_function_and_are_described_in_order() -> None:
     assert [each.name for each in PARTS] == list(FUNCTIONS)
     names = [
         line.split()[0]
@@ -130,7 +132,7 @@ def test_all_parts_fit_and_have_a_function() -> None:
     assert names[: len(PARTS)] == list(FUNCTIONS), "the description lists them in order"
 
 
-def test_the_wheels_are_those_that_the_project_is_tested_with() -> None:
+def test_the_wheels_have_the_pinned_versions() -> None:
     pattern = r"([\w-]+)==([\w.]+)"
     pinned = {}
     for path in ("requirements.txt", "requirements-fairseq.txt"):
@@ -201,7 +203,7 @@ def test_all_files_with_gpu_tests_are_found() -> None:
     )
 
 
-def test_the_search_is_rehearsed(tmp_path: Path) -> None:
+def test_the_search_can_be_rehearsed(tmp_path: Path) -> None:
     report = Report(tmp_path / "values.json", tmp_path, rehearse=True)
     measure_search(report)
     saved = json.loads((tmp_path / "values.json").read_text())
@@ -211,7 +213,7 @@ def test_the_search_is_rehearsed(tmp_path: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_the_step_is_rehearsed_as_a_command(tmp_path: Path) -> None:
+def test_the_step_can_be_rehearsed_with_the_command(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "benchmarks/gpu_day",

@@ -51,7 +51,7 @@ def test_every_figure_was_recorded(source: re.Match[str]) -> None:
         assert (ours, plain, ratio) in recorded, row
 
 
-def test_every_table_names_its_source() -> None:
+def test_every_table_has_a_source() -> None:
     assert README.count("\n| quantity |") == len(TABLES) > 10
 
 

@@ -52,7 +52,7 @@ def test_the_table_shows_the_last_run_of_a_command(file: Path) -> None:
     assert "10.0 MB" not in row
 
 
-def test_sides_of_different_length_are_an_error(file: Path) -> None:
+def test_sides_of_different_lengths_are_an_error(file: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         record([Figure("step", "s", ours=[1.0, 2.0], plain=[1.0])], file)
     assert not file.exists()

@@ -42,7 +42,7 @@ def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
     return data
 
 
-def test_a_phase_ends_with_its_line() -> None:
+def test_a_phase_ends_when_its_line_is_printed() -> None:
     times = [1.0, 3.0, 6.5, 6.5, 7.0, 9.0, 10.0, 12.0]
     log = [line.replace("0.0 s", "2.5 s") for line in LOG]
     lines = [*zip(times, log, strict=True), (15.0, job_commands.ENDED)]
@@ -70,7 +70,7 @@ def test_the_error_of_a_failed_command_has_its_last_lines() -> None:
 
 
 @pytest.mark.e2e
-def test_both_sides_run_in_turns_and_are_recorded(
+def test_both_sides_take_turns_and_are_recorded(
     data: Data,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

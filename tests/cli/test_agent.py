@@ -1,4 +1,4 @@
-"""When the agent ends a job whose processes were asked to stop, on one machine and on several."""
+"""The end of a job whose processes were asked to stop, on one machine and on several."""
 
 import signal
 import threading
@@ -39,7 +39,7 @@ def failed(exit_code: int) -> RunResult:
     return RunResult(WorkerState.FAILED, failures={0: failure})
 
 
-def test_a_launcher_learns_from_the_store_why_its_processes_failed() -> None:
+def test_a_launcher_reads_the_reason_for_a_failure_from_the_store() -> None:
     store = HashStore()
     assert agent.signal_of_job(failed(1), group(store), reason_s=0.1) is None
     assert agent.signal_of_job(failed(130), group(store)) == signal.SIGINT
@@ -47,7 +47,7 @@ def test_a_launcher_learns_from_the_store_why_its_processes_failed() -> None:
 
 
 def test_a_job_ends_only_if_all_launchers_have_seen_the_end() -> None:
-    """Otherwise one of them has ended, and the others continue."""
+    """A launcher that does not answer has ended earlier. Then the other ones continue."""
     assert agent.wait_for_launchers(group(HashStore(), size=1))
     assert not agent.wait_for_launchers(group(HashStore()), timeout_s=0.3)
     store, met = HashStore(), []
@@ -60,9 +60,7 @@ def test_a_job_ends_only_if_all_launchers_have_seen_the_end() -> None:
     assert met == [True]
 
 
-def test_a_job_ends_if_the_first_launcher_left_the_meeting_and_closed_the_store() -> (
-    None
-):
+def test_a_job_ends_if_the_first_launcher_has_closed_the_store() -> None:
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     client = TCPStore("127.0.0.1", server.port, is_master=False, wait_for_workers=False)
     del server

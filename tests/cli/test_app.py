@@ -1,4 +1,4 @@
-"""`mmpt app`: what it serves, and mistakes. tests/app tests the page itself."""
+"""`mmpt app`: the files that it serves, and mistakes. tests/app tests the page itself."""
 
 import sys
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch) -> list[dict]:
-    """The arguments of the page, which is closed at once."""
+    """Records the arguments of the page, which is closed at once."""
     calls = []
 
     @contextmanager
@@ -80,13 +80,13 @@ def test_the_model_gets_the_encoder(built, calls):
         ("{index} --host a..b", "Give 127.0.0.1 for this machine only"),
     ],
 )
-def test_a_mistake(built, tmp_path, calls, capsys, arguments, message):
+def test_mistakes_are_reported(built, tmp_path, calls, capsys, arguments, message):
     assert app.main(arguments.format(index=built, tmp=tmp_path).split()) == 2
     assert message in capsys.readouterr().err
     assert calls == []
 
 
-def test_a_missing_gradio_is_one_error(built, monkeypatch, capsys):
+def test_a_missing_gradio_gives_one_error(built, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "mmpt.app.page", raising=False)
     assert app.main([str(built)]) == 2

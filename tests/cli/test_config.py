@@ -71,7 +71,7 @@ def test_overrides_apply_to_the_second_yaml(capsys: pytest.CaptureFixture[str]) 
     assert len(rows) == 2
 
 
-def test_the_changes_of_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_difference_that_overrides_make(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--diff", SCORES, "slurm.nodes=2"]) == 0
     output = capsys.readouterr().out
     assert output.splitlines()[0].split() == ["key", SCORES, SCORES, "slurm.nodes=2"]
@@ -79,7 +79,7 @@ def test_the_changes_of_overrides(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--diff", NORTON]])
-def test_the_yaml_of_a_difference_must_be_named(
+def test_a_missing_yaml_is_an_error(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["config", *words]) == 2
@@ -88,7 +88,7 @@ def test_the_yaml_of_a_difference_must_be_named(
     assert "mmpt config --diff A.yaml B.yaml" in message
 
 
-def test_equal_yamls(capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_yamls_have_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--diff", SCORES, SCORES]) == 0
     assert capsys.readouterr().out == "Both YAMLs give the same settings.\n"
 
@@ -104,7 +104,7 @@ def test_equal_yamls(capsys: pytest.CaptureFixture[str]) -> None:
         ["--diff", NORTON, "dataset.max_len=0"],
     ],
 )
-def test_a_mistake_is_one_error(
+def test_a_mistake_gives_one_error(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["config", *words]) == 2

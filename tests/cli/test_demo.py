@@ -1,4 +1,4 @@
-"""`mmpt demo`: its five commands are the README's for seed 0.
+"""`mmpt demo`: with seed 0, it runs the five commands of the README.
 
 With any other seed, only the seed and the folders differ.
 """

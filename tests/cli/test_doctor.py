@@ -53,7 +53,7 @@ def test_a_check_that_fails_does_not_stop_the_others() -> None:
         ),
     ],
 )
-def test_the_exit_code_says_whether_a_training_can_run(
+def test_the_exit_code_shows_whether_training_is_possible(
     checks: list[doctor.Check],
     code: int,
     end: str,
@@ -103,7 +103,7 @@ def test_this_environment_can_train(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("training", "preparation", "inference", "search page"):
         assert states[name] == "ok"
     assert states["model hub"] in ("ok", "warning", "optional")
-    # A wrong name would count as a check that is ok. Torchvision may be absent.
+    # An unknown name would count as a check that is ok. Torchvision may be absent.
     needed = {name for use in USES for name in use.needs}
     assert needed - {"torchvision"} <= set(states)
     (fairseq,) = (check for check in checks if check["name"] == "fairseq")

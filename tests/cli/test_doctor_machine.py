@@ -32,7 +32,7 @@ def write(root: Path, files: dict[str, str]) -> None:
     [
         ("0::/", {"cpu.max": "max 100000", "memory.max": "max"}, (None, None)),
         ("0::/", {"cpu.max": "150000 100000", "memory.max": "4096"}, (1.5, 4096)),
-        # A group of the host that is not visible in the container.
+        # The group is from the host, and is not visible in the container.
         ("0::/../x", {"memory.max": "4096"}, (None, 4096)),
         # The limit of a parent applies, too.
         (
@@ -152,6 +152,6 @@ def test_systems(
     assert only(machine.check_system).state == state
 
 
-def test_ffmpeg_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert only(machine.check_ffmpeg).state == "optional"

@@ -47,7 +47,7 @@ def test_absent_and_broken_packages(probed: dict[str, Facts | ProbeError]) -> No
     assert (finding.state, finding.found) == ("ok", "1.8")
 
 
-def test_a_torchvision_for_another_torch(
+def test_an_incompatible_torchvision(
     probed: dict[str, Facts | ProbeError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: "0.28")
@@ -61,7 +61,7 @@ def test_a_torchvision_for_another_torch(
     assert finding.state == "ok"
 
 
-def test_torchvision_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
@@ -114,7 +114,7 @@ def test_gpus(
         ),
     ],
 )
-def test_gpus_that_torch_cannot_use(
+def test_unusable_gpus(
     problems: list[str],
     state: str,
     remedies: list[str],
@@ -193,14 +193,14 @@ def test_the_hub_and_bert(
     hub, bert = packages.check_hub()
     assert (hub.state, bert.state) == states
     assert text in hub.found
-    # The hub is also asked if BERT is here.
+    # The hub is also checked if BERT is on this machine.
     Path("bert-base-uncased").mkdir()
     Path("bert-base-uncased/config.json").touch()
     hub, bert = packages.check_hub()
     assert (hub.state, bert.state) == (states[0], "ok")
 
 
-def test_without_huggingface_hub_the_hub_is_not_known(
+def test_the_hub_is_not_checked_without_huggingface_hub(
     probed: dict[str, Facts | ProbeError],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

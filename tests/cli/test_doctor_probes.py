@@ -1,4 +1,4 @@
-"""Imports of packages in a process of their own."""
+"""Imports of packages in a separate process."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.spawn
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose modules can be imported. It is not the current one."""
+    """A folder whose modules can be imported. It is not the current folder."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
 

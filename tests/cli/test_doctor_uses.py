@@ -1,4 +1,4 @@
-"""Which parts of MMPT work, by the findings of the checks."""
+"""The parts of MMPT that work, according to the findings of the checks."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def uses_with(**states: State) -> dict[str, Finding]:
         ({"transformers": "missing"}, ALL),
     ],
 )
-def test_what_works(states: dict[str, State], failing: list[str]) -> None:
+def test_the_states_of_the_uses(states: dict[str, State], failing: list[str]) -> None:
     uses = uses_with(**states)
     assert list(uses) == ALL
     assert [name for name, use in uses.items() if use.state != "ok"] == failing
@@ -48,7 +48,7 @@ def test_only_training_makes_the_command_fail() -> None:
     assert missing == ["training"]
 
 
-def test_the_cause_and_the_remedy_are_named() -> None:
+def test_the_cause_and_the_remedy_are_reported() -> None:
     page = uses_with(gradio="optional")["search page"]
     assert page.found == "does not work, because of: gradio"
     assert page.remedy == "install gradio"

@@ -71,7 +71,7 @@ def test_one_failure_does_not_stop_the_other_downloads(
     assert record["url"] == site.url + COIN_PATH
 
 
-def test_an_archive_may_be_removed_after_it_was_unpacked(
+def test_an_archive_may_be_removed_after_it_is_unpacked(
     site: Site, run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file,) = CATALOGUE["msrvtt"].files
@@ -90,7 +90,7 @@ def test_an_archive_may_be_removed_after_it_was_unpacked(
     assert "MSRVTT_data.json: has changed since" in capsys.readouterr().err
 
 
-def test_files_without_an_address_are_explained_and_then_accepted(
+def test_files_without_an_address_are_accepted_once_the_user_adds_them(
     run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("norton") == 2

@@ -1,4 +1,4 @@
-"""`mmpt embed`: the vectors that it writes, and errors, which leave no file."""
+"""`mmpt embed`: the vectors that it writes, and errors, after which no file is left."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Programs that answer at an endpoint: a store of torch, or another one."""
+"""Programs that answer at an endpoint: a store of torch, or another program."""
 
 import os
 import socket
@@ -13,13 +13,13 @@ from mmpt.cli.endpoint import Answer, ask, listener
 HERE = "127.0.0.1"
 
 
-def test_a_store_is_the_launcher():
+def test_a_store_is_recognised_as_a_launcher():
     store = TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
     assert ask(HERE, store.port, 30) == (Answer.LAUNCHER, "")
     assert ask(HERE, store.port, 30) == (Answer.LAUNCHER, "")
 
 
-def test_a_program_that_closes_connections_may_be_a_launcher_that_ends():
+def test_a_program_that_closes_connections_is_recognised():
     with socket.create_server((HERE, 0)) as server:
         threading.Thread(target=lambda: server.accept()[0].close()).start()
         answer, _ = ask(HERE, server.getsockname()[1], 30)
@@ -27,7 +27,7 @@ def test_a_program_that_closes_connections_may_be_a_launcher_that_ends():
 
 
 @pytest.mark.slow
-def test_a_program_that_answers_in_another_way_is_no_launcher():
+def test_a_program_with_another_protocol_is_not_a_launcher():
     with socket.create_server((HERE, 0)) as server:
 
         def answer() -> None:
@@ -42,14 +42,14 @@ def test_a_program_that_answers_in_another_way_is_no_launcher():
         threading.Thread(target=answer, daemon=True).start()
         kind, found = ask(HERE, server.getsockname()[1], 2)
     assert kind is Answer.OTHER
-    # The second if torch is still trying when the time is over.
+    # The second message is possible if torch is still trying at the timeout.
     assert found in (
         "it does not speak torch's protocol",
         "it accepts connections, but does not answer",
     )
 
 
-def test_nothing_listens():
+def test_no_program_listens():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):

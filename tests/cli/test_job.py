@@ -1,5 +1,5 @@
-"""Job types, the check of files before a job starts, and the command line of a training, for
-numbers of processes and GPUs.
+"""Job types, the check of files before a job starts, and the command line of a training run for
+several numbers of processes and GPUs.
 """
 
 import shutil
@@ -33,7 +33,7 @@ OWN += ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
 
 
 def command(job_type, num_gpus, fairseq, resume=False, val_path="val.lst"):
-    """Return the command without the paths of python and fairseq-train."""
+    """Returns the command without the paths of python and fairseq-train."""
     config = RunConfig(dataset=DatasetConfig(val_path=val_path), fairseq=fairseq)
     size = num_processes(job_type)
     argv = training_command(config, "a.yaml", size, size, num_gpus, resume=resume)
@@ -50,7 +50,7 @@ def command(job_type, num_gpus, fairseq, resume=False, val_path="val.lst"):
         (1, {"common": {"cpu": True}}, ["--cpu"]),
     ],
 )
-def test_command_of_one_process(num_gpus, fairseq, flags):
+def test_the_command_of_one_process(num_gpus, fairseq, flags):
     assert command("local_single", num_gpus, fairseq) == [*OWN, *flags]
 
 
@@ -72,11 +72,11 @@ def test_command_of_one_process(num_gpus, fairseq, flags):
         ),
     ],
 )
-def test_command_of_several_processes(job_type, num_gpus, fairseq, flags):
+def test_the_command_of_several_processes(job_type, num_gpus, fairseq, flags):
     assert command(job_type, num_gpus, fairseq) == [*OWN, *flags.split()]
 
 
-def test_running_on_the_cpu_is_logged_with_what_is_left_out(caplog):
+def test_a_job_on_the_cpu_logs_the_options_that_it_ignores(caplog):
     caplog.set_level("INFO")
     command("local_small", 0, {"common": {"fp16": True}})
     assert caplog.messages == ["no GPU: running 2 processes on the CPU, without fp16"]
@@ -93,11 +93,11 @@ def test_too_few_gpus(job_type, num_gpus):
         command(job_type, num_gpus, {})
 
 
-def test_without_a_validation_list_there_is_no_validation():
+def test_a_job_without_a_validation_list_does_not_validate():
     assert command("local_single", 1, {}, val_path=None)[-1] == "--disable-validation"
 
 
-def test_continuing_leaves_out_options_that_would_start_again():
+def test_a_resumed_job_omits_options_that_would_start_it_again():
     checkpoint = {
         "restore_file": "w.pt",
         "reset_optimizer": True,
@@ -107,13 +107,13 @@ def test_continuing_leaves_out_options_that_would_start_again():
     assert command("local_single", 1, fairseq, resume=True) == [*OWN, "--save-dir", "s"]
 
 
-def test_fairseq_finds_this_package_from_every_folder(monkeypatch, tmp_path):
+def test_fairseq_finds_this_package_from_any_folder(monkeypatch, tmp_path):
     def user_dir() -> str:
         argv = training_command(RunConfig(), "a.yaml", 1, 1, 1, resume=False)
         return argv[argv.index("--user-dir") + 1]
 
     monkeypatch.chdir(ROOT)
-    assert user_dir() == "mmpt"  # as the release, in the folder where its commands run
+    assert user_dir() == "mmpt"  # as in the release, whose commands run in this folder
     monkeypatch.chdir(tmp_path)
     assert user_dir() == str(ROOT / "mmpt")
     (tmp_path / "mmpt").mkdir()  # another folder of that name
@@ -188,7 +188,7 @@ def missing(dataset):
     ]
 
 
-def test_files_and_folders_that_are_not_there(tmp_path, monkeypatch):
+def test_missing_files_and_folders_are_listed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("val.lst").touch()
     paths = {"train_path": "train.lst", "val_path": "val.lst", "vfeat_dir": "feat"}
@@ -205,7 +205,7 @@ def test_files_and_folders_that_are_not_there(tmp_path, monkeypatch):
     ]
 
 
-def test_a_start_after_a_failure_continues(tmp_path):
+def test_a_restart_after_a_failure_continues_from_the_checkpoint(tmp_path):
     start = [
         "fairseq-train",
         "a.yaml",

@@ -1,5 +1,6 @@
-"""The launcher from its arguments to its exit code, with the GPU count and the running of commands
-replaced.
+"""The launcher, from its arguments to its exit code.
+
+The number of GPUs and the function that runs commands are replaced.
 """
 
 import os
@@ -25,8 +26,9 @@ ALIGNMENT = "projects/retri/norton/test_how2_demo_align_zs.yaml"
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """An empty folder with our projects; commands are not run but collected, and give `runs.codes`
-    in turn.
+    """An empty folder with the YAMLs of the project. Commands are not run, but collected.
+
+    They exit with the codes in `runs.codes`, one after the other.
     """
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
@@ -59,13 +61,13 @@ def no_checks(monkeypatch):
 
 
 def last_command(out):
-    """Return argv from the last line printed."""
+    """Returns argv from the last printed line."""
     line = out.splitlines()[-1]
     assert line.startswith("launching ")
     return shlex.split(line)[1:]
 
 
-def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
+def test_a_dry_run_only_prints_the_command(runs, capsys):
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small", "--dryrun"]) == 0
     argv = last_command(capsys.readouterr().out)
     assert argv[1:6] == ["--standalone", "--nproc-per-node", "2", "-m", "mmpt.train"]
@@ -76,7 +78,7 @@ def test_dryrun_prints_and_neither_writes_nor_runs(runs, capsys):
     assert not Path("runs").exists()
 
 
-def test_what_is_run_is_what_a_dry_run_prints_and_its_exit_code_is_ours(
+def test_a_job_runs_the_command_of_its_dry_run_and_returns_its_exit_code(
     runs, no_checks, capsys
 ):
     words = [VIDEOCLIP, "--jobtype", "local_single"]
@@ -99,9 +101,7 @@ def test_what_is_run_is_what_a_dry_run_prints_and_its_exit_code_is_ours(
         (REQUEUE_CODE, REQUEUE_CODE),
     ],
 )
-def test_a_stopped_training_says_how_to_continue(
-    runs, no_checks, capsys, code, expected
-):
+def test_a_stopped_job_prints_how_to_continue(runs, no_checks, capsys, code, expected):
     runs.codes.append(code)
     assert launch.main([VIDEOCLIP, "--jobtype", "local_small"]) == expected
     line = "interrupted; run the same command again to continue"
@@ -109,7 +109,7 @@ def test_a_stopped_training_says_how_to_continue(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_a_signal_before_there_are_processes(monkeypatch, capsys, signum):
+def test_a_signal_before_processes_start(monkeypatch, capsys, signum):
     monkeypatch.setattr(
         launch, "yield_busy_cores", lambda: os.kill(os.getpid(), signum)
     )
@@ -118,7 +118,7 @@ def test_a_signal_before_there_are_processes(monkeypatch, capsys, signum):
     assert capsys.readouterr().err == line
 
 
-def test_any_number_of_processes(runs, no_checks, capsys):
+def test_any_number_of_processes_can_be_started(runs, no_checks, capsys):
     assert launch.main([VIDEOCLIP, "--jobtype", "local_5"]) == 0
     assert runs.size == 5
     (command,) = runs
@@ -157,7 +157,7 @@ def test_an_evaluation_runs_on_one_machine(runs, no_checks, capsys):
     assert "--nnodes 2: evaluations run on one machine" in capsys.readouterr().err
 
 
-def test_a_second_training_in_the_same_folder_is_refused(runs, no_checks, capsys):
+def test_a_second_training_run_in_the_same_folder_is_refused(runs, no_checks, capsys):
     save_dir = Path(load_config(VIDEOCLIP).save_dir)
     with exclusive(save_dir / job.LOCK_NAME, "training"):
         assert launch.main([VIDEOCLIP]) == 2
@@ -186,13 +186,13 @@ def test_overrides_reach_the_training_processes_through_the_resolved_file(
     )
 
 
-def test_evaluations_that_follow_one_another_share_a_process(runs, no_checks):
+def test_consecutive_evaluations_share_a_process(runs, no_checks):
     assert launch.main([f"{PREDICT},{ALIGNMENT}"]) == 0
     ((_, *command),) = runs
     assert command == ["-m", "mmpt.cli.predict", PREDICT, ALIGNMENT]
 
 
-def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_checks):
+def test_overrides_reach_evaluations_through_copies_of_their_yamls(runs, no_checks):
     assert launch.main([f"{PREDICT},{ALIGNMENT}", "fairseq.dataset.batch_size=2"]) == 0
     assert launch.main([PREDICT, "fairseq.dataset.batch_size=3"]) == 0
     *paths, other = runs[0][3:] + runs[1][3:]
@@ -204,10 +204,10 @@ def test_overrides_reach_evaluations_through_a_copy_of_each(runs, no_checks):
     assert [copy.metric[0] for copy in copies] == ["RetrievalMetric", "How2AlignMetric"]
     assert {copy.batch_size for copy in copies} == {2}
     assert paths[0] == f"runs/demo/results/{copies[0].copy_name}"
-    assert other != paths[0]  # else two jobs at once would read each other's settings
+    assert other != paths[0]  # otherwise parallel jobs would share settings
 
 
-def test_options_of_predict_are_passed_on(runs, no_checks, capsys):
+def test_options_of_predict_are_passed_through(runs, no_checks, capsys):
     assert launch.main([PREDICT, "--allow-missing", "--device=cpu"]) == 0
     assert last_command(capsys.readouterr().out)[3:] == [
         PREDICT,
@@ -256,7 +256,9 @@ def test_a_logger_without_its_package_is_an_error_at_the_start(
     assert runs == []
 
 
-def test_a_missing_restore_file_is_an_error_unless_dry(runs, monkeypatch, capsys):
+def test_a_missing_restore_file_is_an_error_except_in_a_dry_run(
+    runs, monkeypatch, capsys
+):
     monkeypatch.setattr(job, "check_data", lambda config: None)
     assert launch.main([NORTON, "--jobtype", "local_single"]) == 2
     assert (
@@ -272,7 +274,7 @@ def test_missing_data(runs, capsys):
     errors = capsys.readouterr().err
     assert "data/demo/how2_s3d_train.lst" in errors
     assert "Traceback" not in errors
-    assert not Path("runs").exists()  # nothing is made for a job that cannot start
+    assert not Path("runs").exists()  # a job that cannot start creates no folder
 
 
 def test_several_yamls_stop_at_the_first_failure(runs, no_checks):
@@ -297,7 +299,7 @@ JOB_FILE = "{project_dir: mine, base_dir: task, task_group: {a: {task_list: [x.y
         ),
     ],
 )
-def test_mistakes_of_the_user_are_found_before_anything_runs(
+def test_user_mistakes_are_found_before_anything_runs(
     runs, no_checks, capsys, argv, message
 ):
     Path("job.yaml").write_text(JOB_FILE)
@@ -306,7 +308,7 @@ def test_mistakes_of_the_user_are_found_before_anything_runs(
     assert runs == []
 
 
-def test_a_folder_that_cannot_be_written(runs, no_checks, capsys):
+def test_an_unwritable_folder_is_an_error(runs, no_checks, capsys):
     assert launch.main([VIDEOCLIP, "fairseq.checkpoint.save_dir=/proc/nowhere"]) == 2
     assert "/proc/nowhere" in capsys.readouterr().err
 
@@ -319,7 +321,7 @@ def test_a_folder_that_cannot_be_written(runs, no_checks, capsys):
         (60, {"OMP_WAIT_POLICY": "active"}, "active"),
     ],
 )
-def test_threads_that_wait_sleep_next_to_busy_programs(
+def test_waiting_threads_sleep_if_other_programs_keep_the_cores_busy(
     monkeypatch, percent, chosen, policy
 ):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):

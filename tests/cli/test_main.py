@@ -91,7 +91,7 @@ def test_a_wrong_command_line_ends_with_2(
 
 
 @pytest.mark.parametrize(("path", "name"), PUBLISHED.items())
-def test_a_published_path_runs_the_command(path: str, name: str) -> None:
+def test_a_script_at_a_published_path_runs_its_command(path: str, name: str) -> None:
     module = import_module(f"mmpt.cli.{COMMANDS[name][0]}")
     assert runpy.run_path(str(ROOT / path))["main"] is module.main
 
@@ -124,7 +124,7 @@ def test_python_dash_m_mmpt_does_not_import_torch_for_help_and_mistakes(
 @pytest.mark.parametrize(
     ("name", "named"), [(None, "cuda (the default)"), ("cuda", "cuda")]
 )
-def test_a_gpu_that_torch_cannot_use_is_one_error(
+def test_an_unusable_gpu_gives_one_error(
     name: str | None, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -154,7 +154,7 @@ def test_a_missing_package_is_reported_with_the_extra_that_installs_it(
 
 @pytest.mark.spawn
 @pytest.mark.skipif(sys.platform != "linux", reason="sets the cores of a process")
-def test_commands_take_the_cores_that_they_may_use() -> None:
+def test_commands_use_only_the_cores_that_they_are_allowed() -> None:
     code = """
 import inspect, os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -180,7 +180,7 @@ for function in (check.check, pack.pack, tokenize.tokenize):
         ("download s3", ["s3d"]),
     ],
 )
-def test_commands_options_and_values_are_completed(
+def test_the_shell_completes_commands_options_and_values(
     words: str,
     completions: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -227,5 +227,5 @@ complete -p mmpt
     )
     completions, registered = done.stdout.splitlines()
     assert completions == "bert"
-    # Where there are no completions, `-o default` completes the names of files.
+    # If there are no completions, `-o default` completes the names of files.
     assert "-o default" in registered

@@ -1,4 +1,4 @@
-"""The options of jobs on several machines: mistakes, and what torch's launcher gets."""
+"""The options of jobs on several machines: mistakes, and the arguments of torch's launcher."""
 
 import os
 import socket
@@ -57,10 +57,10 @@ def test_mistakes(options, message):
         parse(**options)
 
 
-def test_node_0_is_the_one_with_that_number_or_on_the_machine_of_the_endpoint():
+def test_node_0_has_rank_0_or_is_the_machine_of_the_endpoint():
     assert ONE_NODE.is_node_0
     for rank, host, is_node_0 in (
-        # An address that this machine does not know as its own.
+        # This machine does not have the address.
         (0, "elsewhere.invalid", True),
         (1, HERE, False),
         (None, HERE, True),
@@ -81,7 +81,7 @@ def test_the_ranks_are_in_the_order_of_the_node_numbers():
 
 
 @pytest.mark.parametrize(("timeout_s", "last_call_s"), [(1, 1), (40, 10), (300, 30)])
-def test_the_wait_for_more_nodes_ends_before_the_wait_for_enough(
+def test_the_wait_for_optional_nodes_is_shorter_than_for_required_ones(
     timeout_s, last_call_s
 ):
     settings = parse("1:2", 0, HERE, timeout_s=timeout_s).launch_settings()
@@ -90,7 +90,7 @@ def test_the_wait_for_more_nodes_ends_before_the_wait_for_enough(
 
 
 def store(port: int) -> TCPStore:
-    """Returns what the launcher of node 0 opens."""
+    """Returns a store like the one that the launcher of node 0 opens."""
     return TCPStore(HERE, port, is_master=True, wait_for_workers=False)
 
 
@@ -104,7 +104,7 @@ def refused(nodes: Nodes, error: str = "") -> str:
 
 
 @pytest.mark.slow
-def test_a_host_that_does_not_answer_is_named_with_the_reason():
+def test_a_host_that_does_not_answer_is_reported_with_the_reason():
     with socket.create_server((HERE, 0)) as free:
         port = free.getsockname()[1]
     message = refused(parse("2", 1, f"{HERE}:{port}", timeout_s=1))
@@ -137,7 +137,7 @@ def test_a_node_may_start_before_node_0():
         (b"SSH-2.0-OpenSSH_9.2\r\n", "it sends 'SSH-2.0-OpenSSH_9.2'"),
     ],
 )
-def test_another_program_at_the_endpoint_is_named(greeting, found):
+def test_another_program_at_the_endpoint_is_reported(greeting, found):
     """torch would wait for an answer forever."""
     with socket.create_server((HERE, 0)) as server:
 
@@ -164,7 +164,7 @@ def test_errors_of_torch_are_explained():
     assert "has ended on the other nodes" in refused(node_0, "RendezvousClosedError")
 
 
-def test_the_loss_of_node_0_is_no_mistake_of_the_user(capsys):
+def test_the_loss_of_node_0_is_not_a_user_error(capsys):
     from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
     node_0 = store(0)

@@ -88,7 +88,7 @@ def test_all_checkpoints_are_scored_and_the_best_is_printed(
         assert arrays["scores"].shape == (num_items, num_items)
 
 
-def test_by_default_one_checkpoint_and_a_plain_table(
+def test_by_default_one_checkpoint_is_scored_and_a_plain_table_printed(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(scored, "--no-report") == 0

@@ -73,7 +73,7 @@ def run(corpus: Path, *more: str) -> int:
     return prepare.main([*options, *more])
 
 
-def test_only_one_encoder_is_taken(corpus, folder, capsys):
+def test_only_one_encoder_is_accepted(corpus, folder, capsys):
     assert run(corpus, "--encoder", "s3d", "--encoder", "timm:vit") == 2
     assert (
         "`--encoder` must be given once, but is given 2 times."
@@ -82,7 +82,7 @@ def test_only_one_encoder_is_taken(corpus, folder, capsys):
     assert not (folder / "data").exists()
 
 
-def test_features_of_another_encoder_name_the_option_for_another_folder(tmp_path):
+def test_the_error_for_features_of_another_encoder_suggests_out(tmp_path):
     (tmp_path / "raw").mkdir()
     write_video(tmp_path / "raw/a.mp4", regular_times(1), SMALL)
     options = prepare.Options(
@@ -276,7 +276,7 @@ def test_implausible_captions_are_reported_after_all_files_are_written(
     statistics = json.loads((folder / "data/mine/check/statistics.json").read_text())
     figures = {finding["figure"] for finding in statistics["findings"]}
     assert "length of a feature row" in figures
-    # With times in seconds, only warnings are left.
+    # With times in seconds, there are only warnings.
     for path in (folder / "captions").glob("*.json"):
         captions = json.loads(path.read_text())
         captions |= {"start": [0.5, 2.0], "end": [2.0, 5.5]}

@@ -209,7 +209,7 @@ def test_mistakes_are_reported_before_anything_is_packed(
     assert not (folder / "data/mine/shards").exists()
 
 
-def test_features_of_other_videos_are_named(
+def test_features_of_other_videos_are_reported(
     folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (folder / "clip").iterdir():
@@ -219,7 +219,7 @@ def test_features_of_other_videos_are_named(
     assert len(report_of(folder)["captions_without_video"]) == 7
 
 
-def test_features_that_are_all_unusable_are_an_error_with_the_reason(
+def test_an_error_gives_the_reason_if_all_features_are_unusable(
     folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (folder / "clip").iterdir():

@@ -1,4 +1,4 @@
-"""`run` with small processes: exit codes, the end of the others, signals, and no leftovers."""
+"""`run` with small processes: exit codes, signals, and the end of all processes."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def wait_until(condition, timeout_s=120.0):
 
 
 def in_rank_1(code: str, otherwise: str = "pass") -> str:
-    """Returns code that rank 1 runs, and that of the others."""
+    """Returns code that differs for rank 1 and the other ranks."""
     return f"import os\nif os.environ['RANK'] == '1':\n    {code}\nelse:\n    {otherwise}\n"
 
 
@@ -56,19 +56,19 @@ def in_rank_1(code: str, otherwise: str = "pass") -> str:
     ("way", "code", "expected"),
     [
         ("fork", "pass", 0),
-        ("fork", "import time; time.sleep(0.5)", 0),  # the other one is done before
+        ("fork", "import time; time.sleep(0.5)", 0),  # the other process ends earlier
         ("fork", "import sys; sys.exit(3)", 3),
         ("fork", "raise ValueError", 1),
         ("execute", "raise ValueError", 1),
     ],
 )
-def test_exit_code_of_one(way, code, expected):
+def test_the_exit_code_of_one_process_is_returned(way, code, expected):
     assert finish(start(in_rank_1(code), way))[0] == expected
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
-    """Rank 0 fails first, as a process whose peer has ended, and rank 1 a moment later."""
+def test_the_exit_code_of_a_user_mistake_has_priority(tmp_path, way):
+    """Rank 0 fails first, like a process that has lost its peer, and rank 1 a moment later."""
     ready = f"Path(r'{tmp_path / 'ready'}')"
     imports = "import sys, time; from pathlib import Path"
     mistake = f"{imports}; {ready}.touch(); sys.exit(2)"
@@ -89,7 +89,7 @@ def test_a_users_mistake_counts_before_what_follows_from_it(tmp_path, way):
         ("fork", signal.SIGUSR1, ["was terminated by SIGUSR1"]),
     ],
 )
-def test_a_rank_that_a_signal_ends_is_named_with_the_cause(way, signum, parts):
+def test_a_rank_ended_by_a_signal_is_reported_with_the_cause(way, signum, parts):
     kill = f"import os; os.kill(os.getpid(), {int(signum)})"
     code, error = finish(start(in_rank_1(kill, SLEEP), way))
     assert code == 128 + signum
@@ -145,8 +145,8 @@ def test_a_process_that_ends_leaves_no_helpers(tmp_path):
     assert not any(is_alive(pid) for pid in pids)
 
 
-def test_a_signal_to_all_processes_at_once_is_no_failure(tmp_path):
-    """As batch systems send it."""
+def test_a_signal_to_all_processes_at_once_is_not_a_failure(tmp_path):
+    """Batch systems send signals in this way."""
     launcher = start(FAMILY.format(folder=tmp_path))
     for pid in (launcher.pid, *family(tmp_path)):
         os.kill(pid, signal.SIGTERM)
@@ -160,10 +160,10 @@ class Finalised:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_whose_exception_python_drops_ends_the_job_nevertheless():
+def test_a_signal_ends_the_job_even_if_python_drops_its_exception():
     def run() -> None:
         with processes._raise_on_signals():
-            Finalised()  # Python drops what the handler raises here
+            Finalised()  # Python drops the exception of the handler here
             time.sleep(30)
 
     with pytest.raises(SignalException) as caught:
@@ -172,7 +172,7 @@ def test_a_signal_whose_exception_python_drops_ends_the_job_nevertheless():
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_further_signals_do_not_interrupt_the_saving_of_the_state(tmp_path):
+def test_further_signals_do_not_interrupt_saving(tmp_path):
     """SLURM may send several signals before it ends a job."""
     save = f"time.sleep(1.5), Path(r'{tmp_path}', str(os.getpid()), 'saved').touch(), sys.exit(75)"
     code = (
@@ -191,7 +191,7 @@ def test_further_signals_do_not_interrupt_the_saving_of_the_state(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
 @pytest.mark.parametrize("way", WAYS)
-def test_children_end_when_we_are_killed_outright(tmp_path, way):
+def test_children_end_when_the_launcher_is_killed(tmp_path, way):
     launcher = start(FAMILY.format(folder=tmp_path), way)
     family(tmp_path)
     children = [int(file.name) for file in tmp_path.iterdir()]
@@ -199,7 +199,7 @@ def test_children_end_when_we_are_killed_outright(tmp_path, way):
     launcher.kill()
     finish(launcher)
     wait_until(lambda: not any(is_alive(pid) for pid in children))
-    for file in tmp_path.iterdir():  # a loader worker looks after its parent itself
+    for file in tmp_path.iterdir():  # a real loader worker ends with its parent
         psutil.Process(int(file.read_text())).kill()
 
 
@@ -211,8 +211,8 @@ def test_a_process_whose_launcher_was_killed_while_it_started_ends():
         assert done.returncode == expected
 
 
-def test_a_process_that_has_finished_ends_with_the_others(tmp_path):
-    """While it waits for them, the handlers of its training would not end it."""
+def test_a_finished_process_ends_with_the_others(tmp_path):
+    """While it waits for them, its handlers of signals would not end it."""
     deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)"
     slow = "import time; time.sleep(1); raise SystemExit(4)"
     begin = time.monotonic()
@@ -235,7 +235,7 @@ def test_a_job_on_one_machine_listens_on_the_loopback_address_only(tmp_path):
     assert set(listening) == {"127.0.0.1"}
 
 
-def test_every_process_has_its_place_and_its_own_session(tmp_path):
+def test_every_process_has_its_rank_and_its_own_session(tmp_path):
     code = (
         "import json, os; from pathlib import Path; "
         "names = ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR']; "
@@ -251,7 +251,7 @@ def test_every_process_has_its_place_and_its_own_session(tmp_path):
         ]
 
 
-def test_dollar_signs_reach_a_process():
+def test_dollar_signs_are_passed_to_a_process_unchanged():
     code = "assert '$' + '{local_rank}' == '${local_rank}' and '$' '$' == '$$'"
     assert finish(start(code, "execute", size=1)) == (0, "")
 

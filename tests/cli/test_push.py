@@ -78,7 +78,7 @@ def test_the_folder_of_a_dry_run_is_uploaded_with_a_changed_card(
         (["--checkpoint", "absent.pt"], "absent.pt"),
     ],
 )
-def test_mistakes_are_one_line(hub: Hub, run, arguments, message, capsys) -> None:
+def test_a_mistake_gives_one_line(hub: Hub, run, arguments, message, capsys) -> None:
     assert call(run, NAME, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -92,7 +92,7 @@ def test_results_of_a_saved_folder_are_refused(hub: Hub, run, tmp_path, capsys) 
     assert "results name the checkpoint" in capsys.readouterr().err
 
 
-def test_the_token_is_missed_before_the_model_is_read(
+def test_the_token_is_checked_before_the_model_is_read(
     hub: Hub, capsys, monkeypatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")

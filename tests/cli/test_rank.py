@@ -40,7 +40,7 @@ def environment(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_the_place_is_that_of_torchruns_variables(environment):
+def test_the_place_is_read_from_torchruns_variables(environment):
     assert ProcessRank.from_environment() == ProcessRank(0, 1, 0, 1)
     for name, value in zip(VARIABLES, "3412", strict=True):
         environment.setenv(name, value)
@@ -89,7 +89,7 @@ def test_processes_on_the_cpu_share_the_cores(
     )
 
 
-def test_several_nodes_talk_through_the_interface_towards_node_0(environment):
+def test_nodes_communicate_over_the_interface_that_leads_to_node_0(environment):
     environment.setenv("MASTER_ADDR", "somewhere")
     environment.setattr(rank, "interface_towards", {"somewhere": "eth7"}.get)
     set_environment(ProcessRank(1, 4, 1, 2), on_cpu=True)
@@ -99,8 +99,8 @@ def test_several_nodes_talk_through_the_interface_towards_node_0(environment):
     assert os.environ["GLOO_SOCKET_IFNAME"] == "mine"
 
 
-def test_the_interface_of_an_address():
-    assert interface_towards("127.0.0.1") is None  # other machines do not reach it
+def test_the_interface_that_leads_to_an_address():
+    assert interface_towards("127.0.0.1") is None  # other machines cannot reach it
     assert interface_towards("nowhere.invalid") is None
     own = [
         (name, each.address)
@@ -123,7 +123,7 @@ def test_a_mistake_is_reported_once_on_each_machine(environment, capsys):
     assert "nowhere.yaml: 1 mistake" in capsys.readouterr().err
 
 
-def test_an_evaluation_needs_no_torchrun(capsys):
+def test_an_evaluation_cannot_be_started_with_torchrun(capsys):
     yaml = "projects/retri/norton/test_how2_demo_zs.yaml"
     assert main([yaml]) == 2
     assert f"run `mmpt train {yaml}`" in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_an_evaluation_needs_no_torchrun(capsys):
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
-    """Lets ranks agree, each in a thread, and returns their answers or errors."""
+    """Compares ranks, each in a thread, and returns their results or errors."""
     monkeypatch.setattr(rank.socket, "gethostname", lambda: "nodeA")
 
     def run(commands, settings):
@@ -173,7 +173,7 @@ def test_all_ranks_get_the_command_of_rank_0(ask, tmp_path):
     assert ask([command, [], ["other"]], ["same"] * 3) == [command] * 3
 
 
-def test_every_rank_names_those_that_differ(ask, tmp_path):
+def test_every_rank_lists_the_ranks_that_differ(ask, tmp_path):
     command = ["fairseq-train", "a.yaml", "--save-dir", str(tmp_path)]
     answers = ask([command] * 3, ["same", "other", "same"])
     assert len(set(answers)) == 1
@@ -187,7 +187,7 @@ def test_every_rank_names_those_that_differ(ask, tmp_path):
     ]
 
 
-def test_a_folder_that_is_not_shared_is_found(ask, tmp_path, monkeypatch):
+def test_an_unshared_folder_is_detected(ask, tmp_path, monkeypatch):
     """Every thread sees another folder of the same name."""
     texts = iter(["seen by rank 0"] * 2 + ["", "seen by rank 0"])
     first = threading.Lock()
@@ -203,7 +203,7 @@ def test_a_folder_that_is_not_shared_is_found(ask, tmp_path, monkeypatch):
     assert "on a file system that all nodes share" in answers[0]
 
 
-def test_other_code_gives_another_fingerprint(tmp_path, monkeypatch):
+def test_changed_code_has_another_fingerprint(tmp_path, monkeypatch):
     (tmp_path / "a.py").write_text("x = 1\n")
     monkeypatch.setattr(rank.mmpt, "__file__", str(tmp_path / "__init__.py"))
     before = rank.code_fingerprint()

@@ -81,7 +81,7 @@ def test_unscored_or_changed_checkpoints_are_an_error(
     assert "must hold a row with the settings of" in capsys.readouterr().err
 
 
-def test_the_yaml_of_a_training_is_an_error_that_names_its_folder(
+def test_the_error_for_a_training_yaml_names_the_folder_of_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -89,7 +89,7 @@ def test_the_yaml_of_a_training_is_an_error_that_names_its_folder(
     assert "mmpt report runs/demo/videoclip\n" in capsys.readouterr().err
 
 
-def test_a_path_that_is_no_folder_and_no_yaml_is_an_error(
+def test_a_path_that_is_neither_a_folder_nor_a_yaml_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_report(tmp_path / "none") == 2

@@ -58,7 +58,7 @@ def unscored(scored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("dataset.aligner=os.getcwd", "the aligner `os.getcwd` must be a subclass of"),
     ],
 )
-def test_parts_that_do_not_fit_each_other(
+def test_incompatible_parts_are_an_error(
     unscored: Path, overrides: str, message: str
 ) -> None:
     settings = (
@@ -144,7 +144,7 @@ def test_features_of_another_encoder_are_a_warning(
     assert "trained with features from s3d" in message
 
 
-def test_a_copy_of_the_bert_fits(
+def test_a_copy_of_the_bert_is_accepted(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copied = shutil.copytree(run / "bert", tmp_path / "copied")
@@ -165,7 +165,7 @@ def test_a_bert_with_another_vocabulary_is_an_error(run: Path, tmp_path: Path) -
     assert f"Score it with `dataset.bert_name={run / 'bert'}`." in message
 
 
-def test_a_missing_bert_cannot_be_compared(
+def test_a_bert_that_is_missing_is_not_compared(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     moved = shutil.move(run / "bert", tmp_path / "moved")
@@ -181,7 +181,7 @@ def test_a_missing_bert_cannot_be_compared(
     "text",
     ["[1, 2]", "dataset: 3", "a: [", "dataset: {bert_name: 3, max_video_len: x}"],
 )
-def test_a_foreign_config_is_only_logged(
+def test_a_config_of_another_program_is_only_logged(
     run: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = load_config(run / "config.yaml")

@@ -82,7 +82,7 @@ def test_search_finds_the_best_windows(run, folder, tmp_path, capsys, caplog):
             # Vectors are rounded to float16.
             assert moment["score"] == pytest.approx(best[3], abs=0.01)
         names = [(each["video"], each["start"], each["end"]) for each in row["moments"]]
-        # The first is known, if its score is not nearly that of the second.
+        # The best window is certain only if the second score is clearly lower.
         assert moments[0][3] - moments[1][3] > 0.01
         assert names[0] == moments[0][:3]
         assert len(set(names)) == 4
@@ -127,7 +127,7 @@ def test_shards_and_features_give_the_same_index(run, folder, tmp_path, capsys):
         strict=True,
     ):
         for moment, same in zip(one["moments"], other["moments"], strict=True):
-            # Other batches, so other rounding.
+            # The batches differ, and therefore also the rounding.
             assert moment.pop("score") == pytest.approx(same.pop("score"), abs=0.01)
             assert moment == same
 
@@ -188,7 +188,9 @@ def test_only_new_videos_are_embedded(run, folder, tmp_path, capsys, caplog):
         ("--features {tmp}/features --checkpoint x.pt", "x.pt"),
     ],
 )
-def test_a_mistake_in_building(run, folder, tmp_path, capsys, arguments, message):
+def test_mistakes_in_building_an_index_are_reported(
+    run, folder, tmp_path, capsys, arguments, message
+):
     out = tmp_path / "index"
     assert build(run, out, *arguments.format(tmp=tmp_path).split()) == 2
     error = capsys.readouterr().err
@@ -210,7 +212,7 @@ def test_a_mistake_in_building(run, folder, tmp_path, capsys, arguments, message
         ("index cut --top 0", "--top"),
     ],
 )
-def test_a_mistake_in_searching(
+def test_mistakes_in_a_search_are_reported(
     run, folder, tmp_path, capsys, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -221,11 +223,13 @@ def test_a_mistake_in_searching(
 
 
 @pytest.mark.slow
-def test_an_index_is_searched_from_any_folder(folder, tmp_path, capsys, monkeypatch):
-    # As in the demo, the run names the folder of BERT relative to the folder of its training.
+def test_an_index_can_be_searched_from_any_folder(
+    folder, tmp_path, capsys, monkeypatch
+):
+    # As in the demo, the path of BERT is relative to the folder in which training was started.
     monkeypatch.chdir(tmp_path)
     run = make_run(Path("runs/demo"))
-    Path("checkpoint_best.pt").touch()  # not the one of the run
+    Path("checkpoint_best.pt").touch()  # not the checkpoint of the run
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["dataset"]["bert_name"] == "runs/demo/bert"
     assert build(run, Path("index"), "--features", folder) == 0
@@ -245,7 +249,7 @@ def test_an_index_is_searched_from_any_folder(folder, tmp_path, capsys, monkeypa
     assert "Run the command in the folder in which the training was started" in error
     assert "download" not in error
 
-    # The command that built it stores it.
+    # The command that builds the index stores it.
     monkeypatch.chdir(tmp_path)
     assert build(run, Path("index"), "--features", folder) == 0
     monkeypatch.chdir(tmp_path / "elsewhere")

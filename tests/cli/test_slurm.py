@@ -1,5 +1,5 @@
-"""Submission to a SLURM whose programs are shell scripts, and the tasks of a job in the frame that
-submitit gives them.
+"""Submission to a SLURM whose programs are shell scripts, and the tasks of a job as submitit runs
+them.
 """
 
 import os
@@ -32,7 +32,7 @@ def program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """The folder of SLURM's programs, in an empty folder with our projects. All checks succeed."""
+    """The folder of SLURM's programs, next to the YAMLs of the project. All checks succeed."""
     (tmp_path / "projects").symlink_to(ROOT / "projects")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "bin"
@@ -53,11 +53,11 @@ def options(script: str) -> dict[str, str]:
 
 
 def task_of(path: str) -> slurm.NodeTask:
-    """Returns what a job runs on each node."""
+    """Returns the task that a job runs on each node."""
     return DelayedSubmission.load(path).function
 
 
-def test_a_training_is_submitted_and_the_message_says_how_to_follow_it(
+def test_a_training_run_is_submitted_and_the_commands_to_follow_it_printed(
     programs, capsys
 ):
     section = [
@@ -132,7 +132,7 @@ def test_a_training_is_submitted_and_the_message_says_how_to_follow_it(
         ([VIDEOCLIP, "--jobtype=slurm", "slurm_config=null"], 1, 2),
     ],
 )
-def test_sizes_of_released_yamls_and_of_others(
+def test_the_sizes_of_jobs_with_released_and_other_yamls(
     programs, capsys, caplog, arguments, size, cores
 ):
     with caplog.at_level("INFO"):
@@ -157,7 +157,7 @@ def test_a_dry_run_needs_no_slurm(programs, capsys):
     assert "`sbatch` of SLURM is not installed here" in error
 
 
-def test_the_message_of_sbatch_is_passed_on_once(programs, capsys):
+def test_the_message_of_sbatch_is_printed_once(programs, capsys):
     message = "sbatch: error: Batch job submission failed: Invalid account"
     program(programs, "sbatch", f'echo "{message}" >&2; exit 1')
     assert launch.main([RELEASED]) == 2
@@ -206,7 +206,7 @@ def test_mistakes_give_one_message_and_exit_code_2(
     assert not Path("script").exists()
 
 
-def test_evaluations_are_one_job(programs, capsys):
+def test_several_evaluations_are_submitted_as_one_job(programs, capsys):
     other = SCORES.replace("_zs", "_bg_zs")
     yamls = f"{SCORES},{other}"
     assert launch.main([yamls, "--allow-missing", "--jobtype", "slurm"]) == 0
@@ -216,7 +216,7 @@ def test_evaluations_are_one_job(programs, capsys):
     assert options(Path("script").read_text())["gpus-per-node"] == "1"
 
 
-def test_extraction_is_an_array_over_parts(programs, capsys):
+def test_extraction_is_submitted_as_an_array_of_parts(programs, capsys):
     words = [
         "--vdir",
         "my videos",
@@ -307,12 +307,12 @@ def test_mistakes_in_extractions(programs, capsys, arguments, message):
         ("600", 600),
     ],
 )
-def test_times(text, seconds):
+def test_times_may_be_written_in_several_formats(text, seconds):
     """YAML itself reads 24:00:00 and 90:00 as numbers of seconds."""
     assert slurm.section_of([f"slurm.time={text}"]).time == seconds
 
 
-def test_a_section_has_defaults():
+def test_an_empty_section_has_the_defaults():
     assert slurm.section_of([]) == SlurmConfig()
     with pytest.raises(ConfigError, match="`dataset` is not a known key"):
         slurm.section_of(["dataset.split=test"])
@@ -355,7 +355,7 @@ def ends(code: int) -> str:
 
 
 CASES = {
-    # signal, rank, what SLURM says about the job, the command -> is requeued, exit code
+    # signal, rank, output of SLURM about the job, command -> is requeued, exit code
     "before the time limit": (signal.SIGUSR2, 0, RUNNING, waits(75), True, 255),
     "preempted with a warning": (signal.SIGUSR2, 0, PREEMPTED, waits(75), True, 255),
     "preempted without a warning": (signal.SIGTERM, 0, PREEMPTED, waits(75), True, 255),

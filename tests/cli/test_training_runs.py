@@ -1,4 +1,4 @@
-"""`mmpt report` and `mmpt compare` with training folders."""
+"""`mmpt report` and `mmpt compare` with folders of training runs."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from tests.support.sample_trainings import write_run
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run in a folder of their own, where `mmpt compare` writes its page."""
+    """Each test runs in a new folder, where `mmpt compare` writes its page."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -38,12 +38,12 @@ def write_results(
     return folder
 
 
-def test_a_report_has_a_summary_the_scores_and_its_path(
+def test_a_report_has_a_summary_and_scores_and_its_path_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(Path("runs/mine"))
     write_results(Path("runs/mine/eval"), "runs/mine/checkpoint_best.pt", 0.123)
-    # Scores of another training in the same folder, and of this one in another folder.
+    # Scores of another run in the same folder, and of this run in another folder.
     write_results(Path("runs/mine/other"), "runs/other/checkpoint_best.pt", 0.456)
     write_results(Path("scores"), "runs/mine/checkpoint_last.pt", 0.789)
     assert report.main(["runs/mine", "scores"]) == 0
@@ -58,7 +58,7 @@ def test_a_report_has_a_summary_the_scores_and_its_path(
     assert ">45.6<" not in page
 
 
-def test_the_scores_of_a_moved_training_are_found(
+def test_the_scores_of_a_moved_training_run_are_found(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     best = write_run(Path("moved")) / "checkpoint_best.pt"
@@ -74,7 +74,7 @@ def test_the_scores_of_a_moved_training_are_found(
 
 
 @pytest.mark.slow
-def test_trainings_are_compared_with_each_other_and_with_scores(
+def test_training_runs_are_compared_with_each_other_and_with_scores(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_run(Path("runs/one"))
@@ -106,10 +106,10 @@ def test_trainings_are_compared_with_each_other_and_with_scores(
     assert "| best validation loss | 5 | 6 |" in capsys.readouterr().out
 
 
-def test_trainings_that_differ_in_state_metrics_and_folder_are_compared(
+def test_training_runs_may_differ_in_state_metrics_and_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two have the same name. One of them is running, has no second term, and was not refreshed."""
+    """Two runs have the same name. One of these is running, has one term, and was not refreshed."""
     write_run(Path("one/run"))
     running = write_run(Path("two/run"), offset=1, num_epochs=1)
     (running / "retri" / "hardness.jsonl").unlink()
@@ -140,7 +140,7 @@ def test_trainings_that_differ_in_state_metrics_and_folder_are_compared(
     assert "running: epoch 1 of 3, 10 updates, about 7 minutes left (two/run)" in page
 
 
-def test_a_training_that_has_just_started_is_named_and_left_out(
+def test_a_training_run_without_metrics_is_reported_and_left_out(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_run(Path("mine"))
@@ -152,9 +152,9 @@ def test_a_training_that_has_just_started_is_named_and_left_out(
     assert warning.startswith("left out: new/metrics.jsonl: holds no metrics.")
 
 
-def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_alone_do_not_give_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     write_results(Path("scores"), "runs/mine/checkpoint_best.pt", 0.123)
-    # As `save_pretrained` writes it next to scores.
+    # Such a file may come from `save_pretrained`.
     Path("scores/config.yaml").write_text("{}")
     assert compare.main(["scores"]) == 0
     assert "training" not in capsys.readouterr().out
@@ -184,7 +184,7 @@ def test_results_alone_give_no_page(capsys: pytest.CaptureFixture[str]) -> None:
         ),
     ],
 )
-def test_mistakes_are_one_clear_error(
+def test_a_mistake_gives_one_clear_error(
     capsys: pytest.CaptureFixture[str], command: str, arguments: str, message: str
 ) -> None:
     write_run(Path("mine"))

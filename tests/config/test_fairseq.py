@@ -27,7 +27,7 @@ def no_fairseq(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def fields_of_fairseq() -> Iterator[dataclasses.Field[Any]]:
-    """Yields every option of the dataclasses, some of them more than once."""
+    """Yields every option of the dataclasses. Some options are yielded more than once."""
     pytest.importorskip("fairseq")
     from fairseq.dataclass import configs
     from fairseq.optim.adam import FairseqAdamConfig
@@ -110,7 +110,7 @@ def test_the_released_yamls_have_the_optimizer_under_optimization() -> None:
     assert str(found["optimization"]["total_num_update"]) == "1000000"
 
 
-def test_every_bound_is_of_an_option_and_allows_its_default() -> None:
+def test_every_bound_belongs_to_an_option_and_allows_its_default() -> None:
     fields = {field.name: field for field in fields_of_fairseq()}
     own = {name for group in OWN.values() for name in group}
     assert not own & fields.keys()
@@ -138,8 +138,8 @@ def test_every_bound_has_fairseqs_type() -> None:
             )
 
 
-def test_a_switch_that_is_on_by_default_would_be_turned_off_by_its_flag() -> None:
-    """fairseq makes `store_false` of those; `fairseq_flags` needs that there are none."""
+def test_no_switch_is_on_by_default() -> None:
+    """fairseq would make these options `store_false`, which `fairseq_flags` does not support."""
     schema = settings_model(import_fairseq=True).model_json_schema()
     known = {name for group in GROUPS for name in schema["$defs"][group]["properties"]}
     assert [
@@ -148,7 +148,7 @@ def test_a_switch_that_is_on_by_default_would_be_turned_off_by_its_flag() -> Non
 
 
 @pytest.mark.usefixtures("no_fairseq")
-def test_without_fairseq_only_what_has_bounds_is_checked() -> None:
+def test_without_fairseq_only_options_with_bounds_are_checked() -> None:
     found, problems = parse(common={"sed": 3, "seed": "4"}, checkpoint=None)
     assert (found, problems) == ({"common": {"sed": 3, "seed": 4}}, [])
     assert problems_in(dataset={"batch_size": "x"}) == [
@@ -157,7 +157,7 @@ def test_without_fairseq_only_what_has_bounds_is_checked() -> None:
 
 
 @pytest.mark.spawn
-def test_the_import_of_fairseq_comes_late_and_leaves_the_logging_alone() -> None:
+def test_fairseq_is_imported_late_and_does_not_change_logging() -> None:
     code = (
         "import logging, sys\nimport mmpt.config\n"
         "assert not {'torch', 'fairseq'} & set(sys.modules)\n"

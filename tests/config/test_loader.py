@@ -1,5 +1,6 @@
-"""load_config: includes, overrides, and every kind of mistake, each against a message or value
-written by hand.
+"""`load_config`: includes, overrides, and every kind of mistake.
+
+Values and messages are compared with ones that were written by hand.
 """
 
 import pytest
@@ -54,7 +55,7 @@ def test_values_and_defaults():
 @pytest.mark.parametrize(
     "text", ["1e-5", "1e-05", "1.0e-05", "0.00001", "'1e-05'", "['1e-5']"]
 )
-def test_a_learning_rate_may_be_written_in_any_way(text):
+def test_a_learning_rate_may_be_written_in_any_notation(text):
     assert load(f"fairseq.optimization.lr={text}").fairseq["optimization"]["lr"] == [
         1e-5
     ]
@@ -82,7 +83,7 @@ def write(folder, values):
     return path
 
 
-def test_retrieval_may_be_a_section(tmp_path):
+def test_keys_of_retrieval_may_be_in_a_section(tmp_path):
     path = write(tmp_path, {"num_cands": 70, "retrieval": {"recall": 0.9, "nprobe": 2}})
     config = load("retrieval.nprobe=3", "recall=0.8", base=path)
     retrieval = config.retrieval
@@ -98,7 +99,7 @@ def test_a_setting_must_not_be_given_twice(tmp_path):
     ]
 
 
-def test_all_mistakes_at_once():
+def test_all_mistakes_are_reported_at_once():
     assert problems_of(
         "dataset.max_len=16",
         "dataset.alinger=X",
@@ -134,7 +135,7 @@ def test_all_mistakes_at_once():
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        # One key, with its bounds and its type.
+        # Bounds and types of single keys.
         ("dataset.split=dev", "must be `train`, `valid` or `test`, but is 'dev'."),
         ("dataset=3", "must be a mapping, but is 3."),
         ("fairseq=3", "must be a mapping, but is 3."),
@@ -162,7 +163,7 @@ def test_all_mistakes_at_once():
             "num_cands=10000000000000000000000",
             "must be at most 2147483647 in size, but is 100",
         ),
-        # Keys that nobody reads.
+        # Keys that no class reads.
         ("datset={}", "is not a known key. Did you mean `dataset`?"),
         ("nprobes=null", "is not a known key. Did you mean `nprobe`?"),
         (
@@ -210,14 +211,14 @@ def test_all_mistakes_at_once():
         ),
     ],
 )
-def test_each_mistake_alone(override, problem):
+def test_each_mistake_is_reported(override, problem):
     assert_only_problem(override, problem)
 
 
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        # One option, with its bounds and its type.
+        # Bounds and types of single options.
         ("common.seed=-5", "must be at least 0, but is -5."),
         ("common.seed=4294967296", "must be at most 2147483647 in size"),
         ("common.log_format=xml", "must be `json`, `none`, `simple`"),
@@ -275,11 +276,11 @@ def test_each_mistake_alone(override, problem):
         ("dataset.valid_subset=test", "must be `valid` in training, but is `test`"),
     ],
 )
-def test_each_mistake_of_fairseqs_options(override, problem):
+def test_each_mistake_in_options_of_fairseq_is_reported(override, problem):
     assert_only_problem(f"fairseq.{override}", problem)
 
 
-def test_mistakes_that_two_keys_make():
+def test_mistakes_in_the_relation_of_two_keys():
     assert problems_of(
         "task=null", "dataset.subsampling=8", "fairseq.dataset.batch_size=4"
     ) == [
@@ -292,7 +293,7 @@ def test_mistakes_that_two_keys_make():
     ]
 
 
-def test_of_two_groups_with_an_option_the_last_one_counts_as_in_fairseq():
+def test_if_two_groups_set_an_option_the_last_one_wins():
     group = "fairseq.lr_scheduler"  # comes after `fairseq.optimization`
     assert problems_of(
         f"{group}.total_num_update=10", f"{group}.warmup_updates=11"
@@ -344,7 +345,7 @@ def test_an_evaluation_needs_a_predictor():
     ]
 
 
-def test_old_keys_only_give_one_line(caplog):
+def test_old_keys_are_logged_in_one_line(caplog):
     with caplog.at_level("INFO", logger="mmpt.config.loader"):
         load("run_task=[a]", "dataset.mlm_probability=0.15", "task=null")
     (record,) = caplog.records
@@ -355,7 +356,7 @@ def test_old_keys_only_give_one_line(caplog):
     )
 
 
-def test_old_keys_of_an_included_file_are_not_named(tmp_path, caplog):
+def test_old_keys_of_an_included_file_are_not_logged(tmp_path, caplog):
     path = tmp_path / "own.yaml"
     path.write_text(f"includes: {TRAINING}\ndataset:\n  mlm_probability: 0.15\n")
     with caplog.at_level("INFO", logger="mmpt.config.loader"):
@@ -366,7 +367,7 @@ def test_old_keys_of_an_included_file_are_not_named(tmp_path, caplog):
     )
 
 
-def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tmp_path):
+def test_the_batch_size_is_divided_by_subsampling_but_saved_undivided(tmp_path):
     config = load(
         "dataset.subsampling=32",
         "fairseq.dataset.batch_size=256",
@@ -376,7 +377,7 @@ def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tm
         "freeze_plan=true",
         "slurm_config=null",
     )
-    assert config.batch_size == 8  # 256 // 32, as VLM's released YAML gives
+    assert config.batch_size == 8  # 256 // 32, as in VLM's released YAML
     config = with_run_dir(config)
     flags = fairseq_flags(config)
     assert flags[flags.index("--batch-size") + 1] == "8"
@@ -390,7 +391,7 @@ def test_batch_size_is_divided_by_subsampling_and_a_saved_file_means_the_same(tm
     assert list(again.fairseq) == list(config.fairseq)  # the order of the command line
 
 
-def test_tensorboard_gets_the_curves_of_loggers_or_of_fairseq(tmp_path):
+def test_only_one_of_loggers_and_fairseq_writes_for_tensorboard(tmp_path):
     save_dir = f"fairseq.checkpoint.save_dir={tmp_path}"
     for loggers, written in (("[wandb]", True), ("[wandb,tensorboard]", False)):
         config = with_run_dir(load(save_dir, f"loggers={loggers}"))
@@ -443,7 +444,7 @@ def test_next_run_dir(tmp_path, entries, expected):
     assert next_run_dir(str(tmp_path), "run") == f"{tmp_path}/{expected}"
 
 
-def test_settings_have_the_same_fingerprint_wherever_the_file_is():
+def test_the_fingerprint_does_not_depend_on_the_path_of_the_file():
     config = load_config(TRAINING)
     elsewhere = config.model_copy(update={"path": "elsewhere.yaml"})
     assert elsewhere.fingerprint == config.fingerprint

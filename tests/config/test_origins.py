@@ -64,7 +64,7 @@ def test_files_and_defaults(top: str, key: str, expected: str) -> None:
     assert origin(tuple(key.split()), top) == expected
 
 
-def test_overrides_hide_files_and_the_last_one_counts(top: str) -> None:
+def test_overrides_hide_files_and_the_last_override_wins(top: str) -> None:
     overrides = ("dataset.max_len=1", "retrieval.num_cands=2", "dataset.max_len=3")
     assert origin(("dataset", "max_len"), top, *overrides) == "override"
     assert origin(("num_cands",), top, *overrides) == "override"
@@ -72,7 +72,7 @@ def test_overrides_hide_files_and_the_last_one_counts(top: str) -> None:
     assert origin(("dataset", "max_len"), top, *overrides) == "default"
 
 
-def test_settings_of_the_released_script(tmp_path: Path) -> None:
+def test_settings_of_the_released_script_are_marked(tmp_path: Path) -> None:
     path = tmp_path / "align.yaml"
     path.write_text(
         "dataset: {split: test, anno_path: a, max_len: 96}\neval: {save_path: x}\n"
@@ -94,7 +94,7 @@ def test_an_empty_file_has_no_keys() -> None:
     assert key_lines("") == {}
 
 
-def test_leaves() -> None:
+def test_leaves_of_nested_mappings() -> None:
     assert leaves({"a": {"b": [1], "c": {}}, "d": None}) == {
         ("a", "b"): [1],
         ("a", "c"): {},

@@ -1,4 +1,4 @@
-"""Every shipped YAML loads, says what it needs, and the full-size ones hold the published values.
+"""Every shipped YAML can be loaded, and the full-size ones have the published values.
 
 The evaluation YAMLs that were recorded are compared in tests/parity.
 """
@@ -50,12 +50,12 @@ def load(name: str) -> RunConfig:
     return load_config(f"projects/retri/{name}.yaml")
 
 
-def test_there_are_yamls() -> None:
+def test_the_yamls_are_found() -> None:
     assert "projects/retri/norton/how2_pretrain.yaml" in YAMLS
 
 
 @pytest.mark.parametrize("path", YAMLS)
-def test_it_loads_and_its_header_has_the_command_that_runs_it(path: str) -> None:
+def test_each_yaml_loads_and_its_header_shows_the_command_to_run_it(path: str) -> None:
     config = load_config(path)
     assert config.path == path
     Task.from_config(config)  # every class is known and fits the others
@@ -68,12 +68,12 @@ def test_videoclip_pretraining_equals_the_released_yaml() -> None:
     golden = json.loads((GOLDEN / "config_mmpt.json").read_text())
     for name in ("how2", "how2_pretrain"):
         ours = read_yaml(f"projects/retri/videoclip/{name}.yaml")
-        # Our key; the release has this number in its code.
+        # A key of MMPT. The release has this number in its code.
         assert ours.pop("infer_scale") == 16
         assert ours == golden["generated projects/retri/videoclip/how2.yaml"]
 
 
-def test_norton_pretraining_holds_the_published_values() -> None:
+def test_norton_pretraining_has_the_published_values() -> None:
     ours = read_yaml("projects/retri/norton/how2_pretrain.yaml")
     dataset = {
         "max_video_len": 16,
@@ -113,7 +113,7 @@ def test_norton_pretraining_holds_the_published_values() -> None:
 def check_tuning(
     name: str, task: str, loss: str, batch_size: int, epochs: int, **dataset: Any
 ) -> RunConfig:
-    """Compares a fine-tuning YAML with what all have in common and with its own settings."""
+    """Compares a fine-tuning YAML with the common settings and with its own settings."""
     config, project = load(name), name.partition("/")[0]
     assert config.loss is not None
     assert (config.loss.loss_cls, config.batch_size) == (loss, batch_size)

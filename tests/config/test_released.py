@@ -1,5 +1,5 @@
-"""A released HTM-Align YAML names no classes, checkpoint or metric. They are filled in, and nothing
-else is changed.
+"""A released HTM-Align YAML has no classes, checkpoint or metric. They are added, and all other
+settings are kept.
 """
 
 import copy
@@ -46,7 +46,7 @@ def test_given_settings_are_kept() -> None:
     filled, added = fill_released(values)
     assert filled["dataset"]["meta_processor"] == "Mine"
     assert filled["dataset"]["sliding_window"] == 4
-    # Refused later, in the user's own words.
+    # The loader refuses this value later, as the user wrote it.
     assert filled["fairseq"]["dataset"]["batch_size"] == 256
     assert (filled["metric"], filled["fairseq"]["common_eval"]["path"]) == (
         ["MyMetric"],
@@ -58,7 +58,7 @@ def test_given_settings_are_kept() -> None:
 
 
 @pytest.mark.parametrize("change", [{"split": None}, {"anno_path": None}])
-def test_other_yamls_are_left_alone(change: dict[str, None]) -> None:
+def test_other_yamls_are_not_changed(change: dict[str, None]) -> None:
     values = {**RELEASED, "dataset": {**RELEASED["dataset"], **change}}
     assert fill_released(values) == (values, [])
 

@@ -1,4 +1,4 @@
-"""Tests of the schema, and of how values of a YAML become values of its fields."""
+"""Tests of the schema, and of the conversion of values of a YAML to values of its fields."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ SECTIONS = [each for each in vars(schema).values() if isinstance(each, type)]
     "section",
     [each for each in SECTIONS if issubclass(each, schema.Settings | schema.Section)],
 )
-def test_every_key_has_a_sentence(section: type[BaseModel]) -> None:
+def test_every_key_is_described_by_a_sentence(section: type[BaseModel]) -> None:
     described = {
         name: field.description or "" for name, field in section.model_fields.items()
     }
@@ -39,7 +39,7 @@ def test_every_key_has_a_sentence(section: type[BaseModel]) -> None:
         ("centroids", None, 512),
     ],
 )
-def test_accepted(key: str, value: Any, expected: Any) -> None:
+def test_accepted_values(key: str, value: Any, expected: Any) -> None:
     result = getattr(RetrievalConfig(**{key: value}), key)
     assert result == expected
     assert type(result) is type(expected)
@@ -63,7 +63,7 @@ def leaves(values: dict[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, 
 
 
 @pytest.mark.slow
-def test_mutations_are_named(tmp_path) -> None:
+def test_mutated_settings_are_reported(tmp_path) -> None:
     """A misspelt key, a value of another type, or a number out of bounds, one at a time."""
     rng = random.Random(0)
     good = read_yaml("projects/retri/norton/how2_pretrain.yaml")

@@ -41,7 +41,7 @@ TEST = "projects/retri/norton/test_vtt_zs.yaml"
 
 
 class OwnAligner(DSAligner):
-    """A user's own, with a key of its own."""
+    """A user-defined aligner with a key."""
 
     class Config(DatasetConfig):
         shift_s: int = 3
@@ -49,7 +49,7 @@ class OwnAligner(DSAligner):
 
 
 class OwnMeta(MetaProcessor):
-    """A user's own, with another key."""
+    """A user-defined meta processor with another key."""
 
     class Config(DatasetConfig):
         column: str | None = None
@@ -57,7 +57,7 @@ class OwnMeta(MetaProcessor):
 
 
 class OwnLoss(Loss):
-    """A user's own."""
+    """A user-defined loss."""
 
     class Config(LossConfig):
         margin: float = 0.5
@@ -65,7 +65,7 @@ class OwnLoss(Loss):
 
 
 class OwnModel(MMFusionSeparate):
-    """A user's own."""
+    """A user-defined model."""
 
     class Config(ModelConfig):
         depth: int = 1
@@ -73,7 +73,7 @@ class OwnModel(MMFusionSeparate):
 
 
 class NoDefault(DSAligner):
-    """A key of it has no default."""
+    """An aligner with a key that has no default."""
 
     class Config(DatasetConfig):
         wanted: int
@@ -81,7 +81,7 @@ class NoDefault(DSAligner):
 
 
 class Broken(DSAligner):
-    """Its keys do not extend the shared ones."""
+    """An aligner whose keys do not extend the shared keys."""
 
     Config = dict  # type: ignore[assignment]
 
@@ -122,7 +122,7 @@ def test_a_section_is_the_config_of_every_class_that_reads_it() -> None:
     assert loss.margin == 0.1
 
 
-def test_own_keys_have_defaults_and_are_checked() -> None:
+def test_keys_of_a_user_defined_class_have_defaults_and_are_checked() -> None:
     dataset: Any = load(*OWN, "dataset.shift_s=null").dataset
     assert (dataset.shift_s, dataset.column) == (3, None)
     assert problems_of(
@@ -134,20 +134,20 @@ def test_own_keys_have_defaults_and_are_checked() -> None:
     ]
 
 
-def test_a_saved_file_means_the_same(tmp_path: Path) -> None:
+def test_a_saved_file_is_read_back_as_the_same_settings(tmp_path: Path) -> None:
     config = load(*OWN, "dataset.shift_s=4")
     save_resolved(config, tmp_path / "config.yaml")
     again = load(base=str(tmp_path / "config.yaml"))
     assert again.dataset == config.dataset
 
 
-def test_a_section_survives_the_way_to_another_process() -> None:
+def test_a_section_can_be_pickled() -> None:
     aligner = "dataset.aligner=COINActionSegmentationAligner"
     dataset = load(aligner, "dataset.sliding_window=4").dataset
     assert pickle.loads(pickle.dumps(dataset)) == dataset
 
 
-def test_a_foreign_key_is_a_mistake_that_names_its_readers() -> None:
+def test_the_error_for_a_key_of_another_class_names_its_readers() -> None:
     assert problems_of("dataset.n_train=3", "dataset.max_ln=3") == [
         "`dataset.n_train` is a key of `CrossTaskMetaProcessor`, but this file names no such "
         "class; leave the key out, or set it to null.",
@@ -167,15 +167,15 @@ def test_null_unsets_a_key_of_an_included_file() -> None:
     load(override, *(f"{key}=null" for key in sampled), base=TRAINING)
 
 
-def test_keys_of_a_class_that_is_not_found_are_no_mistakes() -> None:
-    """The mistake is the name. It is reported when classes are looked up to be built."""
+def test_keys_of_an_unknown_class_are_accepted() -> None:
+    """The unknown name is the mistake. It is reported when the classes are built."""
     dataset: Any = load("dataset.aligner=MyAligner", "dataset.my_key=3").dataset
     assert dataset.my_key == 3
     (problem,) = problems_of("dataset.aligner=3", "dataset.sliding_window=3")
     assert problem == "`dataset.aligner` must be text, but is 3."
 
 
-def test_a_section_that_the_file_does_not_have_has_the_shared_keys() -> None:
+def test_a_missing_loss_section_is_none() -> None:
     assert load().loss is None
 
 
@@ -193,7 +193,7 @@ def test_every_key_must_have_a_default() -> None:
     )
 
 
-def test_joined_sections_leave_out_what_others_extend() -> None:
+def test_joined_sections_omit_classes_that_others_extend() -> None:
     configs = (DatasetConfig, VariedLenAligner.Config, OverlappedAligner.Config)
     assert joined(*configs) is OverlappedAligner.Config
     both = joined(OwnAligner.Config, OwnMeta.Config)
@@ -201,7 +201,7 @@ def test_joined_sections_leave_out_what_others_extend() -> None:
     assert {"shift_s", "column", "bert_name"} <= both.model_fields.keys()
 
 
-def test_every_key_of_a_class_has_a_sentence() -> None:
+def test_every_key_of_a_class_is_described_by_a_sentence() -> None:
     for section, registries in READERS.items():
         for place in registries.values():
             registry = resolve_name(place)
@@ -224,7 +224,7 @@ def test_the_table_of_shipped_sections_is_complete() -> None:
         assert found == declared[key]
 
 
-def test_an_own_model_may_have_keys() -> None:
+def test_a_user_defined_model_may_have_keys() -> None:
     model: Any = load("model.model_cls=own_parts.OwnModel", "model.depth=2").model
     assert model.depth == 2
     (problem,) = problems_of("model.depth=2")
@@ -245,7 +245,7 @@ def test_reading_a_yaml_does_not_import_transformers() -> None:
     assert done.stdout == "False\n", done.stderr
 
 
-def test_readers_of_a_shared_key_are_all_classes() -> None:
+def test_all_classes_read_a_shared_key() -> None:
     assert "DSAligner" in readers_of("dataset", "bert_name")
     assert readers_of("dataset", "n_train") == ["CrossTaskMetaProcessor"]
     assert readers_of("dataset", "nobody") == []

@@ -65,7 +65,7 @@ def test_broken_overrides(override, problem):
     assert f"override `{override}` {problem}" in found
 
 
-def test_includes(tmp_path, monkeypatch):
+def test_the_including_file_has_priority(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("includes: b.yaml\nx: {k: 1}\nz: [3]\nn:\n")
     (tmp_path / "b.yaml").write_text("x: {k: 0, m: 2}\nz: [1, 2]\nn: 4\n")
@@ -98,7 +98,7 @@ def test_includes(tmp_path, monkeypatch):
         ("x: 1\nx: 2\n", "duplicate key"),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path, monkeypatch, text, message):
+def test_invalid_files_are_reported(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b.yaml").write_text("includes: a.yaml")
     if text is not None:

@@ -1,8 +1,8 @@
 """Tests that the items of every aligner, in training and validation, equal the items of the first
 release of this code, number by number.
 
-The digests were recorded when captions were lists and every number was drawn by a call of its own;
-that code was compared with the original's (tests/parity/test_aligners.py still is).
+The digests were recorded when captions were lists and every number was drawn by a separate call.
+That code was compared with the original code, as in tests/parity/test_aligners.py.
 """
 
 import hashlib
@@ -57,8 +57,9 @@ def config(tmp_path_factory):
 
 
 def digest(data: MMDataset) -> str:
-    """Hash two epochs; of features the two columns that say which second of which video they
-    are.
+    """Returns a hash of all items of two epochs.
+
+    Only two columns of the features are included, which identify the video and the second.
     """
     whole = hashlib.sha256()
     for epoch in (0, 1):
@@ -76,7 +77,7 @@ def digest(data: MMDataset) -> str:
 @pytest.mark.parametrize("sort_clips", [True, False])
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
 @pytest.mark.parametrize("name", sorted({key.split()[0] for key in RECORDED}))
-def test_recorded_items(name, split, sort_clips, config):
+def test_items_equal_the_recorded_ones(name, split, sort_clips, config):
     config = config.replace(sort_clips=sort_clips)
     aligner = ALIGNERS.get(name, "dataset.aligner")(config, split)
     classes = MANY if aligner.takes_batches else ONE

@@ -1,5 +1,5 @@
-"""The batches trained on in an epoch are that epoch's plan, in loader workers too; an interrupted
-epoch continues.
+"""Each epoch trains on the batches of its plan, also with loader workers. An interrupted epoch
+continues with its plan.
 """
 
 import gc
@@ -20,7 +20,7 @@ from mmpt.datasets.fairseqmmdataset import (
 
 
 class PlannedValues(Dataset):
-    """Item i is the i-th value of the plan, which is 100 * epoch + i once `plan` was called."""
+    """Item i is the i-th value of the plan, which is 100 * epoch + i after `plan` was called."""
 
     def __init__(self, size: int = 6):
         self.values = list(range(size))
@@ -74,7 +74,7 @@ def test_each_epoch_trains_on_its_own_plan(num_workers: int) -> None:
 
 
 class EpochOfItem(PlannedValues):
-    """Every item is the epoch that it was drawn in."""
+    """Every item is the epoch in which it was drawn."""
 
     epoch = 0
 
@@ -86,8 +86,12 @@ class EpochOfItem(PlannedValues):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_unplanned_training_sets_draw_again_each_epoch(num_workers: int) -> None:
-    """As fairseq's own task makes iterators: kept workers would repeat the first epoch's draws."""
+def test_training_sets_without_a_plan_draw_again_in_each_epoch(
+    num_workers: int,
+) -> None:
+    """Iterators are made as in fairseq's own task. Reused workers would repeat the draws of the
+    first epoch.
+    """
     task = LegacyFairseqTask(Namespace())
     dataset = FairseqMMDataset(EpochOfItem(), training=True)
     for epoch in (1, 2, 3):
@@ -97,7 +101,7 @@ def test_unplanned_training_sets_draw_again_each_epoch(num_workers: int) -> None
         batches = epoch_iterator.next_epoch_itr()
         assert {int(batch["value"]) for batch in batches} == {epoch}
         if num_workers:
-            # fairseq keeps them, and the garbage collector would wait 5 s for each in a later test.
+            # Otherwise the garbage collector would wait 5 s for each worker in a later test.
             batches._itr._shutdown_workers()
 
 
@@ -127,7 +131,7 @@ INTERRUPTED = {
 }
 
 
-def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone(
+def test_an_interrupted_epoch_begins_again_if_its_plan_is_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = PlannedValues()
@@ -142,7 +146,7 @@ def test_an_interrupted_epoch_begins_again_when_its_plan_is_gone(
     ]
 
 
-def test_a_run_that_starts_from_the_weights_of_another_begins_the_epoch(
+def test_a_run_that_starts_from_the_weights_of_another_begins_a_new_epoch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A plan of random batches has the same name in every run."""
@@ -154,10 +158,8 @@ def test_a_run_that_starts_from_the_weights_of_another_begins_the_epoch(
     assert caplog.messages == []
 
 
-def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoint() -> (
-    None
-):
-    """That is how a frozen plan survives a restart between epochs."""
+def test_an_epoch_is_planned_at_its_start_with_the_plan_of_the_checkpoint() -> None:
+    """In this way, a frozen plan is kept after a restart between epochs."""
     data = PlannedValues()
     resumed = iterator(data, 2)
     assert resumed.first_batch["value"].tolist() == [0]
@@ -168,7 +170,7 @@ def test_a_new_epoch_is_planned_when_it_begins_and_gets_the_plan_of_the_checkpoi
     assert data.calls == [(2, "plan-1")]
 
 
-def test_the_end_of_an_epoch_is_the_start_of_the_next() -> None:
+def test_the_state_at_the_end_of_an_epoch_starts_the_next_epoch() -> None:
     data = PlannedValues()
     first = iterator(data, 1, 0)
     values_of(first)
@@ -217,7 +219,7 @@ def test_an_epoch_without_a_plan_continues_with_another_number_of_processes(
     assert seen == list(range(7))[continues_at * now :: now]
 
 
-def test_batches_keep_the_short_last_one() -> None:
+def test_the_last_batch_may_be_smaller() -> None:
     dataset = FairseqMMDataset(PlannedValues(7))
     batches = dataset.batch_by_size(
         dataset.ordered_indices(), max_sentences=3, required_batch_size_multiple=8
@@ -225,7 +227,7 @@ def test_batches_keep_the_short_last_one() -> None:
     assert batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_only_torch_data_sets_are_wrapped() -> None:
+def test_only_torch_data_sets_are_accepted() -> None:
     with pytest.raises(TypeError, match="torch Dataset"):
         FairseqMMDataset([1, 2, 3])  # type: ignore[arg-type]
 
@@ -238,8 +240,8 @@ class SlowValues(PlannedValues):
         return super().__getitem__(index)
 
 
-def test_waiting_adds_up_until_it_is_asked_for() -> None:
-    """As with `update_freq`, where an update takes several batches before it logs once a batch."""
+def test_the_waiting_time_adds_up_until_it_is_read() -> None:
+    """With `update_freq`, an update loads several batches before it logs the first of them."""
     data = SlowValues()
     epoch_iterator = iterator(data, 1, buffer_size=0)
     assert epoch_iterator.take_waited_s() == 0
@@ -261,8 +263,8 @@ class FrozenObjects(PlannedValues):
 
 
 @pytest.mark.slow
-def test_workers_leave_what_they_inherit_alone() -> None:
-    """So that collecting garbage does not copy the pages of every module into each of them."""
+def test_workers_do_not_collect_inherited_objects() -> None:
+    """Otherwise, garbage collection would copy the pages of every module into each worker."""
     data = FrozenObjects()
     before = gc.get_freeze_count()
     assert all(count > 10_000 for count in values_of(iterator(data, 1, num_workers=1)))

@@ -1,4 +1,4 @@
-"""Items depend on (seed, epoch, index) alone, whatever the workers."""
+"""Items depend only on (seed, epoch, index), not on the workers."""
 
 import itertools
 import random
@@ -45,7 +45,7 @@ def same(one, other):
     return True
 
 
-def test_an_item_is_its_seed_epoch_and_index(config):
+def test_an_item_depends_only_on_its_seed_epoch_and_index(config):
     data = batch_data(config)
     items = {}
     for epoch, index in itertools.product((0, 1), range(len(data))):
@@ -70,7 +70,7 @@ def test_the_index_operator_gives_items_of_the_epoch_that_is_set(config):
     assert same(data[2], data.item(2, 1))
 
 
-def test_the_test_split_does_not_know_epochs(config):
+def test_the_test_split_does_not_depend_on_the_epoch(config):
     test = video_data(config.replace(test_path=config.val_path), Split.TEST)
     assert same(test.item(3, 0), test.item(3, 7))
     train = video_data(config)
@@ -126,7 +126,7 @@ def test_a_batch_has_one_leading_axis_of_clips(config):
     }
 
 
-def test_clip_c_of_video_v_is_row_v_clips_plus_c(config):
+def test_rows_of_a_batch_are_ordered_by_video_and_then_by_clip(config):
     data = video_data(config)
     items = [data.item(index, 0) for index in range(5)]
     batch = data.collate(items)
@@ -157,7 +157,7 @@ def test_items_without_an_axis_of_clips_are_stacked(config):
 
 
 @pytest.mark.parametrize("join", [False, True])
-def test_no_items_make_an_empty_batch(join):
+def test_an_empty_list_of_items_makes_an_empty_batch(join):
     assert collate([], join=join) == {}
 
 

@@ -1,4 +1,4 @@
-"""The Markdown of the repository's documents becomes Markdown of the site."""
+"""The Markdown of the repository's documents is converted to Markdown of the site."""
 
 import importlib.util
 from types import ModuleType
@@ -42,7 +42,7 @@ def test_a_section_ends_at_the_next_heading_of_its_level(pages: ModuleType) -> N
     assert section.endswith("### Within\ntext\n\n")
 
 
-def test_a_missing_section_is_named(pages: ModuleType) -> None:
+def test_a_missing_section_is_reported(pages: ModuleType) -> None:
     with pytest.raises(pages.PluginError, match="has no section #third-part"):
         pages.read_section(DOCUMENT, "third-part", "document.md")
 
@@ -64,7 +64,7 @@ def test_a_list_is_separated_from_the_text_before_it(
     assert pages.separate_lists(text) == separated
 
 
-def test_code_is_left_as_it_is(pages: ModuleType) -> None:
+def test_code_is_not_changed(pages: ModuleType) -> None:
     text = "a\n```\na\n```\na\n"
     assert pages.outside_code(text, str.upper) == "A\n```\na\n```\nA\n"
 

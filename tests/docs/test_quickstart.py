@@ -1,4 +1,6 @@
-"""The notebook of the quick start runs from first to last cell, and is kept without output."""
+"""The notebook of the quick start runs from the first to the last cell, and is stored without
+output.
+"""
 
 import os
 import re

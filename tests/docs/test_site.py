@@ -1,4 +1,4 @@
-"""The site builds without a warning, its links lead somewhere, and the reference is complete."""
+"""The site builds without warnings, its links are valid, and the reference is complete."""
 
 import importlib
 import re
@@ -122,7 +122,7 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_documents_of_the_root_are_pages(site: Path) -> None:
+def test_documents_of_the_root_have_pages(site: Path) -> None:
     for document, page in (
         ("DATASET.md", "guides/data"),
         ("CHANGELOG.md", "changelog"),

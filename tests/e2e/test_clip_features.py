@@ -1,4 +1,4 @@
-"""From videos to a trained model with features of a small CLIP, with the commands of a user."""
+"""The commands of a user, from videos to a trained model, with features of a small CLIP."""
 
 import pickle
 from pathlib import Path
@@ -69,7 +69,7 @@ def overrides(folder: Path, name: str, *more: str) -> list[str]:
 
 
 def run(folder: Path, name: str, *more: str, yaml: str = "train.yaml") -> str:
-    """Trains for one epoch in one process, and returns what the screen shows."""
+    """Trains for one epoch in one process, and returns the output on the screen."""
     words = ["--jobtype", "local_single", *overrides(folder, name, *more)]
     job = run_forked("mmpt.cli.main:main", ["train", folder / yaml, *words])
     assert job.returncode == 0, job.stderr[-4000:]
@@ -88,8 +88,8 @@ def test_the_yaml_and_features_json_describe_the_features(prepared: Path) -> Non
         assert (info.width, info.fps) == (24, 2)
 
 
-def test_training_starts_from_a_checkpoint_for_s3d(prepared: Path) -> None:
-    """The checkpoint is that of a first run, with a first layer for features of width 512."""
+def test_training_can_start_from_a_checkpoint_for_s3d(prepared: Path) -> None:
+    """The checkpoint is from another run, and gets a first layer for features of width 512."""
     restore = "fairseq.checkpoint.restore_file"
     run(prepared, "first", f"{restore}=null")
     start = prepared / "runs/first/checkpoint_last.pt"
@@ -105,8 +105,8 @@ def test_training_starts_from_a_checkpoint_for_s3d(prepared: Path) -> None:
     assert all(tensor.isfinite().all() for tensor in trained.values())
 
 
-def test_training_on_a_file_of_the_same_features(prepared: Path) -> None:
-    """`mmpt prepare --features` makes what `mmpt prepare --videos` makes, and it can be trained."""
+def test_a_file_of_the_same_features_gives_the_same_shards(prepared: Path) -> None:
+    """`mmpt prepare --features` and `--videos` make the same shards, on which training works."""
     files = sorted((prepared / "data/feat").glob("*.npy"))
     rows = {path.stem: np.load(path) for path in files}
     (prepared / "all.pkl").write_bytes(pickle.dumps(rows))
@@ -138,7 +138,7 @@ def test_wrong_settings_end_with_one_message_and_exit_code_2(prepared: Path) -> 
         assert "Traceback" not in job.stderr
 
 
-def test_the_clip_yaml_is_norton_with_other_features() -> None:
+def test_the_clip_yaml_differs_from_norton_only_in_the_features() -> None:
     plain = load_config(f"{ROOT}/projects/retri/norton/how2_pretrain.yaml")
     clip = load_config(f"{ROOT}/projects/retri/norton/how2_pretrain_clip.yaml")
     assert clip.loss == plain.loss

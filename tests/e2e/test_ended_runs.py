@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 def runs(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """The folder of the runs, their exit codes, and what differs."""
+    """The folder of the runs, and the exit codes and differences of runs."""
     folder = tmp_path_factory.mktemp("ended")
     done = run_forked("tests.support.ended_runs:main", [corpus, folder])
     assert (folder / "results.json").exists(), done.stderr[-3000:]
@@ -35,7 +35,7 @@ def report(save_dir: Path, update: int, rank: int) -> dict[str, Any]:
     return content
 
 
-def test_training_stops_and_names_the_videos(
+def test_training_stops_and_reports_the_videos(
     runs: tuple[Path, dict[str, Any]], corpus: Path
 ) -> None:
     folder, codes = runs[0], runs[1]["codes"]
@@ -54,7 +54,7 @@ def test_training_stops_and_names_the_videos(
 
 
 @pytest.mark.parametrize("name", ["skip", "gathered"])
-def test_an_update_is_skipped_in_all_processes(
+def test_a_skipped_update_is_skipped_in_all_processes(
     name: str, runs: tuple[Path, dict[str, Any]]
 ) -> None:
     """The weights equal the weights of a run whose optimizer leaves the update out."""
@@ -109,7 +109,7 @@ def test_a_run_out_of_time_saves_its_state_and_continues_with_more_time(
 
 
 @pytest.mark.parametrize(("name", "last"), [("max_update", 3), ("early stop", 16)])
-def test_a_run_that_has_ended_makes_no_update_when_it_is_started_again(
+def test_a_finished_run_makes_no_update_when_it_is_started_again(
     name: str, last: int, runs: tuple[Path, dict[str, Any]]
 ) -> None:
     folder, results = runs

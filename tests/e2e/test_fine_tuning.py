@@ -182,7 +182,7 @@ def test_coin_trains_a_new_head_and_scores_it(files: Path, tmp_path: Path) -> No
     with pytest.raises(
         CheckpointError, match=r"2 in the model only:\n.*video_encoder\.classifier"
     ):
-        # Has no trained classifier.
+        # This checkpoint has no trained classifier.
         score(f"{NORTON}/test_coin_ft", PRETRAINED, tmp_path, tests)
 
 

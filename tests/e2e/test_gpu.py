@@ -74,7 +74,7 @@ def states_on_gpu(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_loss_syncs_once_for_the_numbers_of_tokens_and_once_for_its_check(
+def test_the_loss_synchronises_twice(
     dtype: torch.dtype,
 ) -> None:
     loss, batch = MMContraLoss(NORTON_LOSS), states_on_gpu(dtype)
@@ -147,7 +147,7 @@ def test_a_step_is_close_to_one_in_float64(device: str, dtype: torch.dtype) -> N
 
 
 @pytest.mark.gpu
-def test_packed_layers_do_not_sync() -> None:
+def test_packed_layers_do_not_synchronise() -> None:
     model = towers(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).to("cuda")
     batch = clips()
     mask = batch["cmasks"].to("cuda")
@@ -223,7 +223,7 @@ ON_GPU = "fairseq.common.cpu=false"
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", HALF)
-def test_half_precision_trains_refreshes_and_continues(
+def test_a_run_in_half_precision_trains_refreshes_and_continues(
     corpus: Path, tmp_path: Path, precision: str
 ) -> None:
     options = [ON_GPU, f"fairseq.common.{precision}=true", "model.compile=true"]

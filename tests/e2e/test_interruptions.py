@@ -1,4 +1,4 @@
-"""Trainings that are interrupted at random moments end like trainings that are not interrupted.
+"""Training runs that are interrupted at random moments give the results of uninterrupted runs.
 
 `make chaos` does the same for many moments.
 """
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROWS = ["kill", "kill-2", "kill-saved", "term", "interrupt", "rank-hung"]
 ROWS += ["worker-killed", "disk-full", "read-only", "clock", "damaged", "moved"]
-"""One trial of each row is run. `test_launching.py` has tests of lost and of asked ranks."""
+"""One trial of each row is run. `test_launching.py` tests lost ranks, and ranks asked to stop."""
 SAVES = {"term", "interrupt", "clock"}
 """Interruptions that give a run the time to save its state."""
 BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2}
@@ -45,7 +45,7 @@ def outcomes(
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_interrupted_runs_end_like_uninterrupted_ones(
+def test_interrupted_runs_give_the_results_of_uninterrupted_ones(
     outcomes: list[dict[str, Any]],
 ) -> None:
     """Weights, optimizer, plans and metrics are equal to the bit."""
@@ -69,7 +69,7 @@ def test_a_run_that_is_asked_to_stop_loses_no_update(
     assert len(begun) >= len(asked) / 2
 
 
-def test_a_run_that_is_saved_after_each_update_loses_at_most_one(
+def test_a_run_that_is_saved_after_each_update_loses_at_most_one_update(
     outcomes: list[dict[str, Any]],
 ) -> None:
     (one,) = (one for one in outcomes if one["row"] == "kill-saved")
@@ -84,7 +84,7 @@ def test_the_other_processes_end_when_one_hangs(
     assert set(one["codes"]) <= {-9, 1, 75}, one
 
 
-def test_a_folder_that_cannot_be_written_gives_exit_code_2_without_a_traceback(
+def test_an_unwritable_folder_gives_exit_code_2_without_a_traceback(
     outcomes: list[dict[str, Any]],
 ) -> None:
     for row in ("disk-full", "read-only"):

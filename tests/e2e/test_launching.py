@@ -1,4 +1,4 @@
-"""A training gives the same result, however its processes are started.
+"""Training gives the same result for all ways to start its processes.
 
 They are started by `mmpt train` or `torchrun`, on one machine or two, and again after a failure.
 """
@@ -56,7 +56,7 @@ def assert_identical(one: Outcome, other: Outcome) -> None:
 
 
 def job(corpus: Path, save_dir: Path) -> list[str]:
-    """Returns the YAML and the overrides of the training."""
+    """Returns the YAML and the overrides of the training run."""
     return [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS]
 
 
@@ -139,7 +139,7 @@ def test_a_job_that_is_asked_to_stop_saves_its_state_and_continues(
     assert "Traceback" not in whole
 
 
-def test_a_closed_terminal_is_a_request_to_stop(corpus: Path, tmp_path: Path) -> None:
+def test_a_job_stops_if_its_terminal_is_closed(corpus: Path, tmp_path: Path) -> None:
     command = [*LAUNCHER, *job(corpus, tmp_path), "--jobtype", "local_2"]
     main_end, terminal = pty.openpty()
     launcher = subprocess.Popen(
@@ -189,7 +189,7 @@ def test_a_job_continues_after_the_loss_of_a_rank(
     assert_identical(outcome(tmp_path), two_processes)
 
 
-def test_torchrun_starts_the_same_training_on_two_machines(
+def test_torchrun_on_two_machines_gives_the_same_result(
     corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[str]
 ) -> None:
     jobs = []
@@ -212,7 +212,7 @@ def test_torchrun_starts_the_same_training_on_two_machines(
     assert (tmp_path / "config.yaml").is_file()
 
 
-def test_two_machines_train_as_one_and_continue_after_the_loss_of_a_rank(
+def test_two_machines_give_the_result_of_one_even_if_a_rank_is_lost(
     corpus: Path, tmp_path: Path, two_processes: Outcome, hosts: list[str]
 ) -> None:
     options = [*NODES, "--jobtype", "local_1", "--max-restarts", "1", "--node-rank"]
@@ -236,7 +236,7 @@ def test_two_machines_are_not_restarted_if_one_rank_is_asked_to_stop(
     assert "".join(logs).count(f": saved {tmp_path}/checkpoint_last.pt") == 1
 
 
-def test_a_machine_joins_and_leaves(
+def test_a_machine_may_join_and_leave(
     corpus: Path, tmp_path: Path, hosts: list[str]
 ) -> None:
     """No update is lost or repeated, because the processes save their state before each change."""
@@ -246,7 +246,7 @@ def test_a_machine_joins_and_leaves(
     command = [*job(corpus, tmp_path), *endless, *options]
 
     def wait_for(num_clips: int, after: int = 0) -> int:
-        """Waits for an update with so many clips, and returns its number."""
+        """Waits for an update with `num_clips` clips, and returns its number."""
         deadline = time.monotonic() + 100
         while time.monotonic() < deadline:
             rows = [row for row in read_metrics(tmp_path) if row["split"] == "train"]
@@ -292,10 +292,10 @@ def test_machines_with_different_settings_are_refused(
         assert "Traceback" not in log
 
 
-def test_four_processes_make_the_updates_of_one_with_four_times_the_batches(
+def test_four_processes_equal_one_process_with_four_times_the_batches(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """They differ only by rounding, because gradients are added in another order.
+    """The results differ only by rounding, because gradients are added in another order.
 
     The BERT of the small corpus has no dropout.
     """

@@ -1,4 +1,4 @@
-"""Whole jobs on a device that runs out of memory: steps are repeated, or one message is printed."""
+"""Jobs on a device that runs out of memory: steps are repeated, or one message is printed."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_one_of_two_processes_repeats_its_steps(corpus: Path, tmp_path: Path) ->
     assert re.search(r"\| valid \|.* loss [\d.]+", log)
 
 
-def test_with_gathered_negatives_no_step_is_repeated(
+def test_steps_with_gathered_negatives_are_not_repeated(
     corpus: Path, tmp_path: Path
 ) -> None:
     overrides = [

@@ -1,4 +1,4 @@
-"""A training that continues with another number of processes leaves out no batch of its plan."""
+"""A run that continues with another number of processes trains on all batches of its plan."""
 
 import json
 from pathlib import Path
@@ -30,10 +30,10 @@ def updates(save_dir: Path) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ["2 to 1", "1 to 2"])
-def test_the_same_updates_are_made_if_their_size_is_kept(
+def test_updates_are_the_same_if_their_size_is_kept(
     name: str, runs: tuple[Path, dict[str, Any]]
 ) -> None:
-    """They differ only by rounding, because gradients are added in another order.
+    """The results differ only by rounding, because gradients are added in another order.
 
     The BERT of the small corpus has no dropout.
     """
@@ -62,7 +62,7 @@ def test_no_batch_is_left_out_if_updates_become_smaller(
     assert updates(folder / "smaller updates") == list(enumerate(clips, 1))
 
 
-def test_a_part_of_an_update_is_repeated_if_updates_become_larger(
+def test_a_batch_is_repeated_if_updates_become_larger(
     runs: tuple[Path, dict[str, Any]],
 ) -> None:
     """Three batches are saved. The first update with two processes repeats the third one."""

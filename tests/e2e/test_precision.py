@@ -79,7 +79,7 @@ def check_loads_into_float32(corpus: Path, save_dir: Path) -> None:
     )
 
 
-def test_the_mixed_precision_of_fairseq_is_an_error() -> None:
+def test_the_mixed_precision_of_fairseq_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"`fairseq.common.amp` must be false: .* set"
     ):

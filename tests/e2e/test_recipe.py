@@ -1,4 +1,4 @@
-"""All commands of DATASET.md, run in order on small data, do what the page says.
+"""All commands of DATASET.md, run in order on small data, have the described results.
 
 Videos, captions and annotations are tiny. All downloads come from a server on this machine, and the
 weights of S3D and BERT are random. The commands run as they are written, with the additional
@@ -123,7 +123,7 @@ class Recipe:
 
 @pytest.fixture(scope="module")
 def recipe(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
-    """The commands of the page, after they ran in a folder that looks like the project's root."""
+    """The commands of the page, after they ran in a folder with the layout of the project."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("projects", "scripts"):
         shutil.copytree(ROOT / name, root / name)
@@ -155,7 +155,7 @@ def test_every_command_runs(recipe: Recipe) -> None:
     assert len(recipe.commands) >= 20
 
 
-def test_every_addition_belongs_to_a_command() -> None:
+def test_every_added_argument_belongs_to_a_command() -> None:
     for part in ADDED:
         assert any(re.search(part, command.text) for command in read_page()), part
 
@@ -177,7 +177,7 @@ def test_commands_print_what_the_page_shows(recipe: Recipe) -> None:
         )
 
 
-def test_one_feature_file_for_every_video(recipe: Recipe) -> None:
+def test_every_video_has_one_feature_file(recipe: Recipe) -> None:
     folders = {"data/feat/feat_how2_s3d": [*TRAIN, *VAL], "data/mine/feat": MINE}
     for command in recipe.commands:
         if match := re.search(
@@ -226,7 +226,7 @@ def test_the_page_makes_every_file_that_the_yamls_name(recipe: Recipe) -> None:
     assert len(found) >= 9
 
 
-def test_training_on_own_videos_writes_a_checkpoint(recipe: Recipe) -> None:
+def test_training_on_the_users_videos_writes_a_checkpoint(recipe: Recipe) -> None:
     weights = load_checkpoint(recipe.root / "runs/mine/norton/checkpoint_last.pt")[
         "model"
     ]
@@ -263,7 +263,7 @@ def made_files(root: Path) -> dict[Path, bytes]:
 
 
 def test_a_second_run_changes_nothing(recipe: Recipe) -> None:
-    """All commands but training and checks run again. This must be the last test."""
+    """All commands except for training and checks are run again. This must be the last test."""
     before = made_files(recipe.root)
     assert len(before) > 60
     for command in read_page():

@@ -1,6 +1,7 @@
-"""Trainings on a real SLURM cluster of two nodes.
+"""Training runs on a real SLURM cluster of two nodes.
 
-They are preempted and then finish, run out of time, are cancelled, or end with a user's mistake.
+The runs are preempted and then finish, run out of time, are cancelled, or end with a user's
+mistake.
 """
 
 import time
@@ -25,7 +26,7 @@ SLOW = ["loss.loss_cls=tests.support.slow_loss.SlowLoss", "loss.pause_s=0.7"]
 
 
 def submit(cluster: Cluster, corpus: Path, save_dir: Path, *more: str) -> str:
-    """Submits a training, and returns its id."""
+    """Submits a training run, and returns the id of its job."""
     words = [VIDEOCLIP, *corpus_overrides(corpus, save_dir), *QUICK, *EPOCHS, *more]
     return cluster.submit(words, save_dir)
 
@@ -62,7 +63,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def expected(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, torch.Tensor]:
-    """The weights after a training in two processes on one machine."""
+    """The weights after training in two processes on one machine."""
     save_dir = tmp_path_factory.mktemp("runs") / "two"
     train(VIDEOCLIP, corpus, save_dir, *EPOCHS, jobtype="local_2")
     return weights(save_dir)
@@ -83,11 +84,11 @@ def test_a_preempted_job_is_requeued_and_continues(
     assert f"Requeued job {job}" in log
     assert f"saved {tmp_path}/checkpoint_last.pt after update" in log
     assert f"continuing from {tmp_path}/checkpoint_last.pt" in log
-    # Two nodes train as two processes of one machine do.
+    # Two nodes give the same result as two processes on one machine.
     assert_identical(weights(tmp_path), expected)
 
 
-def test_a_job_out_of_time_is_requeued_and_can_be_cancelled(
+def test_a_job_that_runs_out_of_time_is_requeued_and_can_be_cancelled(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     endless = [*SLOW, "fairseq.optimization.max_epoch=1000"]
@@ -105,7 +106,7 @@ def test_a_job_out_of_time_is_requeued_and_can_be_cancelled(
     assert shown["Restarts"] == "1"
 
 
-def test_a_mistake_is_in_the_log_and_in_the_exit_code(
+def test_the_log_and_the_exit_code_report_a_mistake(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "list").write_text((corpus / "how2_s3d_train.lst").read_text())

@@ -29,7 +29,9 @@ NUM_BATCHES = 60  # of an epoch
 PAGE = "before\n<!-- soak -->\nold\n<!-- end of soak -->\nafter\n"
 
 
-def test_a_few_thousand_clips_and_three_refreshes(corpus: Path, tmp_path: Path) -> None:
+def test_a_few_thousand_clips_and_three_refreshes_pass(
+    corpus: Path, tmp_path: Path
+) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     folder = tmp_path / "soak"
@@ -123,17 +125,17 @@ def test_leaks_and_wrong_items_are_found(
 ) -> None:
     values = soak_loader(make_dataset(tmp_path, kind), digests, num_workers)
     if found:
-        # A leak may also show as memory.
+        # A leak may also be visible in the memory.
         assert set(found) <= set(excesses(values)), values
     else:
         assert excesses(values) == [], values
     assert values["different batches"] == (EPOCHS if kind is WrongDataset else 0)
 
 
-def test_a_value_above_its_bound_fails_the_command(
+def test_the_command_fails_if_a_value_exceeds_its_bound(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No part runs, because a file says that all are finished."""
+    """No part runs, because all parts are finished according to a file."""
     line: dict[str, Any] = {"commit": commit(), "date": "2026-11-29", "minutes": 1.0}
     good = line | {"part": "0 workers", "amount": 256, "values": {"processes": 0}}
     bad = line | {"part": "refreshes", "amount": 3, "values": {"open files": 3}}
@@ -157,7 +159,7 @@ def test_growth_is_measured_in_the_second_half() -> None:
     assert growth([5.0]) == 0
 
 
-def test_rise_ignores_values_that_come_and_go() -> None:
+def test_the_rise_ignores_temporary_values() -> None:
     assert rise([9, 9, 9, 9, 5, 9, 9, 5]) == 0
     assert rise([1, 2, 3, 4, 5, 6, 7, 8]) == 2
 

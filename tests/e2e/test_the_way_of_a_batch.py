@@ -1,4 +1,4 @@
-"""Compares the files that a traced training enters with the files that the documentation names."""
+"""Compares the files that a traced run enters with the files that the documentation lists."""
 
 import json
 import os
@@ -36,12 +36,12 @@ def named_files() -> dict[str, list[str]]:
 def entered(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, set[str]]:
-    """The files that the start, the first step and the refresh of a small Norton training enter."""
+    """The files that the start, the first step and the refresh of a small Norton run enter."""
     folder = tmp_path_factory.mktemp("traced")
     traces = folder / "traces"
     traces.mkdir()
     options = ["fairseq.optimization.max_update=1", "fairseq.dataset.num_workers=0"]
-    # Batches are loaded when they are asked for, not by a thread in advance.
+    # Batches are loaded when they are needed, and not by a thread in advance.
     options += ["fairseq.dataset.data_buffer_size=0"]
     options += ["fairseq.checkpoint.restore_file=null"]
     options += ["fairseq.checkpoint.reset_optimizer=false"]
@@ -81,7 +81,7 @@ def test_every_named_file_exists_and_is_named_once() -> None:
     assert [name for name in names if not (ROOT / name).is_file()] == []
 
 
-def test_the_page_names_the_files_of_the_start(entered: dict[str, set[str]]) -> None:
+def test_the_page_lists_the_files_of_the_start(entered: dict[str, set[str]]) -> None:
     sections = named_files()
     start = sections.pop(START)
     assert start[0] == "locallaunch.py"
@@ -89,7 +89,7 @@ def test_the_page_names_the_files_of_the_start(entered: dict[str, set[str]]) -> 
     assert set(start[1:]) == entered["start"] - later
 
 
-def test_the_page_names_the_files_of_a_step(entered: dict[str, set[str]]) -> None:
+def test_the_page_lists_the_files_of_a_step(entered: dict[str, set[str]]) -> None:
     sections = named_files()
     named = {
         *sections["From the list to the batch"],
@@ -98,7 +98,7 @@ def test_the_page_names_the_files_of_a_step(entered: dict[str, set[str]]) -> Non
     assert named == entered["step"]
 
 
-def test_the_page_names_the_files_of_the_refresh(entered: dict[str, set[str]]) -> None:
+def test_the_page_lists_the_files_of_the_refresh(entered: dict[str, set[str]]) -> None:
     sections = named_files()
     # The refresh builds its own data set, with files of the start.
     built = set(sections[START])

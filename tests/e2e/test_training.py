@@ -94,7 +94,7 @@ def test_a_report_shows_the_curves_of_the_run(videoclip: tuple[Path, str]) -> No
         assert line.mean_cosine > line.random_mean_cosine
 
 
-def test_the_page_of_the_run_says_that_it_is_finished(
+def test_the_page_of_the_run_shows_that_it_is_finished(
     videoclip: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_dir, _ = videoclip

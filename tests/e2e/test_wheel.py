@@ -1,4 +1,4 @@
-"""In a fresh environment and an empty folder, the wheel makes the demo data and trains on it."""
+"""In a new environment and an empty folder, the wheel can make the demo data and train on it."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ BLOCKED = ("av", "matplotlib", "PIL", "pytest")
 
 
 def run(*command: object, folder: Path) -> str:
-    """Runs a command without the variables of this environment; returns its output."""
+    """Runs a command without the variables of this environment, and returns its output."""
     env = {"PATH": os.defpath, "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*map(str, command)],
@@ -36,14 +36,14 @@ def run(*command: object, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of a fresh environment with the wheel.
+    """The folder of programs of a new environment with the wheel.
 
     The packages that the wheel needs come from the environment of the tests.
     """
     top = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
-    # Build from a copy, as setuptools leaves build/ and *.egg-info in the folder.
+    # The wheel is built from a copy, because setuptools leaves build/ and *.egg-info in the folder.
     source = top / "source"
     shutil.copytree(
         ROOT / "mmpt", source / "mmpt", ignore=shutil.ignore_patterns("__pycache__")

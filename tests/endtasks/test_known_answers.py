@@ -1,5 +1,6 @@
-"""MSR-VTT, DiDeMo and YouCook2 through the scoring command, with features made so that every score
-and rank is known.
+"""Scores of MSR-VTT, DiDeMo and YouCook2 with features for which every score and rank is known.
+
+The scores are computed by the scoring command.
 """
 
 import json
@@ -70,7 +71,7 @@ def msrvtt_file(folder: Path, texts: list[str]) -> Path:
 
 
 def test_retrieval(tmp_path: Path) -> None:
-    """Every fourth video shows what the next one's sentence says, if less clearly."""
+    """Every fourth video shows the sentence of the next video, but less clearly."""
     texts = sentences(42)
     overrides = make_oracle(tmp_path, texts)
     text_nD = sentence_vectors(tmp_path / "bert", texts)
@@ -118,9 +119,7 @@ def test_multiple_choice(tmp_path: Path) -> None:
 
 
 def test_moments(tmp_path: Path) -> None:
-    """Each query's pieces get known scores, from which the published numbers follow by plain
-    loops.
-    """
+    """The pieces of each query get known scores. Plain loops compute the numbers from them."""
     queries = didemo_queries(60)
     annotations = tmp_path / "didemo.json"
     annotations.write_text(json.dumps(queries))
@@ -131,7 +130,7 @@ def test_moments(tmp_path: Path) -> None:
     features.mkdir()
     rng = np.random.default_rng(5)
     second_scores, num_seconds = [], []
-    for first in range(0, 60, 3):  # three queries belong to a video
+    for first in range(0, 60, 3):  # a video has three queries
         members = range(first, first + 3)
         score_n6 = np.stack([piece_scores(queries[n], n, rng) for n in members])
         score_n30 = score_n6.repeat(5, axis=1)
@@ -141,7 +140,7 @@ def test_moments(tmp_path: Path) -> None:
         score_n30[:, seconds:] = 0  # the oracle's padding scores zero
         second_scores += score_n30.tolist()
         num_seconds += [seconds] * 3
-        # Both ways to name a file, with and without the ending.
+        # The names of some files include the suffix of the video.
         video = queries[first]["video"]
         name = video if first % 2 else video.removesuffix(".avi")
         np.save(features / f"{name}.npy", feature[:seconds].astype(np.float32))
@@ -156,7 +155,7 @@ def test_moments(tmp_path: Path) -> None:
 
 
 def piece_scores(query: dict, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the scores of the six pieces. Most queries find a piece that was chosen."""
+    """Returns the scores of the six pieces. For most queries, a chosen piece has the best score."""
     scores = rng.permutation(6) + rng.random(6) / 4
     first, _ = query["times"][0]
     if number % 5:
@@ -181,7 +180,9 @@ def didemo_queries(count: int) -> list[dict]:
     return queries
 
 
-def test_videos_without_features_are_named_and_scored_around(tmp_path: Path) -> None:
+def test_videos_without_features_are_reported_and_may_be_left_out(
+    tmp_path: Path,
+) -> None:
     texts = sentences(12)
     path = msrvtt_file(tmp_path, texts)
     overrides = make_oracle(tmp_path, texts)
@@ -210,8 +211,9 @@ def write_csv(path: Path, clips: Clips) -> Path:
 
 
 def random_clips(num_videos: int) -> Clips:
-    """Clips of 16 seconds that begin where a window does, with pauses of 16 or 32 seconds between
-    them.
+    """Returns clips of 16 seconds that begin together with a window.
+
+    The pauses between them are 16 or 32 seconds long.
     """
     rng = np.random.default_rng(1)
     clips: Clips = {}
@@ -229,7 +231,7 @@ def random_clips(num_videos: int) -> Clips:
 def caption_vectors(
     folder: Path, clips: Clips
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Returns the overrides of an oracle that knows all captions, and their vectors."""
+    """Returns the overrides of an oracle that knows all captions, and the captions' vectors."""
     texts = []
     for listed in clips.values():
         texts += [text for _, _, text in listed]
@@ -241,8 +243,10 @@ def caption_vectors(
 def write_features(
     folder: Path, clips: Clips, shown: Callable[[str, int], np.ndarray]
 ) -> None:
-    """Write a feature per second: `shown(video, k)` during clip k, the later of two that overlap;
-    noise in between.
+    """Writes a feature for each second.
+
+    It is `shown(video, k)` in clip k. If clips overlap, it is from the later one. Between clips, it
+    is noise.
     """
     folder.mkdir()
     rng = np.random.default_rng(2)
@@ -263,11 +267,12 @@ def youcook_metrics(
     return result.rows[0]["metrics"]
 
 
-def test_paragraphs_find_their_video_unless_another_shows_their_captions(
+def test_paragraphs_find_their_video_unless_another_one_shows_the_captions(
     tmp_path: Path,
 ) -> None:
-    """The first two of every five videos show each other's captions. Nothing else shows these, and
-    all others show their own.
+    """The first two of every five videos show each other's captions, which no other video shows.
+
+    All other videos show their own captions.
     """
     clips = random_clips(23)
     videos = list(clips)
@@ -299,7 +304,7 @@ def test_paragraphs_find_their_video_unless_another_shows_their_captions(
     assert numbers["R1"] == numbers["v2t-R1"] == pytest.approx(num_right / num_clips)
 
 
-def test_only_ordered_ways_distinguish_a_video_from_its_clips_backwards(
+def test_only_order_aware_scores_distinguish_a_video_from_its_reversal(
     tmp_path: Path,
 ) -> None:
     clips: Clips = {}
@@ -320,6 +325,6 @@ def test_only_ordered_ways_distinguish_a_video_from_its_clips_backwards(
     name = "test_youcook_fullvideo_zs"
     numbers = youcook_metrics(name, path, tmp_path / "features", overrides)[FULL]
     assert [numbers[name] for name in ORDERED] == [1.0, 1.0]
-    # A coin is thrown: two videos hold the same clips.
+    # Two videos have the same clips, so the order of the two is random.
     assert all(numbers[name] < 0.8 for name in UNORDERED)
     assert all(numbers[name.replace("R1", "R5")] == 1.0 for name in UNORDERED)

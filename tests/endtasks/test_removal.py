@@ -1,4 +1,4 @@
-"""A benchmark is removed by removing its folder: all YAMLs of the others still open.
+"""A benchmark can be removed with its folder: all YAMLs of other benchmarks can still be loaded.
 
 In one of the copies, the demo's YAML is also scored.
 """
@@ -66,8 +66,9 @@ for folder in sorted(os.listdir(sys.argv[1])):
         os._exit(0)
     os.wait()
 """
-"""Opens every YAML with each copy of the project. Writes the mistakes in each YAML, and the metrics
-that are published but gone, to a file in the copy. Scores the copy's `scores.yaml` if there is one.
+"""Opens every YAML with each copy of the project. Writes to a file in the copy the mistakes in each
+YAML, and the metrics with published numbers that no longer exist. Scores the copy's `scores.yaml`
+if there is one.
 """
 SCORED = "youcook"
 """The benchmark without which the demo's YAML is scored."""
@@ -110,13 +111,15 @@ def copies(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.spawn
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_removing_its_folder_removes_a_benchmark(folder: Path, copies: Path) -> None:
+def test_a_benchmark_is_removed_by_removing_its_folder(
+    folder: Path, copies: Path
+) -> None:
     opened = (copies / folder.name / "opened.json").read_text()
     problems_by_path, unknown_metrics = json.loads(opened)
     assert unknown_metrics == []
     for path, problems in problems_by_path.items():
         removed = public_names(folder).intersection(words_of(path))
-        # Each removed class that the YAML names is one mistake, and nothing else is.
+        # Each removed class that the YAML names is one mistake, and there are no others.
         for name in removed:
             assert [text for text in problems if f"is called `{name}`." in text], (
                 path,

@@ -1,4 +1,4 @@
-"""Rows of a results file as the results of a model card."""
+"""Conversion of the rows of a results file to the results of a model card."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def write(path: Path, checkpoint: Path, **values: Any) -> Path:
-    """Writes a results file with a row of the checkpoint, and one of another file."""
+    """Writes a results file with a row for the checkpoint and a row for another checkpoint."""
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     row = {"checkpoint": "x.pt", "fingerprint": digest, "task": "test_vtt_zs"}
     row["metrics"] = {"RetrievalMetric": {"R1": 0.123456, "MR": 8.0}}
@@ -39,13 +39,15 @@ def test_numbers_of_the_checkpoint_are_shown_in_percent(checkpoint, tmp_path) ->
     assert "zero-shot" in recall.dataset_name
 
 
-def test_items_that_were_left_out_are_named(checkpoint, tmp_path) -> None:
+def test_omitted_items_are_counted_in_the_name_of_the_dataset(
+    checkpoint, tmp_path
+) -> None:
     path = write(tmp_path / "results.json", checkpoint, num_missing=1200, task="mine")
     recall, _ = card_results([path], checkpoint)
     assert recall.dataset_name == "mine (1,200 items left out)"
 
 
-def test_metrics_of_a_user_have_their_own_names(checkpoint, tmp_path) -> None:
+def test_user_defined_metrics_keep_their_names(checkpoint, tmp_path) -> None:
     metrics = {"MyQAMetric": {"acc": 0.5}}
     path = write(tmp_path / "results.json", checkpoint, metrics=metrics)
     (accuracy,) = card_results([path], checkpoint)

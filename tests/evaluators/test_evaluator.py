@@ -1,4 +1,4 @@
-"""The evaluator's results, and the files it leaves."""
+"""The evaluator's results, and the files that it writes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,7 @@ def test_every_metric_is_computed_and_the_first_one_decides() -> None:
     assert chance["FullVideoRetrievalMetric"]["R1"] == 1 / 2
 
 
-def test_a_number_that_is_undefined_is_an_error() -> None:
+def test_an_undefined_number_is_an_error() -> None:
     with pytest.raises(DataError, match=r"`metric: Undefined` is undefined for R5"):
         evaluator_of(Undefined())(nn.Identity(), [], torch.device("cpu"))
 
@@ -95,7 +95,7 @@ def test_rows_replace_only_rows_of_the_same_checkpoint_and_settings(
     assert [file.name for file in path.parent.glob("[!.]*")] == ["results.json"]
 
 
-def test_jobs_that_write_at_once_keep_each_others_rows(tmp_path: Path) -> None:
+def test_jobs_that_write_at_the_same_time_keep_all_rows(tmp_path: Path) -> None:
     def write(number: int) -> None:
         write_results(path, [row(f"{number}", 0.1)], settings={}, chance=CHANCE)
 
@@ -121,7 +121,7 @@ def test_another_file_is_not_overwritten(tmp_path: Path, content: str) -> None:
     assert path.read_text() == content
 
 
-def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_before_scoring(tmp_path: Path) -> None:
     check_results(tmp_path / "new" / "results.json")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
@@ -131,7 +131,7 @@ def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path: Path) 
         check_results(tmp_path / "file" / "results.json")
 
 
-def test_predictions_come_back_without_pickle(tmp_path: Path) -> None:
+def test_predictions_are_read_without_pickle(tmp_path: Path) -> None:
     save_predictions(tmp_path / "p.npz", OUTPUTS)
     with np.load(tmp_path / "p.npz", allow_pickle=False) as saved:
         np.testing.assert_array_equal(saved["scores"], OUTPUTS.scores)
@@ -140,7 +140,7 @@ def test_predictions_come_back_without_pickle(tmp_path: Path) -> None:
         np.testing.assert_array_equal(saved["end_s"], [4, 9, np.nan])
 
 
-def test_any_numpy_saves_the_predictions_and_nothing_else(
+def test_every_version_of_numpy_saves_only_the_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from mmpt.evaluators.warping import Form
 from tests.support import naive_warping
 from tests.support.naive_warping import blocks_of
 
-# ragged, with several longest videos and single-clip ones; equal; only single clips; one video
+# Ragged, with several longest videos and single-clip ones. Equal. Only single clips. One video.
 LENGTHS = [[3, 6, 1, 4, 6, 2, 1], [4, 4, 4], [1, 1, 1, 1], [5]]
 
 

@@ -1,5 +1,6 @@
-"""Alignment with whole videos and their background against loops over one pair, written from the
-definitions.
+"""Alignment with whole videos and their background, against loops over single pairs.
+
+The loops follow the definitions.
 """
 
 import numpy as np
@@ -11,8 +12,8 @@ from mmpt.evaluators.warping import Form
 from tests.support import naive_warping
 from tests.support.naive_warping import blocks_of
 
-# captions and windows: ragged; more captions than windows (crops the block that lies on its side);
-# one caption; equal
+# Numbers of captions and windows. Ragged. More captions than windows, so that blocks are cropped.
+# One caption. Equal.
 SIZES = [
     ([3, 6, 1, 4, 6, 2], [9, 4, 12, 1, 7, 30]),
     ([9, 5, 8], [3, 2, 4]),
@@ -31,7 +32,7 @@ def loop_keep(distance: np.ndarray) -> np.ndarray:
 
 
 def loop_score(block: np.ndarray, kind: str, form: Form, rows: int, cols: int) -> float:
-    """Returns the score of a pair; `rows` and `cols` are the most captions and windows."""
+    """Returns the score of a pair. `rows` and `cols` are the largest numbers of the test set."""
     block = block.astype(np.float64)
     if kind == "dtw":
         kept = loop_keep(3 - block)

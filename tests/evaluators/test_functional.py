@@ -1,4 +1,4 @@
-"""Ranks and recalls against a sort written out, the tie rule, and chance against simulation."""
+"""Ranks and recalls against a plain sort, the rule for ties, and chance against a simulation."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmpt.evaluators.functional import (
     shared_credit,
 )
 
-# Small whole numbers: float32 holds them and their sums exactly, and many are equal.
+# Small whole numbers. Many are equal, and float32 represents them and their sums exactly.
 SQUARES = st.integers(1, 12).flatmap(
     lambda num: arrays(np.float32, (num, num), elements=st.integers(-4, 4))
 )
@@ -32,7 +32,7 @@ def distinct_scores(draw: st.DrawFn) -> np.ndarray:
 
 @given(SQUARES)
 def test_ranks_equal_a_stable_sort(scores: np.ndarray) -> None:
-    """Ties go by column."""
+    """Ties are ordered by column."""
     expected = []
     for own, row in enumerate(scores):
         columns = sorted(range(len(row)), key=lambda column: -row[column])
@@ -50,7 +50,7 @@ def test_ranks_do_not_change_with_the_scale_of_scores(
 
 
 @given(distinct_scores(), st.data())
-def test_ranks_follow_the_pairs_when_these_are_shuffled(
+def test_shuffling_the_pairs_shuffles_their_ranks(
     scores: np.ndarray, data: Any
 ) -> None:
     order = np.array(data.draw(st.permutations(range(len(scores)))))
@@ -60,7 +60,7 @@ def test_ranks_follow_the_pairs_when_these_are_shuffled(
 
 
 @given(SQUARES)
-def test_recall_grows_with_the_cut_off_and_the_median_lies_among_the_ranks(
+def test_recall_increases_with_k_and_the_median_rank_is_valid(
     scores: np.ndarray,
 ) -> None:
     result = retrieval_metrics(ranks_from_scores(scores))
@@ -69,7 +69,7 @@ def test_recall_grows_with_the_cut_off_and_the_median_lies_among_the_ranks(
 
 
 @given(SQUARES, st.data())
-def test_the_credit_of_all_choices_is_one_and_follows_them_when_they_are_shuffled(
+def test_credits_sum_to_one_and_are_shuffled_with_the_choices(
     scores: np.ndarray, data: Any
 ) -> None:
     def credits_of(scores: np.ndarray) -> np.ndarray:
@@ -95,8 +95,8 @@ def test_a_collapsed_model_is_exactly_at_chance(num: int, value: float) -> None:
 
 def test_a_nan_never_improves_a_rank() -> None:
     scores = np.eye(4, dtype=np.float32)
-    scores[1, 1] = np.nan  # its own score: last
-    scores[2, 0] = np.nan  # another one: counted as ranked before
+    scores[1, 1] = np.nan  # the score of the pair: is ranked last
+    scores[2, 0] = np.nan  # another score: is ranked higher
     assert ranks_from_scores(scores).tolist() == [0, 3, 1, 0]
 
 
@@ -114,9 +114,7 @@ def test_chance_is_the_mean_over_random_scores(num: int) -> None:
         assert values.mean() == pytest.approx(expected, abs=error + 1e-12), name
 
 
-def test_credit_is_shared_among_equal_choices_and_never_given_for_unknown_ones() -> (
-    None
-):
+def test_equal_choices_share_the_credit_and_unknown_ones_get_none() -> None:
     certain = np.eye(5)[[1, 2, 3, 4]]
     assert shared_credit(certain, np.array([1, 0, 3, 0])).tolist() == [1, 0, 1, 0]
     scores = np.array(

@@ -1,4 +1,4 @@
-"""Metric classes: names, the regrouping of clips, and chance values on hand-made outputs."""
+"""Metric classes: names, the grouping of clips, and chance values for generated outputs."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from mmpt.evaluators import (
 
 
 def outputs_of(scores: np.ndarray, clips: list[ClipId]) -> RetrievalOutputs:
-    rows = scores.astype(np.float32)  # times the identity: exactly these scores
+    # The product with the identity gives exactly these scores.
+    rows = scores.astype(np.float32)
     identity = np.eye(len(rows), dtype=np.float32)
     return RetrievalOutputs(pooled_text=rows, pooled_video=identity, clips=clips)
 
@@ -72,7 +73,7 @@ def test_a_shuffled_test_set_gives_the_same_full_video_numbers() -> None:
 
 
 def test_a_collapsed_model_is_at_chance() -> None:
-    """With background, where lengths are equal."""
+    """For the metric with background, all videos have the same length."""
     clips = youcook_like(num_videos=12).clips
     collapsed = outputs_of(np.full((len(clips), len(clips)), 3.0), clips)
     for metric, outputs in (

@@ -14,7 +14,7 @@ from mmpt.evaluators.predictors import clip_ids
 
 
 class TinyTwoTower(nn.Module):
-    """Sums of an embedding and of projected features."""
+    """Towers that sum embeddings and projected features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,15 +73,15 @@ def test_an_empty_test_set_is_refused() -> None:
         predict(TinyTwoTower(), [])
 
 
-def test_clip_ids_of_every_collation() -> None:
+def test_clip_ids_are_read_from_every_form_of_a_batch() -> None:
     keys = torch.utils.data.default_collate([("a", 0, 4), ("b", 5, 9), ("c", 1, 2)])
     assert clip_ids(keys) == [ClipId("a", 0, 4), ClipId("b", 5, 9), ClipId("c", 1, 2)]
     assert clip_ids(["a", "b", "c"]) == [ClipId("a"), ClipId("b"), ClipId("c")]
 
 
-def test_equal_captions_have_equal_vectors_whatever_their_batch() -> None:
+def test_equal_captions_have_equal_vectors_in_all_batches() -> None:
     class Rounding(TinyTwoTower):
-        """Adds a little to every vector that depends on the call, as another batch size may."""
+        """Changes vectors slightly in each call, as another batch size may do."""
 
         def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
             output = super().forward(**inputs)

@@ -1,4 +1,4 @@
-"""The published numbers belong to metrics and YAMLs that exist, and say when not to compare."""
+"""The published numbers belong to existing metrics and YAMLs. Notes report incomparable numbers."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ EVALUATIONS = sorted(
 
 
 @pytest.mark.parametrize("key", list(published_benchmarks()))
-def test_every_number_is_one_that_its_metric_computes(key: str) -> None:
+def test_every_number_is_computed_by_its_metric(key: str) -> None:
     benchmark = published_benchmarks()[key]
     metric = METRICS.get(benchmark.metric, "metric")
     declared = {number.name for number in metric.numbers}
@@ -71,7 +71,7 @@ def test_some_numbers_from_the_papers() -> None:
         ("mine", "mine", ""),
     ],
 )
-def test_the_name_of_a_yaml_says_benchmark_and_setting(
+def test_the_name_of_a_yaml_contains_benchmark_and_setting(
     task: str, key: str, setting: str
 ) -> None:
     assert benchmark_key(task) == key
@@ -84,7 +84,7 @@ def row(
     return {"data_fingerprint": data, "num_items": scored, "num_missing": missing}
 
 
-def test_equal_runs_have_no_notes() -> None:
+def test_comparable_runs_have_no_notes() -> None:
     assert (
         comparability_notes(published_benchmarks()["vtt_zs"], {"a": row(), "b": row()})
         == []
@@ -107,7 +107,9 @@ def test_equal_runs_have_no_notes() -> None:
         ({"a": {}}, "a did not record the data it was scored on"),
     ],
 )
-def test_unequal_runs_are_named(rows: dict[str, dict], says: str) -> None:
+def test_runs_that_are_not_comparable_are_reported(
+    rows: dict[str, dict], says: str
+) -> None:
     (note,) = comparability_notes(published_benchmarks()["vtt_zs"], rows)
     assert note.startswith("not comparable")
     assert says in note

@@ -21,7 +21,7 @@ def test_text_table_is_aligned_and_leaves_out_rows_without_numbers() -> None:
     ]
 
 
-def test_a_number_that_one_column_lacks_is_a_dash() -> None:
+def test_a_missing_number_is_shown_as_a_dash() -> None:
     columns = {
         "a": {"FullVideoRetrievalMetric": {"DTW-R1": 0.887}},
         "b": {"FullVideoRetrievalMetric": {"R1": 0.755}},
@@ -55,7 +55,7 @@ def test_many_long_names_stay_within_the_width() -> None:
     assert table.count("24.2") == 7
 
 
-def test_the_metric_of_a_user_is_shown_under_its_name() -> None:
+def test_a_user_defined_metric_is_shown_with_its_name() -> None:
     assert (
         render_markdown({"a": {"MyMetric": {"hits": 0.5}}}).splitlines()[2]
         == "| MyMetric hits | 50.0 |"

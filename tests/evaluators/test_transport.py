@@ -1,4 +1,4 @@
-"""Transport scores of many pairs at once against a loop over one pair."""
+"""Transport scores of many pairs at once, against a loop over single pairs."""
 
 import numpy as np
 import pytest
@@ -43,12 +43,12 @@ def test_the_score_of_a_paragraph_and_a_video_is_the_score_of_its_block() -> Non
     np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
-def test_certain_scores_find_the_matching_and_do_not_overflow() -> None:
+def test_large_scores_give_the_matching_without_overflow() -> None:
     scores = np.full((3, 3), -5000.0)
-    scores[[0, 1, 2], [2, 0, 1]] = 7000.0  # exp(12000) is no number
+    scores[[0, 1, 2], [2, 0, 1]] = 7000.0  # exp(12000) overflows
     assert transport_score(scores[:, :, None]) == pytest.approx(7000)
 
 
-def test_equal_scores_have_exactly_this_score() -> None:
+def test_the_transport_score_of_equal_scores_is_exact() -> None:
     scores = np.full((2, 5, 1), 0.3)
     assert transport_score(scores).item() == 0.3

@@ -1,4 +1,4 @@
-"""The costs of DTW and OTAM of many pairs at once against loops over the cells of one pair."""
+"""Costs of DTW and OTAM for many pairs at once, against loops over the cells of single pairs."""
 
 import numpy as np
 import pytest

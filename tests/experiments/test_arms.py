@@ -1,4 +1,4 @@
-"""The arms of all experiments are valid, and equal settings are one run."""
+"""The arms of all experiments are valid, and arms with equal settings share a run."""
 
 import logging
 
@@ -49,7 +49,9 @@ def test_every_training_command_has_a_valid_config(experiment: Experiment) -> No
 @pytest.mark.parametrize(
     "experiment", EXPERIMENTS, ids=lambda experiment: experiment.name
 )
-def test_a_first_pass_has_all_arms_that_it_compares(experiment: Experiment) -> None:
+def test_a_first_pass_includes_all_arms_that_it_compares(
+    experiment: Experiment,
+) -> None:
     for corpus in experiment.corpora:
         names = {arm.name for arm in experiment.first_arms(corpus)}
         assert {arm.against for arm in experiment.first_arms(corpus)} <= {*names, ""}
@@ -86,7 +88,7 @@ def test_norton_starts_from_videoclip_on_the_same_corpus_and_seed() -> None:
     assert run.start.start is None
 
 
-def test_both_losses_have_the_same_settings_otherwise() -> None:
+def test_plain_and_norton_differ_only_in_the_loss() -> None:
     plain, norton = plain_and_norton("one", {"nprobe": 1}, corpus=HOWTO100M, level=2)
     assert norton.overrides == {"nprobe": 1}
     assert plain.overrides == {"nprobe": 1, **PLAIN_LOSS}
@@ -95,7 +97,7 @@ def test_both_losses_have_the_same_settings_otherwise() -> None:
     assert (plain.level, norton.level) == (None, 2)
 
 
-def test_overrides_are_words_of_yaml() -> None:
+def test_overrides_are_written_as_yaml() -> None:
     overrides = {
         "loss.sequence_contrast": None,
         "a.lr": [0.001],
@@ -110,7 +112,7 @@ def test_overrides_are_words_of_yaml() -> None:
     ]
 
 
-def test_wrong_comparisons_are_found() -> None:
+def test_a_comparison_with_an_unknown_arm_is_an_error() -> None:
     arms = [Arm("one", "One", against="missing")]
     experiment = Experiment("name", "Question?", lambda corpus: arms, (HALF_ALIGNED,))
     with pytest.raises(AssertionError, match="missing"):

@@ -19,11 +19,11 @@ def video(name: str, *captions: Caption) -> Video:
     return Video(name, 0, 60, shown, captions)
 
 
-def test_statistics_of_two_videos() -> None:
+def test_the_statistics_of_two_videos() -> None:
     one = video(
         "one",
         Caption(0.0, 2.0, "Hello.", None),
-        Caption(12.0, 14.0, "Chop it.", 0),  # while it is shown
+        Caption(12.0, 14.0, "Chop it.", 0),  # said while it is shown
         Caption(19.0, 27.0, "Fry it.", 0),  # middle 23: 3 s late
         Caption(27.0, 29.0, "Stir it.", 1),  # middle 28: 2 s early
     )
@@ -40,7 +40,7 @@ def test_statistics_of_two_videos() -> None:
     }
 
 
-def test_statistics_without_late_captions() -> None:
+def test_the_statistics_without_late_captions() -> None:
     assert (
         narration_statistics([video("one", Caption(0.0, 2.0, "Hello.", None))])[
             "offset_s"

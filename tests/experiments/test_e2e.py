@@ -23,7 +23,7 @@ SMALL_RUN = {
 
 @pytest.fixture
 def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """VideoCLIP, and a run that starts from it, on a corpus of 16 videos."""
+    """An experiment with VideoCLIP, and with a run that starts from it, on 16 videos."""
     monkeypatch.setitem(CORPORA, "tiny", TINY)
     monkeypatch.setattr(arms, "COMMON", {**arms.COMMON, **SMALL_RUN})
     pooled = Arm("C", "C", {**ALL_WEIGHTS, **LADDER["C"][1]})
@@ -52,12 +52,12 @@ def test_an_experiment_runs_and_is_not_repeated(
     assert starts["videoclip"] is None
     assert starts["C"] is not None
     trained = [row["metrics"]["Calibrated"]["DTW-constant"] for row in rows]
-    assert len(set(trained)) == 2  # each run has weights of its own
+    assert len(set(trained)) == 2  # the runs have different weights
     # Only the checkpoint that others start from is kept, and no predictions.
     kept = [path.parent.name for path in folder.rglob("checkpoint*.pt")]
     assert kept == [f"videoclip-{start['run']}"]
     assert not list(folder.rglob("*.npz"))
-    # All files can be lost: the results say what is finished.
+    # If all files are lost, the results still show which runs are finished.
     shutil.rmtree(folder)
     capsys.readouterr()
     assert command.main([experiment], None, options) == 0

@@ -1,4 +1,4 @@
-"""DTW and OTAM with another constant, against the published metrics and a shift of all scores."""
+"""DTW and OTAM with another constant, against published metrics and with shifted scores."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from mmpt.evaluators.full_video import Lengths, dtw, otam
 
 @pytest.fixture(params=[False, True], ids=["clips", "background"])
 def scores(request: pytest.FixtureRequest) -> Scores:
-    """Scores of 12 paragraphs and videos. Own clips score 2 higher on average."""
+    """Scores of 12 paragraphs and videos. Matching clips score 2 higher on average."""
     generator = np.random.default_rng(5)
     captions = generator.integers(3, 7, size=12)
     clips = captions + 2 * request.param
@@ -44,7 +44,7 @@ def test_the_release_has_the_constants_0_and_3(scores: Scores) -> None:
     by_dtw = dtw(scores.values, scores.lengths, background=background)
     by_otam = otam(scores.values, scores.lengths, background=background)
     moved = pair_scores(scores, "DTW", 3.0 if background else 0.0)
-    # Sums in another order.
+    # The sums are in another order.
     np.testing.assert_allclose(moved, by_dtw, rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(pair_scores(scores, "OTAM", 0.0), by_otam)
 

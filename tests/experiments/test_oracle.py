@@ -1,4 +1,4 @@
-"""The oracle sees what the world shows, and is better than chance."""
+"""The oracle knows what the videos show, and is better than chance."""
 
 import numpy as np
 import pytest
@@ -30,11 +30,11 @@ def test_a_second_looks_like_its_step() -> None:
     world, videos = validation_videos(CLEAR)
     shown = videos[0].performances[0]
     second_L = Oracle(world).seconds(videos[0])[shown.start]
-    # The grain that is left in the dimensions of the looks has a length of sqrt(64 / 512).
+    # The grain in the dimensions of the looks has a length of sqrt(64 / 512).
     assert second_L @ world.prototype(shown.step, shown.kind) > 0.9
 
 
-def test_the_oracle_finds_everything_without_noise() -> None:
+def test_the_oracle_is_perfect_without_noise() -> None:
     chance, best = references(CLEAR)
     _, videos = validation_videos(CLEAR)
     num_clips = sum(len(video.performances) for video in videos)

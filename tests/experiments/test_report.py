@@ -1,4 +1,4 @@
-"""The page gets the tables and figures of the results, and only between its marks."""
+"""The tables and figures of the results are written only between the marks of the page."""
 
 import json
 from pathlib import Path
@@ -68,12 +68,12 @@ def page(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_results_come_between_their_marks(page: Path, tmp_path: Path) -> None:
+def test_results_are_written_between_their_marks(page: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     write_results(results, ("control", "batch", "noise"))
     assert main(["--page", str(page), "--results", str(results)]) == 0
     text = page.read_text()
-    # The rest is the same.
+    # The rest of the page is unchanged.
     assert MARKED.sub(r"\1\4", text) == MARKED.sub(r"\1\4", PAGE_TEXT)
     assert "Old text." not in text
     # Arm 2 (B) has 52.0 and 52.0, arm 1 (plain) 51.0 and 53.0.
@@ -111,7 +111,7 @@ def test_the_same_results_give_the_same_bytes(page: Path, tmp_path: Path) -> Non
     assert (page.read_bytes(), figure.read_bytes()) == first
 
 
-def test_a_page_without_results_says_so(page: Path, tmp_path: Path) -> None:
+def test_a_page_without_results_contains_a_note(page: Path, tmp_path: Path) -> None:
     main(["--page", str(page), "--results", str(tmp_path / "none.jsonl")])
     assert page.read_text().count("No results yet.") == 4
     assert not (tmp_path / "images").exists()
@@ -124,13 +124,13 @@ def test_the_page_of_the_docs_has_all_experiments() -> None:
         for experiment in EXPERIMENTS
         for corpus in experiment.corpora
     }
-    # These need a file that is not shipped.
+    # These results need a file that is not shipped.
     assert marks - wanted == {("control", "youcook2"), ("dtw_offset", "youcook2")}
     assert wanted <= marks
 
 
 @pytest.mark.slow
-def test_later_arms_that_only_repeat_other_runs_are_not_shown(
+def test_later_arms_without_runs_of_their_own_are_not_shown(
     page: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results.jsonl"

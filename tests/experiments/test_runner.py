@@ -1,4 +1,4 @@
-"""Steps run in the order of their needs, finished ones are skipped, and interrupts stop all."""
+"""Steps run after the steps that they need. Finished steps are skipped, and interrupts stop all."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def step(folder: Path, key: str, *needs: str, command: str = "") -> Step:
     )
 
 
-def test_a_step_begins_after_those_that_it_needs(tmp_path: Path) -> None:
+def test_a_step_begins_after_the_steps_that_it_needs(tmp_path: Path) -> None:
     steps = [
         step(tmp_path, "c", "b"),
         step(tmp_path, "a"),
@@ -162,7 +162,7 @@ def test_the_result_of_a_finished_run_is_recorded_again_if_it_is_lost(
     )
     done = {"key": run.key, "commands": ["python -m mmpt train"], "seconds": 60.0}
     (last.folder / "done.json").write_text(json.dumps(done))
-    for _ in range(2):  # the second time it is there
+    for _ in range(2):  # the second time, the result exists
         assert do_step(last, FakeCommands()) == 0.0
     assert len(results.read_text().splitlines()) == 1
     row = read_results(results)[run.key]

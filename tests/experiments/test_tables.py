@@ -1,4 +1,4 @@
-"""Means, errors and gains against NumPy, and the tables."""
+"""Means, errors and gains against NumPy, and the lines of tables."""
 
 import math
 
@@ -36,7 +36,7 @@ def by_seed(values: dict[int, float]) -> dict[int, dict]:
     return {seed: row(value, seed) for seed, value in values.items()}
 
 
-def test_the_mean_and_its_error_are_numpys() -> None:
+def test_the_mean_and_its_error_equal_numpy() -> None:
     values = [1.5, 2.0, 4.5, 3.0, 2.25]
     found = estimate(values)
     assert found.mean == pytest.approx(np.mean(values))
@@ -77,7 +77,7 @@ def test_there_is_no_gain_without_a_common_seed() -> None:
         ({}, {}, True),
     ],
 )
-def test_a_pair_starts_from_the_same_checkpoint(
+def test_paired_runs_start_from_the_same_checkpoint(
     one: dict[str, str], other: dict[str, str], is_pair: bool
 ) -> None:
     rows, others = {3: row(0.5, 3) | one}, {3: row(0.25, 3) | other}

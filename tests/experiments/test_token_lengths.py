@@ -1,4 +1,4 @@
-"""The share of a similarity that lengths explain, and the rank of the own clip."""
+"""The share of a similarity that lengths explain, and the rank of the matching clip."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from experiments.token_lengths import rank_of_own, share_of_lengths
 
 
-def test_the_share_is_that_of_the_groups_with_equal_lengths() -> None:
+def test_the_share_of_variance_between_groups_of_equal_lengths() -> None:
     text_A = torch.tensor([2, 2, 5, 5])
     video_B = torch.tensor([1, 3, 3])
     lengths_AB = text_A[:, None].log() * video_B
@@ -19,7 +19,7 @@ def test_the_share_is_that_of_the_groups_with_equal_lengths() -> None:
     assert both == pytest.approx(0.5, abs=1e-4)
 
 
-def test_the_rank_counts_the_less_similar_clips() -> None:
+def test_the_rank_is_the_share_of_less_similar_clips() -> None:
     assert rank_of_own(torch.eye(5)) == 1
     assert rank_of_own(-torch.eye(5)) == 0
     similarity_AB = torch.tensor([[2.0, 1, 3], [1, 2, 0], [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""A corpus of written sentences: its times, its words, its features and its mistakes."""
+"""A corpus of written sentences: times, words, features, and mistakes in the file."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_csv(path: Path, rows=ROWS, header="end,start,text,video_id") -> Path:
     return path
 
 
-def test_segments_are_in_time_order_and_do_not_overlap(tmp_path: Path) -> None:
+def test_segments_are_sorted_by_time_and_do_not_overlap(tmp_path: Path) -> None:
     segments = read_segments(write_csv(tmp_path / "a.csv"))
     times = [(segment.start, segment.end, segment.text) for segment in segments["b"]]
     assert times == [
@@ -44,7 +44,7 @@ def test_segments_are_in_time_order_and_do_not_overlap(tmp_path: Path) -> None:
     assert [segment.text for segment in segments["c"]] == ["serve"]
 
 
-def test_sentences_with_common_rare_words_look_similar() -> None:
+def test_sentences_that_share_rare_words_look_similar() -> None:
     texts = [
         "boil the noodles",
         "drain the noodles",
@@ -59,14 +59,14 @@ def test_sentences_with_common_rare_words_look_similar() -> None:
     assert abs(cosines[0, 2:]).max() < cosines[0, 1]
 
 
-def test_a_narrator_says_a_part_of_a_sentence_in_its_order() -> None:
+def test_a_narrator_says_some_words_of_a_sentence_in_order() -> None:
     text = "add lemon juice and salt to the lettuce in the large bowl"
     (step,) = sentence_world(CorpusSettings(), [text]).steps
     spoken = step.fill("Use the {tool} for the {kind} {thing}.", "")
     rest = iter(text.split())
     assert all(word in rest for word in spoken.split())  # a subsequence
     assert 0 < len(spoken.split()) < len(text.split())
-    assert step.fill("{do} the {kind} {thing} {how}", "") == text  # an annotator
+    assert step.fill("{do} the {kind} {thing} {how}", "") == text  # as annotated
 
 
 def test_the_noise_does_not_follow_the_defaults_of_the_demo(tmp_path: Path) -> None:
@@ -75,7 +75,9 @@ def test_the_noise_does_not_follow_the_defaults_of_the_demo(tmp_path: Path) -> N
     assert world.settings != CorpusSettings(seed=3)
 
 
-def test_the_corpus_has_the_true_times_and_knows_all_words(tmp_path: Path) -> None:
+def test_the_corpus_has_the_true_times_and_a_complete_vocabulary(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "corpus"
     path = write_csv(tmp_path / "a.csv")
     assert (

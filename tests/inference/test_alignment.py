@@ -1,4 +1,4 @@
-"""Alignment of sentences with seconds, against brute force and for a video made by hand."""
+"""Alignment of sentences with seconds, against brute force and for a hand-made video."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import torch
 from mmpt.inference.alignment import align_sentences, monotone_peaks, span_around
 
 
-def test_monotone_peaks_are_the_best_of_all_orders():
+def test_monotone_peaks_equal_brute_force():
     rng = np.random.default_rng(0)
     for _ in range(30):
         # Small integers: many ties.

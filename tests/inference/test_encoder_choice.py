@@ -1,4 +1,4 @@
-"""Which encoder makes features of frames, and what a downloaded model may name."""
+"""The choice of the encoder of frames, and the encoders that a downloaded model may name."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def origin(encoder: str | None, revision: str | None = None, **more) -> Origin:
 
 
 @pytest.mark.parametrize("name", ["s3d", "S3D HowTo100M", "s3d_howto100m"])
-def test_a_recorded_name_may_only_begin_with_s3d(name):
+def test_a_recorded_name_of_s3d_may_have_a_suffix(name):
     assert choose_encoder(origin(name), None) == Choice(encoder="s3d")
     # A name from the user must be exact.
     assert choose_encoder(origin(name), "S3D HowTo100M").encoder == "S3D HowTo100M"
@@ -135,14 +135,16 @@ FOLDER = "sha256 " + "0" * 64
         (origin("S3D HowTo100M"), "hf:a/clip", COMMIT, ("of S3D HowTo100M",)),
     ],
 )
-def test_the_difference_from_the_encoder_of_the_training(model, name, revision, words):
+def test_a_difference_from_the_encoder_of_the_training_run(
+    model, name, revision, words
+):
     text = find_difference(model, name, revision)
     assert (text is None) == (words is None)
     for each in words or ():
         assert each in text
 
 
-# ---- with a stand-in of the Hugging Face Hub
+# ---- with a stand-in for the Hugging Face Hub
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +172,7 @@ def same_weights(one: torch.nn.Module, files: dict[str, bytes], folder: Path) ->
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])
-def test_the_commit_is_loaded_although_a_folder_has_the_name(
+def test_the_commit_is_loaded_even_if_a_folder_has_the_same_name(
     hub: Hub, encoder_files, tmp_path, is_trusted
 ):
     """The folder is in the current folder, and the newest commit has no model."""
@@ -186,7 +188,7 @@ def test_the_commit_is_loaded_although_a_folder_has_the_name(
     assert not fetched(hub) & set(extra)
 
 
-def test_a_copy_can_be_named_if_the_hub_has_no_such_model(hub: Hub):
+def test_the_error_for_an_unknown_model_suggests_a_local_copy(hub: Hub):
     choice = Choice(encoder="hf:a/clip", revision=COMMIT)
     with pytest.raises(
         DataError, match=r"no such file.*Give the path of your copy: `enc"
@@ -216,7 +218,7 @@ def test_weights_that_may_contain_code_are_only_loaded_if_trusted(
     assert "pytorch_model.bin" not in fetched(hub)
     encoder = open_choice(choice_of(repo, is_trusted=True), 1).encoder
     assert same_weights(encoder.model, encoder_files, tmp_path / "expected")
-    # Nor are the downloaded ones loaded for a model that is not trusted.
+    # They are not loaded for an untrusted model even after the download.
     with pytest.raises(UserError, match=r"cannot be loaded|safetensors"):
         open_choice(choice_of(repo, is_trusted=False), 1)
 
@@ -226,7 +228,7 @@ def with_config(files: dict[str, bytes], **values) -> dict[str, bytes]:
     return files | {"config.json": json.dumps(config).encode()}
 
 
-def test_code_of_an_encoder_is_not_run(hub: Hub, encoder_files, tmp_path):
+def test_the_code_of_an_encoder_is_not_run(hub: Hub, encoder_files, tmp_path):
     code = f"open({str(tmp_path / 'was_run')!r}, 'w')".encode()
     auto_map = dict.fromkeys(("AutoConfig", "AutoModel"), "danger.Encoder")
     files = with_config(encoder_files, model_type="new", auto_map=auto_map)
@@ -261,7 +263,7 @@ def test_a_config_that_names_other_files_is_refused(hub: Hub, encoder_files, val
 
 
 def test_a_downloaded_model_cannot_name_a_folder(hub: Hub, tmp_path, monkeypatch):
-    """The folder is there, and has the weights of the recorded revision."""
+    """The folder exists, and has the weights of the recorded revision."""
     clip = save_encoder("clip", tmp_path / "clip")
     revision = open_encoder(f"hf:{clip}").revision
     model = MMPTModel.from_pretrained(make_run(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Frames are encoded as `mmpt extract` encodes them, with the encoder of a model's training."""
+"""Frames are encoded as by `mmpt extract`, with the encoder that was used for training."""
 
 import sys
 from pathlib import Path
@@ -88,7 +88,7 @@ def model_for(
     ("kind", "fps", "options"),
     [("clip", 2, []), ("clip", 1, ["--l2_normalize", "0"]), ("videomae", 0.5, [])],
 )
-def test_a_file_gets_the_features_of_mmpt_extract(
+def test_a_file_gives_the_features_of_mmpt_extract(
     base, raw, tmp_path, kind, fps, options
 ):
     encoder = f"hf:{raw / kind}"
@@ -99,13 +99,13 @@ def test_a_file_gets_the_features_of_mmpt_extract(
     assert torch.equal(found, torch.from_numpy(expected).float())
     vectors = model.encode_video([str(video), tmp_path / "v.npy"])
     assert torch.equal(vectors[0], vectors[1])
-    # The encoder's weights stay in float32 in a model of another type.
+    # The weights of the encoder are kept in float32 even if the model has another dtype.
     half = model.to(torch.bfloat16).video_features(video)
     assert torch.equal(half, torch.from_numpy(expected).bfloat16())
 
 
-def test_frames_get_the_features_of_their_file(base, raw, tmp_path):
-    """A row of frames has as many as the encoder takes."""
+def test_frames_give_the_features_of_their_file(base, raw, tmp_path):
+    """A row has as many frames as the encoder takes."""
     expected = torch.from_numpy(extracted(raw, tmp_path, OWN)).float()
     assert expected.shape == (5, 6)
     model = model_for(base, origin_of(tmp_path), 6, 2, encoder=OWN)
@@ -137,7 +137,7 @@ class Network(torch.nn.Linear):
         return self(inputs)
 
 
-def test_an_encoder_that_is_given_replaces_the_one_of_the_training(base, caplog):
+def test_a_given_encoder_replaces_the_one_of_the_training_run(base, caplog):
     """S3D is the default for features of this width and rate."""
     origin = Origin(encoder="hf:a/clip", normalised=False)
     network = Network()
@@ -151,7 +151,9 @@ def test_an_encoder_that_is_given_replaces_the_one_of_the_training(base, caplog)
     assert len(list(model.parameters())) == len(list(model.fusion.parameters()))
 
 
-def test_an_own_class_is_not_imported_unless_it_is_given(base, tmp_path, monkeypatch):
+def test_a_user_defined_class_is_not_imported_unless_it_is_given(
+    base, tmp_path, monkeypatch
+):
     (tmp_path / "danger.py").write_text("raise SystemExit('imported')")
     monkeypatch.chdir(tmp_path)
     origin = Origin(encoder="danger.Encoder")
@@ -163,7 +165,7 @@ def test_an_own_class_is_not_imported_unless_it_is_given(base, tmp_path, monkeyp
     assert "danger" not in sys.modules
 
 
-def test_an_own_class_that_is_given_makes_the_same_features(base, raw, tmp_path):
+def test_a_given_user_defined_class_makes_the_same_features(base, raw, tmp_path):
     expected = extracted(raw, tmp_path, OWN)
     model = model_for(base, origin_of(tmp_path), 6, 2, encoder=OWN)
     found = model.video_features(raw / "videos/v.mp4")
@@ -173,7 +175,7 @@ def test_an_own_class_that_is_given_makes_the_same_features(base, raw, tmp_path)
 @pytest.mark.parametrize(
     ("origin", "message"),
     [
-        # As wide as S3D's features, and as many a second.
+        # The features have the width and the rate of S3D.
         (
             Origin(encoder="hf:/models/clip"),
             "takes features of hf:/models/clip 512 wide, 1 a second, but the revision of "
@@ -202,7 +204,9 @@ def test_an_own_class_that_is_given_makes_the_same_features(base, raw, tmp_path)
         ),
     ],
 )
-def test_an_encoder_that_cannot_be_loaded(base, monkeypatch, origin, message):
+def test_an_encoder_that_cannot_be_loaded_is_an_error(
+    base, monkeypatch, origin, message
+):
     monkeypatch.setitem(sys.modules, "timm", None)
     model = model_for(base, origin, 512, 1)
     assert model.encode_video(np.ones((2, 512), np.float32)).shape == (1, 64)
@@ -211,7 +215,9 @@ def test_an_encoder_that_cannot_be_loaded(base, monkeypatch, origin, message):
     assert message in str(error.value)
 
 
-def test_other_weights_are_an_error_unless_they_are_chosen(base, raw, tmp_path, caplog):
+def test_other_weights_are_an_error_unless_the_encoder_is_given(
+    base, raw, tmp_path, caplog
+):
     encoder = f"hf:{raw / 'clip'}"
     origin = Origin(encoder=encoder, encoder_revision="sha256 12")
     with pytest.raises(DataError, match="must be of revision sha256 12, but are of"):
@@ -220,7 +226,7 @@ def test_other_weights_are_an_error_unless_they_are_chosen(base, raw, tmp_path, 
     assert f"{encoder} (sha256 12). Scores are meaningless" in caplog.text
 
 
-def test_features_of_another_kind_are_an_error(base, raw):
+def test_features_of_another_width_or_rate_are_an_error(base, raw):
     encoder = f"hf:{raw / 'clip'}"
     model = model_for(base, Origin(), 20, 1, encoder=encoder)
     with pytest.raises(DataError, match=r"20 wide, 1 a second, but hf:\S+ makes"):
@@ -251,10 +257,10 @@ SECOND = np.random.default_rng(0).integers(0, 256, (1, 4, 32, 32, 3), dtype=np.u
         (False, True, True),
     ],
 )
-def test_features_are_normalised_as_for_the_training(
+def test_features_are_normalised_as_in_training(
     base, s3d_file, recorded, given, is_unit
 ):
-    """S3D and an encoder of a model are treated alike."""
+    """This holds for S3D and for encoders of other models."""
     origin = Origin(encoder="s3d", normalised=recorded)
     model = model_for(base, origin, 512, 1, s3d=s3d_file, normalise=given)
     length = model.video_features(SECOND).norm().item()
@@ -264,7 +270,7 @@ def test_features_are_normalised_as_for_the_training(
     assert (abs(length - 1) < 1e-2) == is_unit
 
 
-def test_other_weights_of_s3d_are_a_warning(base, s3d_file, caplog):
+def test_other_weights_of_s3d_give_a_warning(base, s3d_file, caplog):
     right = f"sha256 {file_hash(s3d_file)}"
     for revision in (None, right, "sha256 12"):
         assert caplog.text == ""
@@ -277,7 +283,7 @@ def test_other_weights_of_s3d_are_a_warning(base, s3d_file, caplog):
     assert caplog.text == ""
 
 
-def test_s3d_for_features_of_another_encoder_is_one_warning(base, s3d_file, caplog):
+def test_s3d_for_features_of_another_encoder_gives_one_warning(base, s3d_file, caplog):
     """CLIP ViT-B/32 has the width and rate of S3D."""
     origin = Origin(encoder="hf:a/clip", encoder_revision="1" * 40)
     model = model_for(base, origin, 512, 1, encoder="s3d", s3d=s3d_file)
@@ -291,7 +297,9 @@ def test_s3d_for_features_of_another_encoder_is_one_warning(base, s3d_file, capl
         model_for(base, origin, 512, 1, encoder="S3D", s3d=s3d_file).load_encoder()
 
 
-def test_s3d_is_only_doubted_if_the_features_have_no_name(base, s3d_file, caplog):
+def test_the_default_s3d_gives_a_warning_only_if_the_features_are_unnamed(
+    base, s3d_file, caplog
+):
     model_for(base, Origin(), 512, 1, s3d=s3d_file).video_features(SECOND)
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
     model = model_for(base, Origin(is_unnamed=True), 512, 1, s3d=s3d_file)
@@ -306,7 +314,7 @@ def test_s3d_is_only_doubted_if_the_features_have_no_name(base, s3d_file, caplog
 def test_commands_take_the_encoder_of_a_saved_model(
     base, raw, tmp_path, monkeypatch, capsys
 ):
-    """The saved model names the folder of its encoder without its path."""
+    """The saved model stores only the name of the folder of its encoder, not the path."""
     expected = extracted(raw, tmp_path / "feat", f"hf:{raw / 'clip'}", "--fps", "2")
     model = model_for(base, origin_of(tmp_path / "feat"), 24, 2)
     model.save_pretrained(tmp_path / "saved")
@@ -322,7 +330,7 @@ def test_commands_take_the_encoder_of_a_saved_model(
     assert index.main([*words, "--encoder", f"hf:{raw / 'clip'}"]) == 0
     (moments,) = MomentIndex.load("index").search(["cut the tomato"])
     assert [moment.video for moment in moments] == ["v"]
-    # In the folder of the encoder, its name is its path.
+    # The name is a valid path in the parent of the encoder's folder.
     monkeypatch.chdir(raw)
     loaded = MMPTModel.from_pretrained(tmp_path / "saved")
     assert torch.equal(

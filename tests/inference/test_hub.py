@@ -1,4 +1,4 @@
-"""Models go to a stand-in of the Hugging Face Hub and come back; failures are one clear error."""
+"""Uploads to and downloads from a stand-in for the Hugging Face Hub. Failures give one error."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def saved_files(model: MMPTModel, folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_model_comes_back_as_it_was_uploaded(hub: Hub, model, tmp_path) -> None:
+def test_an_uploaded_model_is_loaded_unchanged(hub: Hub, model, tmp_path) -> None:
     address = model.push_to_hub(NAME)
     repo = hub.repos[NAME]
     assert address == f"{hub.url}/{NAME}/commit/{repo.head}"
@@ -51,7 +51,7 @@ def test_a_model_comes_back_as_it_was_uploaded(hub: Hub, model, tmp_path) -> Non
 
 
 @pytest.mark.slow
-def test_a_revision_is_loaded(hub: Hub, model, run) -> None:
+def test_a_revision_can_be_loaded(hub: Hub, model, run) -> None:
     model.push_to_hub(NAME)
     first = hub.repos[NAME].head
     half = MMPTModel.from_pretrained(run, dtype=torch.float16)
@@ -111,7 +111,7 @@ def test_other_repositories_are_refused(hub: Hub, files, message) -> None:
     assert not any("big.safetensors" in line for line in hub.requests)
 
 
-def test_a_missing_or_private_repository_is_one_error(hub: Hub, monkeypatch) -> None:
+def test_a_missing_or_private_repository_gives_one_error(hub: Hub, monkeypatch) -> None:
     hub.add("you/secret", {"config.json": b"{}"}, private=True)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     for name in ("you/absent", "you/secret"):
@@ -119,13 +119,13 @@ def test_a_missing_or_private_repository_is_one_error(hub: Hub, monkeypatch) -> 
             MMPTModel.from_pretrained(name)
 
 
-def test_a_gated_repository_is_one_error(hub: Hub) -> None:
+def test_a_gated_repository_gives_one_error(hub: Hub) -> None:
     hub.add("you/gated", {"config.json": b"{}"}, gated=True)
     with pytest.raises(HubError, match="owner must allow you"):
         MMPTModel.from_pretrained("you/gated")
 
 
-def test_an_unreachable_hub_is_one_error(hub: Hub, model, monkeypatch) -> None:
+def test_an_unreachable_hub_gives_one_error(hub: Hub, model, monkeypatch) -> None:
     with socket.socket() as free:  # nothing listens here
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -139,7 +139,9 @@ def test_an_unreachable_hub_is_one_error(hub: Hub, model, monkeypatch) -> None:
         MMPTModel.from_pretrained(NAME)
 
 
-def test_an_upload_without_a_token_is_one_error(hub: Hub, model, monkeypatch) -> None:
+def test_an_upload_without_a_token_gives_one_error(
+    hub: Hub, model, monkeypatch
+) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match=r"no token.*hf auth login"):
         model.push_to_hub(NAME)
@@ -151,13 +153,13 @@ def test_an_upload_without_a_token_is_one_error(hub: Hub, model, monkeypatch) ->
 
 
 @pytest.mark.parametrize("name", ["model", "me/mo del", "a/b/c", "me/..", "/me"])
-def test_an_invalid_name_is_one_error(hub: Hub, model, name) -> None:
+def test_an_invalid_name_gives_one_error(hub: Hub, model, name) -> None:
     with pytest.raises(HubError, match="name must be `user/name`"):
         model.push_to_hub(name)
     assert hub.requests == []
 
 
-def test_a_failed_upload_leaves_the_repository_as_it_was(hub: Hub, model) -> None:
+def test_a_failed_upload_does_not_change_the_repository(hub: Hub, model) -> None:
     hub.failures["/objects/"] = 403
     with pytest.raises(HubError, match="may not do this"):
         model.push_to_hub(NAME)

@@ -49,7 +49,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 class Named(np.ndarray):
-    """A subclass of ndarray, as some libraries return them."""
+    """A subclass of ndarray, as in the results of some libraries."""
 
 
 LAYOUTS = {
@@ -161,7 +161,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("container", [*CONTAINERS, "NumPy", "NumPy's strings"])
-def test_texts_come_in_any_sequence(model, container):
+def test_texts_may_be_in_any_sequence(model, container):
     change = CONTAINERS | {
         "NumPy": np.array,
         "NumPy's strings": lambda v: list(np.array(v)),
@@ -184,7 +184,7 @@ def test_a_lone_surrogate_is_read_as_in_training(model):
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_videos_come_in_any_sequence(model, container, tmp_path):
+def test_videos_may_be_in_any_sequence(model, container, tmp_path):
     rows = features(3)
     np.save(tmp_path / "x.npy", rows)
     expected = model.encode_video([rows, rows])
@@ -325,13 +325,13 @@ def test_other_bad_arguments_are_refused(model):
         model(None, None, None)
 
 
-def test_a_damaged_file_is_named(model, tmp_path: Path):
+def test_a_damaged_file_is_reported(model, tmp_path: Path):
     np.save(tmp_path / "narrow.npy", features(2)[:, :100])
     with pytest.raises(DataError, match=r"narrow\.npy: features must be 512 wide"):
         model.encode_video(tmp_path / "narrow.npy")
 
 
-def test_numbers_beyond_the_range_of_the_model_are_reported_instead_of_nan(
+def test_numbers_beyond_the_range_of_the_model_are_an_error(
     tmp_path: Path,
 ):
     model = MMPTModel.from_pretrained(make_run(tmp_path / "run"), dtype=torch.float16)

@@ -43,7 +43,7 @@ def small_s3d() -> S3D:
 
 
 def trained_with(model: MMPTModel, origin: Origin) -> MMPTModel:
-    """Returns a copy of a model that is from somewhere else."""
+    """Returns a copy of a model with another origin."""
     return MMPTModel(
         model.fusion, model.dataset_config, model.model_config, origin=origin
     )
@@ -58,7 +58,7 @@ def features(seconds: int, seed: int = 0) -> np.ndarray:
 def embed_by_hand(
     model: MMPTModel, rows: np.ndarray, text: str = "cut"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the pooled video and text of one window and one text, by aligner and towers."""
+    """Returns the pooled video and text of a window and a text, from the aligner and the towers."""
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     caps, cmasks = model.aligner.build_text_seq(ids)
     vfeats, vmasks = model.aligner.build_video_seq(rows)
@@ -136,7 +136,7 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
     (text,) = model.encode_text(TEXTS[1])
     caps = torch.tensor([[101, 102]])
     cmasks = torch.ones(1, 2, dtype=torch.bool)
-    cosines = [[] for _ in rows]  # of each second
+    cosines = [[] for _ in rows]  # for each second
     for start in (0, 8, 16):
         window = torch.from_numpy(rows[start : start + F])
         mask = torch.ones(1, len(window), dtype=torch.bool)
@@ -154,7 +154,7 @@ def test_align_gives_the_plan_of_states_averaged_over_half_overlapping_windows(m
         assert start <= row.argmax() < end
 
 
-def test_frames_go_through_s3d_in_float32_and_have_length_one(run, small_s3d):
+def test_features_of_frames_are_computed_in_float32_and_normalised(run, small_s3d):
     allowed = []
     small_s3d.register_forward_pre_hook(
         lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
@@ -213,7 +213,7 @@ def test_every_source_gives_the_same_model(run, model, tmp_path, monkeypatch):
     assert torch.equal(by_path.encode_text(TEXTS), expected)
 
 
-def test_a_loaded_model_is_saved_to_the_same_bytes(model, tmp_path):
+def test_a_loaded_model_is_saved_as_the_same_bytes(model, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     model.save_pretrained(first)
     loaded = MMPTModel.from_pretrained(first)
@@ -250,7 +250,7 @@ def test_a_saved_folder_keeps_its_dtype_unless_another_is_given(run, model, tmp_
 
 
 class SharpModel(MMFusionSeparate):
-    """A user's own model, with a key of its own."""
+    """A user-defined model with a key."""
 
     class Config(ModelConfig):
         sharpness: int = 1
@@ -374,7 +374,7 @@ def test_inference_imports_neither_fairseq_nor_faiss(run):
 
 
 def test_features_of_another_width_and_rate(model):
-    """The model is that of the run, but takes 2 rows of 20 numbers a second."""
+    """The model is from the run, but takes 2 rows of 20 numbers per second."""
     config = model.dataset_config.replace(feature_fps=2)
     bert = tiny_bert_config()
     bert.input_dim = 20
@@ -394,7 +394,7 @@ def test_features_of_another_width_and_rate(model):
         other.encode_video(np.zeros((1, 30, 8, 8, 3), np.uint8))
 
 
-def test_features_of_another_encoder_are_one_warning(model, tmp_path, caplog):
+def test_features_of_another_encoder_give_one_warning(model, tmp_path, caplog):
     model = trained_with(model, Origin(encoder="hf:a/clip", normalised=True))
     for name, encoder in (("same", "hf:a/clip"), ("other", "timm:resnet")):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""The model card: its metadata and text, and that a user's own card is kept."""
+"""The metadata and text of the model card. A card that a user has changed is kept."""
 
 import re
 from dataclasses import replace
@@ -41,7 +41,7 @@ def card_of(model: MMPTModel, origin: Origin, *results: EvalResult) -> ModelCard
     return ModelCard(text)
 
 
-def test_the_metadata_is_what_the_hub_reads(model: MMPTModel) -> None:
+def test_the_metadata_is_readable_by_the_hub(model: MMPTModel) -> None:
     card = card_of(model, Origin(training=TRAINING), RESULT)
     assert card.data.library_name == "mmpt"
     assert card.data.tags == ["mmpt", "video-text-retrieval", "norton"]
@@ -73,7 +73,7 @@ FOLDER = Origin(
 )
 
 
-def test_the_card_says_how_to_make_the_features(model) -> None:
+def test_the_card_explains_how_to_make_the_features(model) -> None:
     hub = replace(FOLDER, encoder="hf:openai/clip-large", encoder_revision="ce19dc")
     text = card_of(model, hub).text
     assert "| encoder | hf:openai/clip-large |" in text
@@ -111,7 +111,7 @@ def test_an_encoder_that_is_a_folder_is_saved_without_its_path(
     assert loaded == expected
 
 
-def test_what_is_not_known_is_said(model: MMPTModel) -> None:
+def test_the_card_mentions_what_is_unknown(model: MMPTModel) -> None:
     card = card_of(model, Origin())
     assert card.data.eval_results is None
     assert "The settings of the training are not known." in card.text
@@ -128,12 +128,12 @@ def test_what_is_not_known_is_said(model: MMPTModel) -> None:
         ({"loss_cls": "my_parts.MarginLoss"}, "marginloss"),
     ],
 )
-def test_the_recipe_is_a_tag(model: MMPTModel, loss: dict, tag: str) -> None:
+def test_the_recipe_is_one_of_the_tags(model: MMPTModel, loss: dict, tag: str) -> None:
     card = card_of(model, Origin(training={"loss": loss}))
     assert card.data.tags[-1] == tag
 
 
-def test_a_card_that_was_not_changed_is_written_again(model, tmp_path: Path) -> None:
+def test_an_unchanged_card_is_replaced(model, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     path = tmp_path / "README.md"
     first = path.read_text()
@@ -143,7 +143,9 @@ def test_a_card_that_was_not_changed_is_written_again(model, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["My words.\n", b"\xff\xfe broken", ""])
-def test_a_card_of_a_user_is_kept(model, tmp_path: Path, caplog, text) -> None:
+def test_a_card_that_a_user_changed_is_kept(
+    model, tmp_path: Path, caplog, text
+) -> None:
     path = tmp_path / "README.md"
     content = text if isinstance(text, bytes) else text.encode()
     path.write_bytes(content)
@@ -154,7 +156,9 @@ def test_a_card_of_a_user_is_kept(model, tmp_path: Path, caplog, text) -> None:
     assert is_unchanged(path.read_text())
 
 
-def test_a_changed_card_goes_with_the_model_to_other_folders(model, tmp_path) -> None:
+def test_a_changed_card_is_saved_with_the_model_in_other_folders(
+    model, tmp_path
+) -> None:
     model.save_pretrained(tmp_path / "first")
     path = tmp_path / "first" / "README.md"
     changed = path.read_text().replace("## Use", "## My words\n\n## Use")

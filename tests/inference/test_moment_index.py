@@ -1,4 +1,4 @@
-"""`MomentIndex` finds the moment that shows what a text says, and refuses other models."""
+"""`MomentIndex` finds the moment that shows a text, and refuses other models."""
 
 import re
 import shutil
@@ -99,7 +99,7 @@ def test_an_index_is_extended(model, videos, tmp_path):
 
 
 @pytest.mark.slow
-def test_load_finds_the_model_again_and_refuses_another(run, videos, tmp_path):
+def test_load_finds_the_model_and_refuses_other_models(run, videos, tmp_path):
     tiny = MMPTModel.from_pretrained(run)
     folder = tmp_path / "index"
     built = MomentIndex.build(folder, tiny, videos, source=run)
@@ -117,7 +117,7 @@ def test_load_finds_the_model_again_and_refuses_another(run, videos, tmp_path):
         MomentIndex.load(folder, copy)
 
 
-def test_an_index_without_a_model_or_not_finished(model, videos, tmp_path):
+def test_an_index_without_a_model_and_an_unfinished_index(model, videos, tmp_path):
     folder = tmp_path / "index"
     MomentIndex.build(folder, model, videos)
     with pytest.raises(DataError, match="does not say where its model is"):
@@ -144,7 +144,7 @@ def test_the_example_of_the_guide(run, videos, tmp_path, monkeypatch, capsys):
     assert {line.split()[0] for line in shown} == {"pancakes", "bread"}
 
 
-def test_moments_are_seconds_at_every_rate(index, model, videos, tmp_path):
+def test_moments_are_given_in_seconds_for_every_rate(index, model, videos, tmp_path):
     config = model.dataset_config.replace(feature_fps=2)
     faster = MMPTModel(model.fusion, config, model.model_config, normalise=False)
     rows = {name: np.repeat(seconds, 2, axis=0) for name, seconds in videos.items()}

@@ -1,4 +1,4 @@
-"""Building an index: kills at any point, extension, and mistakes."""
+"""Building an index: kills at any time, extension, and mistakes."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_vectors_are_the_embeddings_of_windows(model, tmp_path):
     starts_and_ends = [(0, 16), (6, 22), (12, 28), (18, 34), (24, 38)]
     for row, (start, end) in zip(rows[1:], starts_and_ends, strict=True):
         expected = features[start:end].mean(dim=0)
-        # At most half of the last bit of float16.
+        # The rounding error is at most half of the last bit of float16.
         np.testing.assert_allclose(row, expected, atol=5e-4)
 
 
@@ -97,7 +97,7 @@ def test_a_killed_run_continues(model, tmp_path, num_read, num_bytes):
 
 
 def test_names_without_vectors_are_embedded_again(model, tmp_path):
-    # As after a power failure.
+    # This may happen after a power failure.
     videos = [video(number) for number in range(4)]
     write(tmp_path / "whole", model, videos)
     part = tmp_path / "part"
@@ -161,7 +161,7 @@ def test_a_chosen_type_is_kept_until_another_is_chosen(model, tmp_path):
     assert settings.num_videos == 7
 
 
-def test_the_present_type_can_be_chosen_without_new_videos(model, tmp_path):
+def test_the_current_type_can_be_chosen_without_new_videos(model, tmp_path):
     folder = tmp_path / "x"
     assert write(folder, model, [video(0)]).is_default_type
     settings = write(folder, model, [], index_type="Flat")
@@ -180,7 +180,7 @@ def test_the_present_type_can_be_chosen_without_new_videos(model, tmp_path):
         ({"index_type": "Foo"}, "could not parse index string Foo"),
     ],
 )
-def test_wrong_options_leave_no_folder(model, tmp_path, options, message):
+def test_invalid_options_leave_no_folder(model, tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         write(tmp_path / "x", model, [video(0)], **options)
     assert not (tmp_path / "x").exists()
@@ -188,7 +188,7 @@ def test_wrong_options_leave_no_folder(model, tmp_path, options, message):
 
 def test_another_model_or_window_cannot_extend(model, tmp_path):
     write(tmp_path / "x", model, [video(0)])
-    # The stride of the index, 8, does not fit this window. That is not what is wrong.
+    # The stride of the index, 8, does not fit this window either. The window is the mistake.
     with pytest.raises(
         DataError,
         match=r"own model and windows .* window 16 s, stride 8 s\), but .*, window 5 s, stride 8 s."
@@ -224,7 +224,7 @@ def test_other_mistakes(model, tmp_path):
         write(tmp_path / "x", model, [video(2)])
 
 
-def test_a_damaged_index(model, tmp_path):
+def test_a_damaged_index_is_refused(model, tmp_path):
     folder = tmp_path / "x"
     write(folder, model, [video(0), video(1)])
     os.truncate(folder / "vectors.f16", 100)

@@ -13,7 +13,7 @@ from mmpt.processors.window_aligner import window_spans
     window=st.integers(1, 20),
     data=st.data(),
 )
-def test_windows_are_numbered_as_they_are_cut(seconds, window, data):
+def test_windows_are_numbered_in_the_order_of_window_spans(seconds, window, data):
     stride = data.draw(st.integers(1, window))
     expected = []
     for video, length in enumerate(seconds):

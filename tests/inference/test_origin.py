@@ -1,4 +1,4 @@
-"""Where a model is from: the settings of its training, without the folders of this machine."""
+"""The origin of a model: the settings of its training run, without the folders of this machine."""
 
 import json
 import shutil
@@ -44,7 +44,9 @@ def test_settings_are_published_without_folders_and_machine() -> None:
     assert settings["num_cands"] == 24
 
 
-def test_the_training_of_an_evaluated_checkpoint_is_next_to_it(tmp_path: Path) -> None:
+def test_settings_are_read_from_the_folder_of_an_evaluated_checkpoint(
+    tmp_path: Path,
+) -> None:
     evaluation = make_run(tmp_path / "evaluation")
     config = load_config(evaluation / "config.yaml", import_fairseq=False)
     trained = tmp_path / "trained"
@@ -66,7 +68,7 @@ def test_the_training_of_an_evaluated_checkpoint_is_next_to_it(tmp_path: Path) -
     found = (origin.encoder, origin.encoder_revision, origin.normalised)
     assert found == ("s3d", "sha256 12", True)
 
-    # What the training has recorded counts, although the features have changed or are gone.
+    # The facts that the run recorded are used, even if the features have changed or are deleted.
     facts = {"features": {**info, "encoder": "hf:a/clip", "normalised": False}}
     (trained / "run.json").write_text(json.dumps(facts))
     for _ in range(2):
@@ -79,7 +81,7 @@ def test_the_training_of_an_evaluated_checkpoint_is_next_to_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"features": {"width": -1}}'])
-def test_damaged_facts_of_a_run_are_only_a_warning(
+def test_damaged_facts_of_a_run_give_only_a_warning(
     tmp_path: Path, caplog, text
 ) -> None:
     evaluation = make_run(tmp_path / "evaluation")
@@ -89,7 +91,7 @@ def test_damaged_facts_of_a_run_are_only_a_warning(
     assert "features of the training are not known" in caplog.text
 
 
-def test_features_without_a_name_are_remembered(tmp_path: Path) -> None:
+def test_features_without_a_name_are_recognised(tmp_path: Path) -> None:
     """`mmpt pack` writes such a `features.json` unless `--encoder` is given."""
     evaluation = make_run(tmp_path / "evaluation")
     config = load_config(evaluation / "config.yaml", import_fairseq=False)
@@ -101,7 +103,7 @@ def test_features_without_a_name_are_remembered(tmp_path: Path) -> None:
     assert find_origin(config, checkpoint).is_unnamed
 
 
-def test_a_broken_yaml_next_to_a_checkpoint_is_only_a_warning(
+def test_a_broken_yaml_next_to_a_checkpoint_gives_only_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluation = make_run(tmp_path / "evaluation")
@@ -111,7 +113,7 @@ def test_a_broken_yaml_next_to_a_checkpoint_is_only_a_warning(
     assert "settings of the training are not known" in caplog.text
 
 
-def test_a_saved_model_says_no_checkpoint(tmp_path: Path) -> None:
+def test_a_saved_model_has_no_path_of_a_checkpoint(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     model = MMPTModel.from_pretrained(run)
     assert model.origin.checkpoint == run / "checkpoint_best.pt"
@@ -149,7 +151,9 @@ def test_a_saved_model_says_no_checkpoint(tmp_path: Path) -> None:
         ("/tmp/secret/clip", None, "clip"),
     ],
 )
-def test_a_published_encoder_names_no_folder(encoder, revision, published) -> None:
+def test_a_published_encoder_contains_no_local_path(
+    encoder, revision, published
+) -> None:
     assert published_encoder(encoder, revision) == (published or encoder)
 
 

@@ -1,4 +1,4 @@
-"""Classification losses against their definitions, written out."""
+"""Classification losses against plain implementations of their definitions."""
 
 import torch
 

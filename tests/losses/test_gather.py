@@ -70,7 +70,7 @@ def make_loss(config: LossConfig) -> Loss:
 def run(
     config: LossConfig, batch: dict[str, Tensor], *, is_dummy_step: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns loss and gradients. In a dummy step they are multiplied by 0, as in fairseq."""
+    """Returns loss and gradients. In a dummy step, they are multiplied by 0, as in fairseq."""
     model = Towers()
     loss = make_loss(config)
     total = loss(**model(batch), is_dummy_step=is_dummy_step).total
@@ -88,7 +88,7 @@ def average(gradients: list[Tensor], num_batches: int) -> None:
 
 
 def in_process(world: World, rows: list[int], folder: Path) -> None:
-    """Runs the losses. Processes without rows of their own run the first one's batch."""
+    """Runs the losses. Processes without rows run the batch of the first process."""
     is_dummy_step = world.rank >= len(rows)
     mine = 0 if is_dummy_step else world.rank
     begin = sum(rows[:mine])
@@ -107,7 +107,7 @@ def in_process(world: World, rows: list[int], folder: Path) -> None:
     ("rows", "num_dummies"),
     [([16, 16], 0), ([8, 16, 8, 8], 0), ([16], 1), ([8, 16], 1)],
 )
-def test_several_processes_train_on_the_loss_of_the_joined_batch(
+def test_several_processes_compute_the_loss_of_the_joined_batch(
     rows: list[int], num_dummies: int, tmp_path: Path
 ) -> None:
     """The batches may differ in size. A process without a batch contributes no negatives."""
@@ -121,7 +121,7 @@ def test_several_processes_train_on_the_loss_of_the_joined_batch(
         # Measured 1e-15.
         torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)
         for gradient in expected:
-            is_bias = gradient.dim() == 1  # which may cancel
+            is_bias = gradient.dim() == 1  # its gradients may cancel
             assert is_bias or gradient.abs().max() > 1e-4
 
 
@@ -141,7 +141,7 @@ def refused_in_process(world: World, folder: Path) -> None:
 
 
 @pytest.mark.spawn
-def test_no_sequence_has_clips_of_two_processes(tmp_path: Path) -> None:
+def test_sequences_with_clips_of_two_processes_are_refused(tmp_path: Path) -> None:
     run_group(refused_in_process, tmp_path, size=2)
     for rank in range(2):
         messages = torch.load(tmp_path / f"{rank}.pt")
@@ -151,6 +151,6 @@ def test_no_sequence_has_clips_of_two_processes(tmp_path: Path) -> None:
             assert "they have [6, 10] clips" in message
 
 
-def test_a_loss_without_negatives_refuses() -> None:
+def test_a_loss_without_negatives_refuses_to_gather_them() -> None:
     with pytest.raises(ConfigError, match="gather_negatives"):
         make_loss(LossConfig(loss_cls="BCE", gather_negatives=True))

@@ -84,7 +84,7 @@ def test_gradients_equal_the_worked_example(
     assert_close_to(batch["text_outputs"].grad.norm(), norm_text)
 
 
-def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
+def test_the_clip_temperature_of_the_paper_divides_only_the_logits() -> None:
     batch = formula_batch()
     config = NORTON.replace(clip_temperature="paper", sequence_contrast=None)
     output = MMContraLoss(config)(**batch)
@@ -108,7 +108,7 @@ def test_clip_temperature_of_the_paper_divides_the_logits_only() -> None:
         ),
     ],
 )
-def test_null_removes_the_sequence_term(config: MMContraLoss.Config) -> None:
+def test_a_null_section_removes_the_sequence_term(config: MMContraLoss.Config) -> None:
     batch = formula_batch()
     loss = MMContraLoss(config)
     output = loss(pooled_video=batch["pooled_video"], pooled_text=batch["pooled_text"])
@@ -126,7 +126,7 @@ def test_accuracy_counts_both_directions() -> None:
     assert set(output.metrics) == {"accuracy"}
 
 
-def test_temperature_is_constant_by_default_and_learnable_on_request() -> None:
+def test_the_temperature_is_constant_by_default_and_learnable_on_request() -> None:
     constant = MMContraLoss(NORTON)
     assert not list(constant.parameters())
     assert not constant.state_dict()

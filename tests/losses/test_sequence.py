@@ -16,7 +16,7 @@ from tests.support.worked_example import (
 )
 
 
-def test_paper_outer_sums_do_not_count_padding() -> None:
+def test_the_outer_sums_of_the_paper_do_not_count_padding() -> None:
     batch = formula_batch()
     config = NORTON.replace(masked_outer_sum="paper")
     output = SequenceContrastLoss(config)(**batch)
@@ -27,7 +27,7 @@ def test_paper_outer_sums_do_not_count_padding() -> None:
 
 def test_similarities_of_the_paper_are_not_normalised() -> None:
     batch = formula_batch()
-    # With such a weight, only the pooled cosines remain.
+    # With such a large weight, only the pooled cosines have an effect.
     config = NORTON.replace(similarity_norm="paper", fusion_weight=1e12)
     fused = fused_similarity(config, batch)
     cosines = torch.cosine_similarity(
@@ -40,7 +40,7 @@ def test_similarities_of_the_paper_are_not_normalised() -> None:
 
 
 @pytest.mark.parametrize("norm", ["released", "paper"])
-def test_without_a_fine_grained_similarity_the_pooled_one_remains(norm: str) -> None:
+def test_without_the_fine_grained_similarity_the_pooled_one_is_used(norm: str) -> None:
     batch = formula_batch()
     config = NORTON.replace(similarity_norm=norm)
     pooled = config.replace(alpha_lse=None, fusion_weight=None)
@@ -53,7 +53,7 @@ def test_without_a_fine_grained_similarity_the_pooled_one_remains(norm: str) -> 
     assert_close_to(loss, MMContraLoss(mostly_pooled)(**batch).total.item())
 
 
-def test_released_mass_rescales_the_plan_of_the_paper() -> None:
+def test_the_released_mass_rescales_the_plan_of_the_paper() -> None:
     fused = fused_similarity(NORTON, formula_batch())
     released = block_transport(NORTON, fused)
     paper = block_transport(NORTON.replace(transport_mass="paper"), fused)
@@ -74,16 +74,16 @@ def test_without_prompt_ratio_the_transport_is_plain() -> None:
     assert output.total.isfinite()
 
 
-def test_bucket_value_is_at_least_the_smallest_similarity() -> None:
+def test_the_bucket_value_is_at_least_the_smallest_similarity() -> None:
     matrix = torch.diag(torch.tensor([0.5, 0.2, 0.9]))
-    # Int(0.3 * 3) = 0 in the released code, an error there.
+    # int(0.3 * 3) = 0 is an error in the released code.
     assert bucket_value(matrix, 0.3) == 0.2
     assert bucket_value(matrix, 0.7) == 0.5
     assert bucket_value(matrix, 1.0) == 0.9
 
 
 @pytest.mark.parametrize(("theta", "tau"), [(9.0, 0.01), (-1.0, 1.0)])
-def test_temperature_is_clamped(theta: float, tau: float) -> None:
+def test_the_temperature_is_clamped(theta: float, tau: float) -> None:
     loss = SequenceContrastLoss(NORTON.replace(learnable_temperature=True))
     with torch.no_grad():
         loss.logit_scale.fill_(theta)
@@ -91,7 +91,7 @@ def test_temperature_is_clamped(theta: float, tau: float) -> None:
     assert_close_to(output.metrics["temperature"], tau, rtol=1e-4)
 
 
-def test_a_batch_that_does_not_divide_into_sequences() -> None:
+def test_a_batch_that_cannot_be_divided_into_sequences_is_an_error() -> None:
     loss = MMContraLoss(NORTON)
     batch = {name: value[:14] for name, value in formula_batch().items()}
     message = r"num_video_per_batch.*clip_per_video.*threshold` \(4\).*has 14"

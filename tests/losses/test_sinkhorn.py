@@ -89,7 +89,7 @@ def test_float32_equals_log_domain_updates_in_float64(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    # Exp of it overflows every type but float64.
+    # Its exponential overflows in every type except float64.
     similarity = (300 * random(16, 16)).to(dtype)
     plan = transport(similarity, 50)
     assert plan.dtype == torch.float32
@@ -99,7 +99,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     assert bucket_plan.dtype == torch.float32
 
 
-def test_plan_has_no_gradient() -> None:
+def test_the_plan_has_no_gradient() -> None:
     similarity = random(4, 4).requires_grad_()
     assert not transport(similarity, 3).requires_grad
     assert not bucket_transport(similarity, similarity[0, 0], 3).requires_grad

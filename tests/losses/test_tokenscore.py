@@ -144,7 +144,7 @@ def test_scores_without_a_real_token_are_not_finite(
     assert not torch.isfinite(t2v[:, empty]).any()
 
 
-def test_padding_matters_only_in_the_released_form() -> None:
+def test_padding_has_an_effect_only_in_the_released_form() -> None:
     short = ragged(4, 4, 5, 5, 6, seed=2)
     padding = torch.randn(4, 3, 6, dtype=torch.float64)
     no_token = torch.zeros(4, 3, dtype=torch.bool)
@@ -185,7 +185,7 @@ def test_log_mean_exp_does_not_depend_on_the_number_of_tokens(released: bool) ->
 
 
 @pytest.mark.parametrize("tile_bytes", [1, 4096, 1 << 30])
-def test_tile_size_does_not_matter(tile_bytes: int) -> None:
+def test_the_size_of_tiles_has_no_effect(tile_bytes: int) -> None:
     inputs = ragged(20, 24, 7, 6, 16, seed=3)
     ours = scores_and_gradients(inputs, tile_bytes)
     theirs = scores_and_gradients(inputs, 20_000)
@@ -234,7 +234,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def test_no_tensor_over_all_token_pairs_exists() -> None:
+def test_no_tensor_has_an_element_for_each_pair_of_tokens() -> None:
     clips, t, v, d = 48, 9, 8, 4
     tile_bytes = 16_384
     num_pairs = clips * clips * t * v
@@ -244,9 +244,9 @@ def test_no_tensor_over_all_token_pairs_exists() -> None:
             *inputs, alpha=1.0, masked_outer_sum=True, tile_bytes=tile_bytes
         )
         (t2v.sum() + v2t.sum()).backward()
-    # A tile may exceed its size by a clip each way; measured: 4998 of 8192.
+    # A tile may exceed its size by one clip in each dimension. Measured: 4998 of 8192.
     assert seen.numel < 2 * tile_bytes / 4
     assert seen.numel < num_pairs / 20
     with LargestTensor() as seen_dense:
         dense(inputs, 1.0, True)
-    assert seen_dense.numel == num_pairs  # so such a tensor would be seen
+    assert seen_dense.numel == num_pairs  # so such a tensor would be found

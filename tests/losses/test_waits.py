@@ -80,11 +80,11 @@ def test_transport_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("learnable", [False, True])
-def test_norton_loss_waits_for_the_device_twice(
+def test_the_norton_loss_waits_for_the_device_twice(
     learnable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = MMContraLoss(norton_loss(threshold=4, learnable_temperature=learnable))
-    # Without what happens only in the first call.
+    # This excludes operations that run only in the first call.
     loss(**norton_batch()).total.backward()
     with Waits(monkeypatch) as waits:
         loss(**norton_batch()).total.backward()

@@ -1,4 +1,4 @@
-"""Batches of clips: their shapes, their size if memory is short, and the features as stored."""
+"""Batches of clips: their shapes, their size if memory is full, and the features of clips."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_inputs_of_several_shapes_cannot_be_a_batch():
 
 
 class Greedy(MeanColours):
-    """An encoder that needs the memory of a GPU for three clips at most."""
+    """An encoder that has memory for at most three clips."""
 
     def __init__(self, fits: int = 3):
         self.fits = fits
@@ -32,7 +32,7 @@ class Greedy(MeanColours):
         return super().encode(inputs)
 
 
-def test_batches_are_halved_while_the_memory_is_full(caplog):
+def test_batches_are_halved_if_memory_is_full(caplog):
     """A CPU has no batches, so the test sets their size."""
     clips = [torch.full((2, 3), float(value)) for value in range(11)]
     greedy = Greedy()
@@ -66,4 +66,4 @@ def test_random_weights_give_clips_different_features():
         features = network(clips)["video_embedding"]
     first, second = torch.nn.functional.normalize(features, dim=1).half()
     differs = first != second
-    assert differs.float().mean() > 0.5  # one in 512 with torch's own weights
+    assert differs.float().mean() > 0.5  # 1/512 with the initial weights of torch

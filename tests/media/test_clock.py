@@ -127,7 +127,7 @@ def test_concatenated_segments_follow_each_other(tmp_path, name):
     assert groups(path) == (groups_of(*shown), notes)
 
 
-def test_audio_that_begins_earlier_delays_the_first_segment_only(tmp_path):
+def test_audio_that_begins_earlier_delays_only_the_first_segment(tmp_path):
     path = tmp_path / "sound.ts"
     first = write_segment(path, 10, 0, sound_s=0.5)
     second = write_segment(path, 10, SEGMENT, sound_s=0.5)
@@ -191,7 +191,7 @@ B = list(range(100, 200))
         (A + list(range(5000, 5100)), range(200), [10]),  # 490 s ahead
         # A gap of 290 s.
         (A + list(range(3000, 3100)), A + list(range(3000, 3100)), []),
-        # Half the segment overlaps.
+        # Half of the segment overlaps.
         (A + list(range(50, 150)), A + list(range(50, 150)), []),
         (A + list(range(49, 149)), range(200), [10]),
         # More than 10 s is not an overlap.
@@ -201,12 +201,12 @@ B = list(range(100, 200))
         ([*A, 9000, *B[1:]], range(200), []),
         (A + list(range(20)) + B[20:], range(200), [10, 12]),
         (A + list(range(9000, 9020)) + A, range(220), [10, 12]),
-        # Runs of equal timestamps: the first frame's, far ahead, and a gap ahead.
+        # Runs of equal timestamps: the first timestamp, one far ahead, and one after a gap.
         ([*A, 0, 0, *B[2:]], range(200), []),
         (A + [0] * 60 + B[60:], range(200), []),
         (A + [9000] * 20 + B[20:], range(200), []),
         (A + [250] * 20 + B[20:], range(200), []),
-        # Unrelated timestamps; 8 at half the speed of the frames, 6 at twice their speed.
+        # Unrelated timestamps. 8 timestamps at half the speed of the frames. 6 at twice the speed.
         ([*A, 9000, 20, 7000, 7, 9900, 8000, 3, 40, *B[8:]], range(200), []),
         (
             [*A, *[0, 0, 1, 1, 2, 2, 3, 3], *B[8:]],

@@ -1,4 +1,4 @@
-"""Models of `--encoder hf:<name>` that cannot be used: each gives one message, at once."""
+"""Models of `--encoder hf:<name>` that cannot be used. Each gives one message at the start."""
 
 import shutil
 from pathlib import Path
@@ -22,14 +22,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_encoder("clip", Path("enc/clip"))
 
 
-def test_a_damaged_file_of_weights_is_an_error(folder):
+def test_a_damaged_weight_file_is_an_error(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"SafetensorError: .*download the model"):
         open_encoder(f"hf:{folder}")
 
 
-def test_a_model_of_texts_is_an_error(folder):
+def test_a_text_model_is_an_error(folder):
     text = Path("enc/text")
     transformers.BertModel(smallest_bert_config()).save_pretrained(text)
     shutil.copy(folder / "preprocessor_config.json", text)
@@ -47,13 +47,13 @@ def test_a_model_of_texts_is_an_error(folder):
         ("preprocessor_config.json", "but has no preprocessor_config.json"),
     ],
 )
-def test_a_file_that_is_missing_in_a_folder_is_named(folder, file, message):
+def test_a_missing_file_in_a_folder_is_reported(folder, file, message):
     (folder / file).unlink()
     with pytest.raises(CheckpointError, match=message):
         open_encoder(f"hf:{folder}")
 
 
-def test_a_damaged_processor_is_the_reason(folder):
+def test_a_damaged_processor_is_reported_as_the_reason(folder):
     (folder / "preprocessor_config.json").write_text('{"image_processor_type": "X"}')
     with pytest.raises(CheckpointError) as caught:
         open_encoder(f"hf:{folder}")
@@ -61,7 +61,7 @@ def test_a_damaged_processor_is_the_reason(folder):
     assert "VideoProcessor" not in str(caught.value)
 
 
-def test_a_video_processor_that_needs_torchvision_is_an_error_with_its_name(folder):
+def test_the_error_for_a_video_processor_names_torchvision(folder):
     (folder / "preprocessor_config.json").unlink()
     (folder / "video_preprocessor_config.json").write_text(
         '{"video_processor_type": "VideoMAEVideoProcessor"}'
@@ -74,7 +74,7 @@ def test_a_video_processor_that_needs_torchvision_is_an_error_with_its_name(fold
 
 
 def test_features_do_not_depend_on_the_installed_packages(folder, monkeypatch):
-    """transformers prefers a processor with torchvision, which rounds in another way."""
+    """transformers prefers a processor with torchvision, which rounds differently."""
     load = transformers.AutoImageProcessor.from_pretrained
     asked = []
 
@@ -104,7 +104,7 @@ def test_features_do_not_depend_on_the_installed_packages(folder, monkeypatch):
         ("", "is followed by nothing"),
     ],
 )
-def test_the_path_of_a_missing_folder_is_no_name_on_the_hub(folder, name, message):
+def test_a_missing_folder_is_not_treated_as_a_name_on_the_hub(folder, name, message):
     with pytest.raises(CheckpointError, match=message):
         check_source(name)
 
@@ -112,7 +112,7 @@ def test_the_path_of_a_missing_folder_is_no_name_on_the_hub(folder, name, messag
 def test_names_on_the_hub_are_not_refused(folder, monkeypatch):
     for name in ("openai/clip-vit-large-patch14", "gpt2"):
         check_source(name)
-    # A model that was downloaded may have the name of a path here.
+    # The name of a downloaded model may also be a path on this machine.
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache", lambda name, file: f"cache/{file}"
     )

@@ -24,7 +24,7 @@ def released(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_tensor_is_loaded_with_the_dictionary(released):
+def test_every_tensor_is_loaded_if_there_is_a_dictionary(released):
     network, weights, words = released
     loaded = load_s3d(weights, words)
     assert not loaded.training

@@ -36,7 +36,7 @@ def test_a_folder_is_searched_one_level_deep(tmp_path):
     assert nested.feature == Path("f/c.d.npy")
 
 
-def test_hidden_files_are_no_files_of_the_user(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     touch(tmp_path, "a.mp4", "._a.mp4", ".git/b.mp4", "deep/er/c.MP4", "deep/._c.mp4")
     for folder in (tmp_path, tmp_path / ".git"):
         (folder / "dir.mp4").mkdir()

@@ -224,7 +224,7 @@ def test_frames_are_rotated_by_any_angle(tmp_path):
 
 
 def test_the_first_frame_is_repeated_if_the_audio_begins_earlier(tmp_path):
-    """As in a player, half a second of the first frame comes before the others."""
+    """As in a player, the first frame is shown for half a second before the others."""
     late = [Fraction(1, 2) + time for time in regular_times(1)]
     frames = read_frames(
         write_video(tmp_path / "late.mkv", late, Clip(with_audio=True))
@@ -257,7 +257,7 @@ def test_the_frame_size_may_change_within_a_stream(tmp_path):
 # ---- clips
 
 
-def test_clips_are_one_second_and_the_last_is_filled_with_black_frames(tmp_path):
+def test_clips_have_one_second_and_the_last_is_padded_with_black_frames(tmp_path):
     path = write_video(tmp_path / "a.mp4", regular_times(1 + 7 / 30))
     video = VideoFile(path)
     frames = read_frames(path)

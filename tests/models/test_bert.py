@@ -1,4 +1,4 @@
-"""Dtypes and initial weights of the video token MLP, and BERT from a stand-in of the hub.
+"""Dtypes and initial weights of the video token MLP, and BERT from a stand-in for the hub.
 
 Its outputs are compared with the released code in tests/parity/test_models.py.
 """
@@ -15,7 +15,7 @@ from tests.support.hub_server import Hub
 from tests.support.tiny_bert import smallest_bert_config
 
 
-def test_half_features_are_cast_to_the_weights():
+def test_float16_features_are_cast_to_the_dtype_of_the_weights():
     features = torch.ones(1, 2, 6)
     mlp = VideoTokenMLP(6, 4)
     assert mlp(features.half()).dtype == torch.float32
@@ -52,8 +52,8 @@ def test_a_downloaded_bert_is_used_without_asking_the_hub_again(
     assert hub.requests == []
 
 
-def test_a_hub_that_does_not_answer_is_asked_once(hub: Hub) -> None:
-    """Each request of a download would be repeated for 23 seconds."""
+def test_a_failing_hub_is_asked_once(hub: Hub) -> None:
+    """Otherwise, each request of a download would be repeated for 23 seconds."""
     hub.failures[""] = 502
     for read in (
         lambda: read_bert_config("a/bert"),

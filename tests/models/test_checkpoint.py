@@ -58,7 +58,7 @@ def equal(a, b) -> bool:
     [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": {"model": s}}],
 )
 @pytest.mark.parametrize("prefix", ["", "mmmodel."])
-def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix, caplog):
+def test_weights_are_found_in_every_known_format(tmp_path, wrap, prefix, caplog):
     caplog.set_level("DEBUG")
     source, target = fusion(1), fusion(2)
     torch.save(
@@ -73,7 +73,7 @@ def test_weights_are_found_under_every_known_wrapping(tmp_path, wrap, prefix, ca
     assert caplog.messages == [f"{tmp_path}/c.pt: {num} tensors loaded{renamed}"]
 
 
-def test_only_a_training_logs_at_info_what_was_loaded(caplog):
+def test_loaded_tensors_are_logged_at_info_only_in_training(caplog):
     caplog.set_level("INFO")
     source, target = fusion(1), fusion(2)
     load_weights(target, source.state_dict())
@@ -120,7 +120,7 @@ def coin() -> MMFusionSeparate:
     return model
 
 
-def test_a_new_training_may_add_or_drop_the_step_classifier(caplog):
+def test_a_new_run_may_add_or_drop_the_step_classifier(caplog):
     caplog.set_level("INFO")
     plain, target = fusion(1).half(), coin()
     given = {f"mmmodel.{name}": value for name, value in plain.state_dict().items()}
@@ -191,7 +191,7 @@ def test_another_depth_is_refused_and_the_model_is_unchanged():
 
 @pytest.mark.parametrize("read", [load_checkpoint, check_checkpoint])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_with_code_is_refused_and_does_not_run(tmp_path, zipped, read):
+def test_a_file_with_code_is_refused_and_its_code_not_run(tmp_path, zipped, read):
     class Malicious:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -281,7 +281,7 @@ def optimizer_state(path, sizes):
             True,
             "is for 5 numbers, but 2 are trained now",
         ),
-        # The saved run had half precision, the present one has not.
+        # The saved run had half precision, and the current run has not.
         ([5], [2, 3], False, "is for 1 tensors, but 2 are trained now"),
         (None, [2], False, None),
     ],
@@ -302,7 +302,7 @@ def test_resuming_requires_the_same_trained_parameters(
 FIRST = "video_encoder.videomlp.linear1"
 
 
-def test_a_training_may_start_from_features_of_another_width(caplog):
+def test_training_may_start_from_a_model_for_features_of_another_width(caplog):
     caplog.set_level("INFO")
     source, target = fusion(1, input_dim=12), fusion(2, input_dim=20)
     state = adapt_state(source.state_dict(), target, "c.pt", Use.START)
@@ -316,7 +316,7 @@ def test_a_training_may_start_from_features_of_another_width(caplog):
 
 
 @pytest.mark.parametrize("use", [Use.RESUME, Use.INFERENCE])
-def test_another_width_of_features_is_named(use):
+def test_another_width_of_features_is_otherwise_an_error(use):
     source, target = fusion(1), fusion(2, input_dim=20)
     with pytest.raises(CheckpointError) as caught:
         adapt_state(source.state_dict(), target, "c.pt", use)

@@ -1,4 +1,4 @@
-"""A damaged last checkpoint is replaced by the newest whole one, of which there is always one."""
+"""A damaged last checkpoint is replaced by the newest intact one. A run always keeps one."""
 
 import os
 import shutil
@@ -40,16 +40,16 @@ def zero(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zero])
-def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(
+def test_a_damaged_file_is_replaced_by_the_one_with_the_most_updates(
     damage, tmp_path, caplog
 ):
     last = tmp_path / "checkpoint_last.pt"
     write(last, 9)
     write(tmp_path / "checkpoint_previous.pt", 8)
     write(tmp_path / "checkpoint1.pt", 5)
-    # Whole, but of no use.
+    # Intact, but its weights are NaN.
     write(tmp_path / "checkpoint_1_8.pt", 10, value=float("nan"))
-    # Times of a copy mean nothing.
+    # File times must not matter, because copying changes them.
     os.utime(tmp_path / "checkpoint_previous.pt", (0, 0))
     damage(last)
     bad = last.read_bytes()
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_replaced_by_the_one_with_most_updates(
     assert f"continues from {tmp_path}/checkpoint_previous.pt" in caplog.text
 
 
-def test_a_whole_file_is_left_alone(tmp_path):
+def test_an_intact_file_is_kept(tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     write(last, 1)
     write(tmp_path / "checkpoint2.pt", 5)
@@ -70,7 +70,7 @@ def test_a_whole_file_is_left_alone(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_run_without_a_whole_checkpoint_is_one_error(tmp_path):
+def test_a_run_without_an_intact_checkpoint_gives_one_error(tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     for path in (last, tmp_path / "checkpoint1.pt"):
         write(path, 1)
@@ -82,7 +82,7 @@ def test_a_run_without_a_whole_checkpoint_is_one_error(tmp_path):
     assert last.exists()
 
 
-def test_a_file_that_asks_for_code_is_not_replaced(tmp_path):
+def test_a_file_with_code_is_not_replaced(tmp_path):
     last = tmp_path / "checkpoint_last.pt"
     write(tmp_path / "checkpoint1.pt", 1)
     torch.save({"model": {"weight": shutil.rmtree}}, last)
@@ -102,7 +102,7 @@ def test_the_previous_checkpoint_is_kept(has_links, tmp_path, monkeypatch):
         tmp_path / "checkpoint_last.pt",
         tmp_path / "checkpoint_previous.pt",
     )
-    keep_previous(last)  # there is none yet
+    keep_previous(last)  # no checkpoint exists yet
     assert not previous.exists()
     for number in (1, 2, 3):
         keep_previous(last)

@@ -60,13 +60,12 @@ def test_compiled_training_equals_eager_training_and_compiles_once(
     wanted, wanted_gradients = updates(eager, range(6))
     first, _ = updates(compiled, range(1))
     graphs = counters["stats"]["unique_graphs"]
-    # One of the trial, and one for each kind of part in all layers of both towers.
+    # One graph is from the trial. The others are for three parts, which all layers share.
     assert graphs == 1 + 3
     with dynamo.patch(error_on_recompile=True):
         rest, gradients = updates(compiled, range(1, 6))
     assert counters["stats"]["unique_graphs"] == graphs
     assert first + rest == pytest.approx(wanted, rel=1e-12)  # measured 1e-15
-    # Measured.
     torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-9, atol=1e-12)
     eager.load_state_dict(compiled.state_dict())
 

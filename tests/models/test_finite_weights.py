@@ -127,7 +127,7 @@ ENTRIES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_every_loader_names_the_file_the_tensor_and_the_number_of_bad_values(
+def test_every_loader_reports_the_file_the_tensor_and_the_number_of_values(
     entry, diverged, tmp_path
 ):
     load, name = ENTRIES[entry]
@@ -153,7 +153,7 @@ def test_a_state_dict_in_memory_is_checked_too(diverged, tmp_path):
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 )
-def test_each_type_is_checked_as_it_is_stored(dtype):
+def test_all_types_of_tensors_are_checked(dtype):
     largest = torch.finfo(dtype).max
     good = torch.tensor([largest, -largest, 0.0], dtype=dtype)
     whole = {"a": good, "none": good[:0], "b": torch.tensor(3), "step": 7}

@@ -72,7 +72,7 @@ def test_each_model_has_its_own_video_tower(cls: Any, own: str, tmp_path: Path) 
         from_yaml(cls, bert, video_encoder_cls=foreign)
 
 
-def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
+def test_a_new_step_classifier_is_initialised_as_in_bert() -> None:
     classifier = head(MMFusionSeparateActionSegmentation).video_encoder.classifier
     assert isinstance(classifier, nn.Linear)
     assert classifier.weight.shape == (779, 8)
@@ -83,7 +83,7 @@ def test_a_fresh_step_classifier_has_bert_like_weights() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("cls", "_own"), TOWERS)
-def test_outputs_are_the_declared_ones(cls: Any, _own: str) -> None:
+def test_outputs_are_declared(cls: Any, _own: str) -> None:
     batch = whole_video()
     if cls is MMFusionSeparate:
         batch = {name: value[0] for name, value in batch.items()}
@@ -91,7 +91,7 @@ def test_outputs_are_the_declared_ones(cls: Any, _own: str) -> None:
 
 
 @torch.no_grad()
-def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -> None:
+def test_windows_of_a_whole_video_have_the_text_of_the_coin_aligner() -> None:
     model = head(MMFusionSeparateFullVideoBGRetrieval)
     batch = whole_video()
     found = model(**batch)["pooled_video"]
@@ -116,7 +116,7 @@ def test_windows_of_a_whole_video_have_the_text_that_the_coin_aligner_writes() -
         (MMFusionSeparateActionLocalization, 3),
     ],
 )
-def test_padded_seconds_do_not_change_real_ones(cls: Any, num_logits: int) -> None:
+def test_padded_seconds_do_not_change_real_seconds(cls: Any, num_logits: int) -> None:
     model = head(cls)
     batch = whole_video()
     vmasks = batch["vmasks"]
@@ -134,7 +134,7 @@ def test_padded_seconds_do_not_change_real_ones(cls: Any, num_logits: int) -> No
 @pytest.mark.parametrize(
     ("reset_optimizer", "use"), [(True, Use.START), (False, Use.RESUME)]
 )
-def test_a_run_with_a_new_optimizer_starts_and_any_other_one_resumes(
+def test_a_run_with_a_new_optimizer_starts_and_any_other_run_resumes(
     reset_optimizer: bool, use: Use, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "a.pt")

@@ -34,7 +34,9 @@ def saved_bytes(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> int:
 
 
 @pytest.mark.parametrize("layernorm_only", [True, False])
-def test_a_frozen_layer_stores_nothing_for_its_weights(layernorm_only: bool) -> None:
+def test_a_frozen_layer_stores_no_activations_for_its_weights(
+    layernorm_only: bool,
+) -> None:
     """For backward, a layer stores 10 D values per token: query, key, value and output of
     attention, the inputs of GELU (4 D) and of two norms.
 

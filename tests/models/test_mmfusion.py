@@ -34,7 +34,7 @@ def fusion(**sizes) -> MMFusionSeparate:
     return towers(packed=False, std=0.3, **sizes).eval()
 
 
-def test_a_masked_mean_is_that_of_the_real_positions() -> None:
+def test_a_masked_mean_averages_the_real_positions() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(5, 7, 4, generator=generator, dtype=torch.float64)
     mask = torch.rand(5, 7, generator=generator) < 0.5
@@ -58,7 +58,7 @@ def test_a_masked_mean_has_the_dtype_of_the_states(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_operations_of_a_step_equal_torchs_count(frozen: bool) -> None:
+def test_the_operations_of_a_step_equal_the_count_of_torch(frozen: bool) -> None:
     model = towers(packed=False, hidden_size=64, intermediate_size=96)
     if frozen:
         freeze_all_but_layernorm(model)
@@ -82,7 +82,7 @@ def test_operations_of_a_step_equal_torchs_count(frozen: bool) -> None:
 
 
 @torch.no_grad()
-def test_padding_changes_nothing():
+def test_padding_does_not_change_outputs():
     model, long = fusion(), draw(8)
     long["vmasks"][:, 4:], long["cmasks"][:, 9:] = False, False
     lengths = {"caps": 9, "cmasks": 9, "vfeats": 4, "vmasks": 4}
@@ -110,7 +110,7 @@ def test_hidden_states_equal_the_outputs_without_packing(packed):
 
 
 @torch.no_grad()
-def test_clip_without_video_is_pooled_from_sep_alone():
+def test_a_clip_without_video_is_pooled_from_sep_alone():
     model, clips = fusion(), draw(2)
     clips["vmasks"][1] = False
     out = model(**clips)
@@ -119,7 +119,7 @@ def test_clip_without_video_is_pooled_from_sep_alone():
     )
 
 
-def test_all_but_the_poolers_get_a_gradient():
+def test_all_parameters_except_for_the_poolers_get_a_gradient():
     model = fusion().train()
     out = model(**draw(2))
     (out["pooled_video"] * out["pooled_text"]).sum().backward()
@@ -157,7 +157,7 @@ def from_config(folder, *, pretrained=True, model=None, **dataset) -> MMFusionSe
     )
 
 
-def test_both_towers_start_from_bert_and_the_video_tower_from_its_first_layers(
+def test_towers_start_from_bert_the_video_tower_from_its_first_layers(
     bert_folder,
 ):
     model = from_config(bert_folder)
@@ -183,7 +183,7 @@ def test_evaluation_reads_no_bert_weights(bert_folder):
     )
 
 
-def test_folder_without_weights_needs_random_init(bert_folder, caplog):
+def test_a_folder_without_weights_needs_random_init(bert_folder, caplog):
     (bert_folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has none; .*`model.random_init: true`"):
         from_config(bert_folder)
@@ -193,7 +193,7 @@ def test_folder_without_weights_needs_random_init(bert_folder, caplog):
     assert "start from random ones" in caplog.text
 
 
-def test_incomplete_or_foreign_berts_are_refused(bert_folder):
+def test_incomplete_or_unsuitable_berts_are_refused(bert_folder):
     config = json.loads((bert_folder / "config.json").read_text())
     deeper = bert_folder.with_name("deeper")
     shutil.copytree(bert_folder, deeper)
@@ -228,7 +228,7 @@ def test_incomplete_or_foreign_berts_are_refused(bert_folder):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("content", [b"garbage" * 50, b""])
-def test_damaged_weights_are_named(bert_folder, name, content):
+def test_damaged_weights_are_reported(bert_folder, name, content):
     (bert_folder / "model.safetensors").unlink()
     (bert_folder / name).write_bytes(content)
     with pytest.raises(
@@ -238,7 +238,7 @@ def test_damaged_weights_are_named(bert_folder, name, content):
         from_config(bert_folder)
 
 
-def test_an_unreachable_name_gives_the_remedy(monkeypatch):
+def test_the_error_for_an_unreachable_model_has_a_remedy(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         CheckpointError,
@@ -280,11 +280,11 @@ def test_mistakes_in_the_config_are_reported(bert_folder, model, dataset, messag
 
 
 @pytest.mark.parametrize("hide_cls", [False, True])
-def test_packed_towers_equal_padded_ones_in_outputs_and_gradients(
+def test_packed_and_padded_towers_have_equal_outputs_and_gradients(
     hide_cls: bool,
 ) -> None:
     clips = draw(11, dtype=torch.float64)
-    clips["vmasks"][3] = False  # without a second
+    clips["vmasks"][3] = False  # a clip without a second of video
     clips["cmasks"][:, 0] = not hide_cls
     model = towers(std=0.3).double().eval()
     results = []

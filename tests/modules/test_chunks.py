@@ -1,6 +1,6 @@
 """Computation in chunks against one pass, and chunk sizes on a device that runs out of memory.
 
-Steps that are repeated in smaller chunks are compared with steps that had these from the start.
+Steps that are repeated in smaller chunks are compared with steps that used them from the start.
 """
 
 import logging
@@ -75,7 +75,7 @@ def test_recomputation_repeats_the_dropout_masks() -> None:
     tower = Tower(dropout=0.5).train()
     torch.manual_seed(5)
     found = results(tower, run_chunks(tower, 3, *inputs()))
-    torch.manual_seed(5)  # the same chunks, written out and kept
+    torch.manual_seed(5)  # the same chunks in a plain loop, whose activations are kept
     chunks = zip(*(values.split(3) for values in inputs()), strict=True)
     expected = results(tower, torch.cat([tower(*chunk) for chunk in chunks]))
     assert (found[0] == 0).any()
@@ -109,7 +109,9 @@ class Memory:
         return "done"
 
 
-def test_auto_halves_the_size_and_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_halves_the_size_and_keeps_the_smaller_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     chunk = ChunkSize("model.some_key", "auto")
     memory, undone = Memory(chunk, 60), []
     with caplog.at_level(logging.WARNING):
@@ -174,7 +176,7 @@ def test_memory_of_a_failed_attempt_is_freed_before_the_next() -> None:
 
 
 class RefuseBackward(torch.autograd.Function):
-    """The identity, whose gradient does not fit into memory."""
+    """The identity. Its gradient does not fit into memory."""
 
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor) -> torch.Tensor:
@@ -186,12 +188,12 @@ class RefuseBackward(torch.autograd.Function):
 
 
 class SmallDevice:
-    """Hook of a padded BERT: more than `FITS` clips at once do not fit, in forward or backward."""
+    """Hook that runs out of memory, in forward or backward, with more than `FITS` clips at once."""
 
     def __init__(self, in_backward: bool, calls_before: int = 0):
         self.in_backward = in_backward
         self.calls_before = calls_before
-        """Calls that have memory enough."""
+        """Number of calls that have enough memory."""
 
     def __call__(
         self, _module: nn.Module, _args: Any, inputs: dict[str, Any], output: Any
@@ -233,18 +235,19 @@ def train(model: MMFusionSeparate, seeds: list[int]) -> tuple[list[float], list[
 def test_loss_and_gradients_equal_the_smaller_chunk(
     in_backward: bool, seeds: list[int]
 ) -> None:
-    """With dropout, and with several batches in an update, of which the first is repeated."""
+    """Dropout is on. If an update has several batches, the first one is repeated."""
     model = own_towers()
     model.text_encoder.register_forward_hook(SmallDevice(in_backward), with_kwargs=True)
     found = train(model, seeds)
-    assert model.chunk_in_training.size(NUM, CPU) == FITS  # after 24 and 12
+    # The attempts with 24 and 12 clips fail.
+    assert model.chunk_in_training.size(NUM, CPU) == FITS
     torch.testing.assert_close(found, train(own_towers(FITS), seeds), rtol=0, atol=0)
-    # of BERT's poolers, as without retries
+    # The poolers of BERT have no gradient, as without retries.
     assert any(gradient is None for gradient in found[1])
 
 
 @pytest.mark.parametrize("in_backward", [False, True])
-def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
+def test_gradients_of_earlier_batches_are_kept(in_backward: bool) -> None:
     """The second batch of an update is the first that does not fit."""
     model = own_towers(dropout=0.0)
     device = SmallDevice(in_backward, calls_before=1)
@@ -256,8 +259,8 @@ def test_gradients_of_earlier_batches_stay(in_backward: bool) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_that_is_full_is_given_less() -> None:
-    """Real memory errors: the process may have a part of what the step takes at once."""
+def test_chunks_are_smaller_if_gpu_memory_is_full() -> None:
+    """The memory errors are real: the process may use only a part of the memory of a whole step."""
     model = towers(packed=False).cuda()
     batch = {name: torch.cat([value] * 200).cuda() for name, value in draw(NUM).items()}
 

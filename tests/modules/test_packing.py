@@ -46,7 +46,7 @@ def run(
     ids: torch.Tensor,
     padding: int,
 ) -> torch.Tensor:
-    """Does the same as `run_packed`, with at most `padding` padded tokens in a group."""
+    """Computes the same as `run_packed`, with at most `padding` padded tokens in a group."""
     packing = plan_packing(mask, padding)
     output = tower(
         input_ids=packing.pack(ids)[None],

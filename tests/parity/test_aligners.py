@@ -1,7 +1,7 @@
 """The tensors of every aligner equal the recorded ones bit for bit.
 
-They were recorded from both original code bases, Norton's and VideoCLIP's (`mmpt`). The random
-generator has the same state.
+They were recorded from both original code bases, Norton's and VideoCLIP's (`mmpt`), with the same
+state of the random generator.
 """
 
 import random

@@ -44,7 +44,7 @@ def clean_root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_include_chain(tmp_path, monkeypatch):
+def test_the_include_chain_is_resolved_as_in_the_release(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in NORTON["include_chain"]["files"].items():
         Path(name).parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def test_include_chain(tmp_path, monkeypatch):
         assert read_yaml(name) == NORTON["include_chain"][f"recursive_config({name})"]
 
 
-def test_run_dir_suffix(tmp_path, monkeypatch):
+def test_the_suffix_of_the_run_dir_equals_the_release(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("rd/run", "rd/run_3", "rd2"):
         Path(folder).mkdir(parents=True)
@@ -71,7 +71,9 @@ def test_run_dir_suffix(tmp_path, monkeypatch):
         ("coin_ft", "local_single", 1),
     ],
 )
-def test_training_line(clean_root, monkeypatch, capsys, name, job_type, gpus):
+def test_the_training_command_equals_the_release(
+    clean_root, monkeypatch, capsys, name, job_type, gpus
+):
     line = dry_run(monkeypatch, capsys, name, job_type, gpus)
     processes = TRAINING_PROCESSES[job_type]
     if processes > 1:
@@ -84,7 +86,7 @@ def test_training_line(clean_root, monkeypatch, capsys, name, job_type, gpus):
     assert not Path("runs").exists()  # the release writes config.yaml in a dry run
 
 
-def test_one_process_on_many_gpus_differs_only_in_the_world_size(
+def test_the_command_of_one_process_on_many_gpus_has_a_world_size(
     clean_root, monkeypatch, capsys
 ):
     words = shlex.split(
@@ -96,7 +98,7 @@ def test_one_process_on_many_gpus_differs_only_in_the_world_size(
     assert words == shlex.split(golden_line("how2_pretrain --jobtype local_single"))
 
 
-def test_flags_of_an_evaluation():
+def test_the_flags_of_an_evaluation_equal_the_release():
     dataset = {"batch_size": 256, "valid_subset": "test", "num_workers": 2}
     path = {"path": "runs/retri/norton/checkpoint_best.pt"}
     golden = golden_line("test_vtt_zs --jobtype local_single").partition(" mmloss ")[2]
@@ -104,8 +106,8 @@ def test_flags_of_an_evaluation():
     assert fairseq_flags(config) == golden.split()
 
 
-def test_a_sweep_is_a_job_on_a_cluster(clean_root, capsys):
-    # The released code fails with a KeyError.
+def test_a_sweep_is_submitted_to_a_cluster(clean_root, capsys):
+    # The released code raises a KeyError.
     assert NORTON["dryrun"]["how2_pretrain --jobtype None"]["returncode"] == 1
     assert main(["projects/retri/norton/how2_pretrain.yaml", "--dryrun"]) == 0
     assert "#SBATCH --gpus-per-node=8" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Values and gradients of the losses against those recorded from the original.
+"""Values and gradients of the losses against numbers recorded from the original.
 
 The measured errors are in comments next to the tolerances.
 """
@@ -77,7 +77,7 @@ def test_norton_terms_and_gradients_in_float64(case: str) -> None:
 
 
 @by_case
-def test_sequence_term_alone(case: str) -> None:
+def test_the_sequence_term_alone(case: str) -> None:
     golden, config, batch = norton(case, torch.float64)
     output = SequenceContrastLoss(config)(**batch)
     assert set(output.terms) == {"video_paragraph"}

@@ -61,7 +61,7 @@ def test_the_documented_call_gives_the_recorded_score(model, golden):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_in_float64_and_for_any_batch_size(model, golden):
+def test_the_score_in_float64_for_any_batch_size(model, golden):
     caps, cmasks = (
         torch.from_numpy(golden[name]).expand(3, -1) for name in ("caps", "cmasks")
     )

@@ -72,7 +72,7 @@ def test_step_logits_of_every_second_equal_the_release(kind):
 
 @by_kind
 @torch.no_grad()
-def test_seconds_against_steps_equal_the_release(kind):
+def test_scores_of_seconds_and_steps_equal_the_release(kind):
     golden = arrays("model_action_localization")
     batch = {name: value[None] for name, value in inputs(golden).items()}
     logits = tiny_towers(8, kind, MMFusionSeparateActionLocalization)(**batch)["logits"]
@@ -113,7 +113,7 @@ def test_a_checkpoint_of_the_release_loads_and_gives_its_outputs(caplog):
     ],
 )
 def test_state_dicts_have_the_released_names_shapes_and_order(name, cls, max_video_len):
-    with torch.device("meta"):  # at the size of BERT-base
+    with torch.device("meta"):  # in the size of BERT-base
         full = cls(BertConfig(), num_hidden_video_layers=6, max_video_len=max_video_len)
     for size, model in (("tiny", tiny_towers(8, cls=cls)), ("full", full)):
         ours = [[key, list(value.shape)] for key, value in model.state_dict().items()]
@@ -139,7 +139,7 @@ def test_heads_without_weights_of_their_own_have_the_keys_of_the_two_towers(cls)
     )
 
 
-def test_parameters_and_trainable_set_come_in_the_released_order():
+def test_parameters_and_the_trainable_ones_have_the_released_order():
     golden = record("train_steps")
     model = tiny_towers(4)
     assert [name for name, _ in model.named_parameters()] == golden["trainable_all"]

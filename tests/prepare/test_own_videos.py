@@ -87,7 +87,7 @@ def test_the_file_in_the_preferred_language_is_used(files, wanted, used):
     assert chosen("tea", reordered, wanted) == {"tea": used}
 
 
-def test_a_part_of_the_id_of_a_known_video_is_not_a_language():
+def test_a_part_of_a_known_video_id_is_not_a_language():
     assert chosen("my my.it", "my.it.vtt my.en.vtt") == {
         "my": "my.en.vtt",
         "my.it": "my.it.vtt",
@@ -98,7 +98,7 @@ def test_a_part_of_the_id_of_a_known_video_is_not_a_language():
     assert chosen("my", "my.it.vtt") == {}
 
 
-def test_the_language_in_the_content_counts_if_the_name_has_none():
+def test_the_language_in_the_content_is_used_if_the_name_has_none():
     assert chosen("tea", "tea.srt tea.vtt", tea="de") == {}
     assert chosen(
         "tea pie", "tea.en.vtt tea.srt pie.json", "de", tea="de", pie="fr"

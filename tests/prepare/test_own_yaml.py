@@ -1,4 +1,4 @@
-"""The YAML of a training on the user's own data fits the features."""
+"""The YAML for training on the user's own data fits the features."""
 
 from pathlib import Path
 from typing import Any

@@ -55,7 +55,7 @@ RECORDED = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """F = 16, T = 32, C = 4, with a vocabulary that has the ids above."""
+    """F = 16, T = 32 and C = 4, and a vocabulary that contains the ids above."""
     folder = Path(tiny_bert(tmp_path_factory.mktemp("bert")))
     words = (GOLDEN / "vocab.txt").read_text().splitlines()
     words += [f"word{number}" for number in range(len(words), 2200)]
@@ -83,12 +83,12 @@ def spans_of(batch):
 
 
 def first_slots(length):
-    """The mask of `length` real slots among F."""
+    """Returns the mask of F slots, of which the first `length` are real."""
     return [slot < length for slot in range(16)]
 
 
 def naive_text(ids, num_slots):
-    """The text layout written out token by token."""
+    """Returns the token ids and the mask of a text, built from lists."""
     tokens = [101, 102, *ids[: num_slots - 3], 102]
     num_tokens = len(tokens)
     padding = num_slots - num_tokens
@@ -98,7 +98,7 @@ def naive_text(ids, num_slots):
 
 
 @pytest.mark.parametrize("cls", RECORDED)
-def test_recorded_draws(cls, config):
+def test_draws_equal_the_recorded_ones(cls, config):
     rng = random.Random(7)
     aligner = cls(config, Split.TRAIN)
     batch = aligner("video", VIDEO, CAPTIONS, rng)
@@ -168,7 +168,7 @@ def test_a_short_video_is_padded(config):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("cls", [VariedLenAligner, OverlappedAligner])
-def test_times_that_cannot_be_right_are_clamped(cls, seed, config):
+def test_impossible_times_are_clamped(cls, seed, config):
     captions = Captions(
         start=[30.0, 90.0, -5.0], end=[20.0, 95.0, -1.0], cap=[[1], [2], [3]]
     )
@@ -212,13 +212,13 @@ NONE = Captions(start=[], end=[], cap=[])
         (VIDEO, ONE, "word-piece ids must be below 2200.*30522"),
     ],
 )
-def test_bad_items_are_named(video, captions, message, config):
+def test_invalid_items_are_reported(video, captions, message, config):
     aligner = OverlappedAligner(config, Split.TRAIN)
     with pytest.raises(DataError, match=f"video odd: .*{message}"):
         aligner("odd", video, captions, random.Random(0))
 
 
-def test_a_packed_video_is_named_with_its_place(config):
+def test_a_packed_video_is_reported_with_its_place(config):
     aligner = OverlappedAligner(config, Split.TRAIN)
     with pytest.raises(
         DataError, match=r"video odd \(row 3 of shard 1\): features must be finite"
@@ -246,7 +246,7 @@ def test_a_packed_video_is_named_with_its_place(config):
         ({"bert_name": None}, "`dataset.bert_name` must be set"),
     ],
 )
-def test_bad_settings(changes, message, config):
+def test_invalid_settings_are_refused(changes, message, config):
     with pytest.raises(ConfigError, match=message):
         OverlappedAligner(config.replace(**changes), Split.TRAIN)
 

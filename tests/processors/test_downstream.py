@@ -18,7 +18,7 @@ from tests.support.tiny_bert import tiny_bert
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
 @pytest.mark.parametrize("key", ["clip.1", ("clip.1", 3, 4)])
-def test_features_of_one_video(tmp_path, dtype, key):
+def test_the_features_of_one_video_are_read(tmp_path, dtype, key):
     want = np.random.default_rng(0).standard_normal((5, 512)).astype(dtype)
     np.save(tmp_path / "clip.1.npy", want)
     reader = VideoProcessor(DatasetConfig(vfeat_dir=str(tmp_path)), Split.TEST)
@@ -49,7 +49,7 @@ def save_several(path):
         (save_several, r"a\.npy: must be an \.npy file, but holds several arrays"),
     ],
 )
-def test_bad_feature_files(tmp_path, save, message):
+def test_invalid_feature_files_are_refused(tmp_path, save, message):
     if save is not None:
         save(tmp_path / "a.npy")
     reader = VideoProcessor(DatasetConfig(vfeat_dir=str(tmp_path)), Split.TEST)
@@ -74,7 +74,7 @@ def test_a_sentence_and_its_clip(config):
     assert batch["video_id"] == ("a", 0, 9)
 
 
-def test_features_and_ids_that_cannot_be_right_are_named(config):
+def test_invalid_features_and_ids_are_reported(config):
     video = np.ones((9, 512), np.float32)
     aligner = DSAligner(config, Split.TEST)
     with pytest.raises(DataError, match="video a: features must be finite"):
@@ -83,7 +83,7 @@ def test_features_and_ids_that_cannot_be_right_are_named(config):
         aligner("a", video, [383], random.Random(0))
 
 
-def test_of_several_captions_one_is_drawn(config):
+def test_one_of_several_captions_is_drawn(config):
     aligner = DSAligner(config, Split.TRAIN)
     captions = [[110], [120, 121], [130]]
     video = np.ones((3, 512), np.float16)
@@ -136,7 +136,7 @@ def test_a_test_split_keeps_all_items(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def test_too_many_items_without_features(tmp_path):
+def test_too_many_items_without_features_are_an_error(tmp_path):
     config = with_features(tmp_path, "a", max_missing=0.25)
     message = (
         r"2 of the 3 videos of the train split have no features \(b, c\).*at most 25%"
@@ -148,7 +148,7 @@ def test_too_many_items_without_features(tmp_path):
         keep_with_features(["b"], str, config, Split.TRAIN)
 
 
-def test_features_may_have_the_width_that_the_model_takes(tmp_path):
+def test_features_must_have_the_width_that_the_model_takes(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((3, 768), np.float16))
     config = DatasetConfig(vfeat_dir=str(tmp_path), feature_dim=768)
     assert VideoProcessor(config, Split.TEST)("a").shape == (3, 768)

@@ -1,4 +1,4 @@
-"""How2's lists and shards: every video comes back, and other meta files are errors."""
+"""How2's lists and shards: every video is read back, and other meta files are errors."""
 
 import pickle
 from pathlib import Path
@@ -30,7 +30,7 @@ def meta_of(config, split=Split.TRAIN):
 
 
 @pytest.mark.parametrize("split", [Split.TRAIN, Split.VALID])
-def test_every_video_comes_back(config, split):
+def test_every_video_is_read_back(config, split):
     meta = meta_of(config, split)
     video = ShardedVideoProcessor(config, split)
     text = ShardedTextProcessor(config, split)
@@ -50,14 +50,14 @@ def test_every_video_comes_back(config, split):
         meta[20]
 
 
-def test_test_split_reads_the_val_shards(config):
+def test_the_test_split_reads_the_val_shards(config):
     meta = meta_of(config.replace(test_path=config.val_path), Split.TEST)
     key, _ = meta[3]
     features = ShardedVideoProcessor(config, Split.TEST)(key)
     assert features[0, 1] == 1003
 
 
-def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
+def test_the_released_pickle_is_read_if_there_is_no_json_file(config, tmp_path):
     want = [meta_of(config)[i] for i in range(20)]
     shards = read_shard_meta(config.vfeat_dir, Split.TRAIN)
     (tmp_path / f"{META}.json").unlink()
@@ -78,7 +78,7 @@ def test_the_released_pickle_is_read_where_there_is_no_json(config, tmp_path):
     "content",
     ['{"format": 2}', "[]", '{"format": 1, "shards": [[1]]}', '{"format": 1}', "{"],
 )
-def test_a_meta_file_of_another_layout(config, tmp_path, content):
+def test_a_meta_file_of_another_format_is_an_error(config, tmp_path, content):
     (tmp_path / f"{META}.json").write_text(content)
     with pytest.raises(DataError, match=r"train_meta\.json: "):
         meta_of(config)
@@ -91,7 +91,7 @@ def test_long_captions_are_cut(tmp_path):
     assert written[0].tolist() == [list(range(1000, 1032))]
 
 
-def test_meta_is_written_last(tmp_path):
+def test_the_meta_file_is_written_last(tmp_path):
     def videos():
         yield make_video(0)
         raise RuntimeError("decoder died")

@@ -41,7 +41,7 @@ def test_batches_follow_the_list(tmp_path, num_videos, videos_per_batch, num_bat
         meta[num_batches]
 
 
-def test_fewer_videos_than_one_batch(tmp_path):
+def test_fewer_videos_than_one_batch_are_an_error(tmp_path):
     message = r"fewer videos than one batch: .*\(4\) must be usable, but 3 are"
     with pytest.raises(DataError, match=message):
         build(tmp_path, 3, 4)
@@ -57,7 +57,7 @@ def test_random_candidates_shuffle_the_list_like_the_release(tmp_path):
         assert [tuple(batch) for batch in meta.cands] == pairs
 
 
-def test_set_candidates_takes_any_batches(tmp_path):
+def test_set_candidates_accepts_any_batches(tmp_path):
     meta = build(tmp_path, 20, 2)
     batches = [[3, 1, 19], [7], [3, 3]]
     meta.set_candidates(batches)
@@ -67,7 +67,7 @@ def test_set_candidates_takes_any_batches(tmp_path):
     assert [key.video_id for key in keys] == names([3, 1, 19])
 
 
-def test_a_plan_of_another_list(tmp_path):
+def test_a_plan_for_another_list_is_an_error(tmp_path):
     meta = build(tmp_path, 20, 2)
     before = meta.cands
     with pytest.raises(DataError, match=r"below 20, .* 2 are not \(first: 20, -1\)"):

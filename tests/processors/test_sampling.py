@@ -1,6 +1,4 @@
-"""Windows and draws against recorded ones of the release, and against the same steps written
-out.
-"""
+"""Windows and draws against recorded ones of the release, and against plain loops."""
 
 import random
 from typing import Any
@@ -22,7 +20,7 @@ ENDS = [3 * i + 2.75 for i in range(12)]
 CAPTIONS = Captions(start=STARTS, end=ENDS, cap=[[1000] * size for size in SIZES])
 
 
-def test_recorded_text_windows():
+def test_text_windows_equal_the_recorded_ones():
     rng = random.Random(0)
     sample = TextClipSamplingProcessor(max_text_len=32)
     assert sample(CAPTIONS, rng, 5, 8) == [5, 6]
@@ -32,7 +30,7 @@ def test_recorded_text_windows():
     assert rng.random() == 0.8988382879679935
 
 
-def test_recorded_video_windows():
+def test_video_windows_equal_the_recorded_ones():
     rng = random.Random(0)
     sample = VideoClipSamplingProcessor()
     assert sample(40, 5, 20, rng) == (18, 23)
@@ -43,7 +41,7 @@ def test_recorded_video_windows():
 
 
 def caption_by_caption(sizes, starts, ends, centre, target, rng, keep_prob):
-    """The window as the specification describes it."""
+    """Returns the window as described in the specification."""
     a = centre
     b = centre + 1
     window = [centre]
@@ -69,7 +67,7 @@ def caption_by_caption(sizes, starts, ends, centre, target, rng, keep_prob):
 
 @st.composite
 def caption_lists(draw: st.DrawFn) -> tuple[list[int], list[float], list[float]]:
-    """Returns sizes, starts and ends of up to 15 captions; starts rise, ends may be anywhere."""
+    """Returns sizes, starts and ends of up to 15 captions. Starts are sorted, ends are random."""
     sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=15))
     same_number = {"min_size": len(sizes), "max_size": len(sizes)}
     starts = sorted(draw(st.lists(st.floats(0, 400), **same_number)))
@@ -110,7 +108,7 @@ def test_a_text_span_contains_its_centre_and_grows_caption_by_caption(
 
 
 def second_by_second(video_len, max_len, centre, rng):
-    """The window as the specification describes it."""
+    """Returns the window as described in the specification."""
     start = end = centre
     steps = 0
     while (start > 0 or end < video_len) and steps < max_len:
@@ -127,7 +125,7 @@ def second_by_second(video_len, max_len, centre, rng):
 
 
 @given(st.integers(1, 200), st.integers(0, 70), st.data(), st.integers())
-def test_a_video_window_lies_in_its_video_at_its_centre_and_has_the_wanted_length(
+def test_a_video_window_contains_its_centre_and_has_the_wanted_length(
     video_len: int, max_len: int, data: Any, seed: int
 ) -> None:
     centre = data.draw(st.integers(0, video_len - 1))

@@ -35,14 +35,14 @@ def test_a_local_folder_gives_the_recorded_ids(tmp_path, use_fast):
         ("config.json", "no such file"),
     ],
 )
-def test_an_incomplete_folder_is_named(tmp_path, name, message):
+def test_an_incomplete_folder_is_reported(tmp_path, name, message):
     folder = tiny_bert(tmp_path)
     (Path(folder) / name).unlink()
     with pytest.raises(DataError, match=f"{folder}.*{message}"):
         load_tokenizer(folder)
 
 
-def test_an_unreachable_hub_is_the_users_to_fix(monkeypatch):
+def test_the_error_for_an_unreachable_hub_has_a_remedy(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     message = r"`no-such/bert`.*\(.*refused.*\).*name a folder"
@@ -56,7 +56,7 @@ def test_a_path_without_a_folder_is_an_error_without_the_hub(monkeypatch):
         load_tokenizer("/no/bert")
 
 
-def test_a_name_that_the_hub_does_not_know(tmp_path, monkeypatch):
+def test_a_name_unknown_to_the_hub_is_an_error(tmp_path, monkeypatch):
     message = r"`no-such/bert`.*did not return it \(.*no-such/bert.*Check the name"
     with running_hub() as hub:
         use_hub(hub, tmp_path, monkeypatch)
@@ -101,7 +101,7 @@ def test_the_local_cache_is_asked_before_the_hub(monkeypatch):
         ("vocab.txt", "[UNK]", "zz", r"must hold .*\[UNK\]"),
     ],
 )
-def test_a_damaged_folder(tmp_path, file, old, new, message):
+def test_a_damaged_folder_is_an_error(tmp_path, file, old, new, message):
     path = Path(tiny_bert(tmp_path)) / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))

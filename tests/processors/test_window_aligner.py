@@ -32,7 +32,7 @@ def test_rows_of_a_second_are_averaged(fps, num_rows, expected):
 
 
 @pytest.mark.parametrize("fps", [0.3, 0.7, 1.1, 1.5625, 3.3, 29.97])
-def test_every_length_and_rate_has_a_value_for_each_second(fps):
+def test_every_second_has_a_value_for_every_length_and_rate(fps):
     for num_rows in range(1, 200):
         rows = np.ones((num_rows, 1), dtype=np.float32)
         seconds = average_seconds(rows, fps)
@@ -40,7 +40,7 @@ def test_every_length_and_rate_has_a_value_for_each_second(fps):
         assert (seconds == 1).all()
 
 
-def test_rows_that_a_time_touches():
+def test_the_rows_that_a_span_touches():
     assert rows_between(1.2, 3.7, 1) == (1, 4)
     assert rows_between(1.2, 3.7, 2) == (2, 8)
     assert rows_between(1.2, 3.7, 0.5) == (0, 2)

@@ -64,20 +64,20 @@ def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
             f"{video}: {len(words)} sentences, {len(features)} s, mean"
         )
         *_, shown = title.split()
-        # Two decimals.
+        # Figures show two decimals.
         assert float(shown) == pytest.approx(np.mean(overlaps), abs=0.006)
         assert words[0][:20] in svg
 
 
 @pytest.mark.parametrize("fps", [1, 2])
-def test_only_the_part_of_the_video_with_sentences_is_shown(
+def test_only_the_part_of_a_video_that_has_sentences_is_shown(
     run: Run, fps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = every_kind()["alignments"]
     video_key, _ = run.item(0)
     rows = np.resize(run.dataset.video(video_key), (60 * fps, 512))
     dataset = SimpleNamespace(meta=made.dataset.meta, video=lambda _: rows)
-    # As many slots of a window for any rate, because the model has so many.
+    # A window has the same number of slots for any rate, because the model has this number.
     settings = {"feature_fps": fps, "max_video_len": 16 // fps}
     section = run.config.dataset.model_copy(update=settings)
     config = run.config.model_copy(update={"dataset": section})
@@ -93,7 +93,7 @@ def test_only_the_part_of_the_video_with_sentences_is_shown(
     alignments, _ = pictures(made.outputs, scored)
     first, second = alignments.data["figures"]
     assert shown_rows == [51 * fps, 51 * fps]
-    # The last one ends at 50 s.
+    # The last sentence ends at 50 s.
     assert first.startswith("one: 4 sentences, 51 s, mean overlap")
     assert second.startswith("two: 4 sentences, 51 s, mean overlap")
 

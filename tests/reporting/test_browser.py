@@ -99,7 +99,7 @@ def test_all_parts_of_a_retrieval_report_are_visible(tmp_path: Path) -> None:
     assert seen["links"]
 
 
-def test_the_page_of_trainings_opens_without_an_error(tmp_path: Path) -> None:
+def test_the_page_of_training_runs_opens_without_an_error(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", offset=1)
     write_training_page(read_trainings([one, two]), [], tmp_path / "report.html")
     seen = look(tmp_path)

@@ -128,7 +128,7 @@ def test_the_lengths_of_bars_are_proportional_to_their_durations() -> None:
     (short_start, short_width), (long_start, long_width), (_, no_width) = drawn
     assert long_width == pytest.approx(3 * short_width, rel=1e-4)
     assert long_start == pytest.approx(short_start + short_width, rel=1e-4)
-    assert no_width > 1  # it is visible
+    assert no_width > 1  # the bar is visible
     assert titles(svg) == ["a", "x, 0 to 10 s", "<y>, 10 to 40 s", "z, 40 to 40 s"]
 
 

@@ -41,7 +41,7 @@ def colour_at(picture: np.ndarray) -> np.ndarray:
     # None: the middle
     [(0.0, 0), (0.5, 0), (1.5, 1), (3.2, 3), (5.9, 5), (60.0, 5), (None, 3)],
 )
-def test_the_frame_at_a_time_is_returned(
+def test_the_frame_at_the_given_time_is_returned(
     videos: Path, second: float | None, colour: int
 ) -> None:
     picture = np.array(read_frame(videos / "wide.mp4", second))
@@ -55,7 +55,7 @@ def test_the_frame_at_a_time_is_returned(
 def test_the_frame_of_a_rotated_video_is_upright(videos: Path) -> None:
     picture = np.array(read_frame(videos / "turned.mp4", 0.5, height=120))
     assert picture.shape == (160, 120, 3)  # 320 x 240, a quarter turn counter-clockwise
-    # The black corner is at the bottom left now.
+    # The black corner is now at the bottom left.
     np.testing.assert_allclose(picture[-20:, :20].mean(axis=(0, 1)), 0, atol=12)
 
 

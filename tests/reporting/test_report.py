@@ -49,7 +49,7 @@ def test_every_kind_of_report_is_one_small_valid_file(
     html, words = read(every_kind()[kind], tmp_path)
     assert 3_000 < len(html) < 100_000
     assert "Numbers" in words
-    assert "Training" not in words  # there are no logs
+    assert "Training" not in words  # the run has no logs
 
 
 def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_retrieval_report_shows_the_failure_of_the_run(tmp_path: Path) -> None
     assert failures.count("right clip at rank") == 1
     assert f"“{NASTY}” right clip at rank 12" in failures
     assert "video1, 10 to 18 s" in failures
-    assert NASTY not in html  # only escaped
+    assert NASTY not in html  # it occurs only escaped
     # Chance 1/12, and the two checkpoints.
     assert "clip, text to video, R@1 8.3 82.5 91.7" in words
 
@@ -81,7 +81,7 @@ def test_a_clip_with_the_same_caption_is_marked(tmp_path: Path) -> None:
 
 def test_a_lone_surrogate_in_a_caption_is_replaced(tmp_path: Path) -> None:
     run = retrieval()
-    # As JSON may hold it.
+    # JSON may contain a lone surrogate.
     items = [(key, "broken \ud83d caption") for key, _ in run.test_items()]
     _, words = read(make_run(run.outputs, items, "RetrievalMetric"), tmp_path)
     assert "broken ? caption" in words
@@ -101,7 +101,7 @@ def test_training_curves_are_read_from_the_folder_of_the_checkpoint(
         assert name in words
 
 
-def test_a_damaged_log_of_a_training_does_not_stop_the_report(
+def test_a_damaged_training_log_does_not_stop_the_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_training(tmp_path / "runs" / "new")
@@ -153,7 +153,7 @@ def test_sentences_far_from_their_times_are_shown(tmp_path: Path) -> None:
     assert "“sentence 2”" not in failures  # it is not shown, so it has no time
 
 
-def test_published_numbers_are_shown_next_to_ours(tmp_path: Path) -> None:
+def test_published_numbers_are_shown_next_to_the_results(tmp_path: Path) -> None:
     run = retrieval()
     scored = make_run(
         run.outputs, run.test_items(), "RetrievalMetric", task="test_vtt_zs"
@@ -164,7 +164,7 @@ def test_published_numbers_are_shown_next_to_ours(tmp_path: Path) -> None:
     assert "was scored on 12 items, Norton's are on 1,000" in words
 
 
-def test_a_report_of_unknown_outputs_has_numbers_only(tmp_path: Path) -> None:
+def test_a_report_of_unknown_outputs_has_only_numbers(tmp_path: Path) -> None:
     class Mine(Outputs):
         def arrays(self) -> dict[str, np.ndarray]:
             return {}
@@ -174,7 +174,7 @@ def test_a_report_of_unknown_outputs_has_numbers_only(tmp_path: Path) -> None:
     assert "Retrieval gallery" not in read(run, tmp_path)[1]
 
 
-def test_steps_without_a_colour_of_their_own_share_one(tmp_path: Path) -> None:
+def test_steps_without_a_colour_of_their_own_share_a_colour(tmp_path: Path) -> None:
     made = segments()
     many = np.arange(1, 41)
     assert isinstance(made.outputs, SegmentationOutputs)

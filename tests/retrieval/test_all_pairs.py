@@ -1,4 +1,4 @@
-"""Exact neighbours of all pairs, which are compared block by block, against brute force."""
+"""Exact neighbours, found by comparing all pairs in blocks, against brute force."""
 
 import numpy as np
 import pytest
@@ -23,9 +23,9 @@ def test_all_pairs_in_blocks_equal_brute_force(device, db_type, k):
         k,
         is_l2=db_type == "flatl2",
         device=torch.device(device),
-        max_block=99,  # the last block is smaller, and one k is larger
+        max_block=99,  # the last block is smaller than this, and one k is larger
     )
     expected, expected_scores = brute_force(vectors, queries, k, db_type)
     is_same = positions == expected
-    assert is_same.mean() > 0.999  # measured: 1; the rest would be rounding
+    assert is_same.mean() > 0.999  # measured: 1. Only rounding may make a difference.
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-3)

@@ -1,4 +1,4 @@
-"""The number of probes, for an index made by hand and for many samples."""
+"""The number of probes, for a hand-made index and for many samples."""
 
 import faiss
 import numpy as np
@@ -31,7 +31,9 @@ def known_lists():
     ("recall", "num_probes", "reached"),
     [(0.8, 1, 0.8), (0.81, 2, 0.95), (0.95, 2, 0.95), (0.951, 3, 1)],
 )
-def test_the_fewest_probes_that_reach_the_recall(recall, num_probes, reached):
+def test_the_smallest_number_of_probes_that_reaches_the_recall(
+    recall, num_probes, reached
+):
     index, queries = known_lists()
     found = fewest_probes(index, queries, 100, recall, seed=0)
     assert found == (num_probes, reached)
@@ -40,7 +42,7 @@ def test_the_fewest_probes_that_reach_the_recall(recall, num_probes, reached):
 @pytest.mark.parametrize(
     ("k", "num_probes"), [(280, 1), (281, 2), (295, 2), (296, 3), (301, 4), (400, 4)]
 )
-def test_the_fewest_probes_with_which_every_query_finds_k_vectors(k, num_probes):
+def test_the_smallest_number_of_probes_that_finds_k_vectors(k, num_probes):
     index, queries = known_lists()  # the lists hold 280, 15, 5 and 100 vectors
     found, _ = fewest_probes(index, queries, k, 0.1, seed=0)
     assert found == num_probes
@@ -59,7 +61,7 @@ def recall_of(index, queries, true, num_probes):
 @pytest.mark.slow
 def test_all_queries_reach_the_recall_in_19_of_20_samples():
     rng = np.random.default_rng(0)
-    # So the neighbours of queries differ in their distance.
+    # With this spread, the neighbours of queries have different distances.
     spread = rng.uniform(0.2, 3, (2000, 1))
     directions = rng.standard_normal((2000, 8))
     vectors = (spread * directions).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Batches from neighbours made by hand and from vectors in clusters, and the file of a plan."""
+"""Batches from hand-made neighbours and from vectors in clusters, and the file of a plan."""
 
 import itertools
 import json
@@ -34,14 +34,14 @@ PLAN = Plan(
 )
 
 
-def test_round_trip(tmp_path):
+def test_a_plan_is_read_back(tmp_path):
     path = PLAN.save(tmp_path, IDS)
     assert path == tmp_path / "plan_e3.json"
     assert list(tmp_path.iterdir()) == [path]
     assert Plan.load(tmp_path, 3, "abc", "list") == PLAN
 
 
-def test_the_file_names_the_videos_for_people(tmp_path):
+def test_the_file_contains_video_ids_for_readers(tmp_path):
     path = PLAN.save(tmp_path, IDS)
     written = json.loads(path.read_text())
     assert written["batches"] == [["a", "ü"], ["b", "d", "a"]]
@@ -76,8 +76,8 @@ def test_a_plan_that_was_read_has_no_hardness_to_log(tmp_path):
     assert not (tmp_path / "other" / HARDNESS_LOG).exists()
 
 
-def test_the_hardness_of_a_plan_that_is_made_again_is_logged_once(tmp_path):
-    """As after a kill, and after a return to an earlier checkpoint."""
+def test_the_hardness_of_a_repeated_plan_is_logged_once(tmp_path):
+    """This happens after a kill, and after a return to an earlier checkpoint."""
     for epoch in (1, 2, 2, 3, 2):
         replace(PLAN, epoch=epoch, hardness={"coverage": epoch / 4}).save(tmp_path, IDS)
     lines = [
@@ -86,7 +86,7 @@ def test_the_hardness_of_a_plan_that_is_made_again_is_logged_once(tmp_path):
     assert lines == [{"epoch": 1, "coverage": 0.25}, {"epoch": 2, "coverage": 0.5}]
 
 
-def test_a_foreign_or_renamed_plan_is_refused(tmp_path):
+def test_a_plan_of_another_run_or_epoch_is_refused(tmp_path):
     path = PLAN.save(tmp_path, IDS)
     with pytest.raises(
         DataError, match=r"plan_e3\.json: must be the plan .* fingerprint xyz"
@@ -134,7 +134,7 @@ def test_missing_truncated_and_other_files_are_refused(tmp_path):
 SETTINGS = {"epoch": 1, "num_cands": 192, "nprobe": "auto"}
 
 
-def test_a_fingerprint_depends_on_every_setting_the_list_and_the_weights():
+def test_a_fingerprint_depends_on_all_settings_the_list_and_the_weights():
     ids = ids_fingerprint(IDS)
     fingerprints = {plan_fingerprint(ids=ids, weights="w0", **SETTINGS)}
     fingerprints.add(plan_fingerprint(ids=ids, weights="w1", **SETTINGS))
@@ -252,7 +252,7 @@ def refresh(vectors, epoch=1, num_cands=32, **settings):
     )
 
 
-def test_batches_are_planted_clusters():
+def test_each_batch_is_from_one_cluster():
     vectors, labels = planted()
     plan = refresh(vectors)
     assert len(plan.batches) == len(vectors) // 8
@@ -266,7 +266,7 @@ def test_batches_are_planted_clusters():
     assert plan.hardness["coverage"] == len(covered) / 800
 
 
-def test_a_plan_depends_on_its_arguments_only():
+def test_a_plan_depends_only_on_its_arguments():
     vectors, _ = planted()
     random.seed(1)
     first = refresh(vectors)
@@ -277,7 +277,7 @@ def test_a_plan_depends_on_its_arguments_only():
 
 
 @pytest.mark.parametrize(("settings", "sizes"), [({"nprobe": 1}, {5, 8}), ({}, {8})])
-def test_auto_fills_every_batch_and_a_single_probe_does_not(settings, sizes):
+def test_auto_fills_every_batch_unlike_a_single_probe(settings, sizes):
     vectors, _ = planted(num_clusters=100, size=4)
     # Two lists of 5 videos each.
     axes = np.eye(16, dtype=np.float32)[:2]

@@ -56,7 +56,7 @@ def test_few_probes_find_the_nearest_vectors_of_their_lists(db_type, nprobe):
         num_found = best.shape[1]
         found = positions[row, :num_found]
         is_same = found == members[best[0]]
-        assert is_same.mean() > 0.99  # two distances may be equal in float32
+        assert is_same.mean() > 0.99  # distances may be tied in float32
         found_scores = scores[row, :num_found]
         np.testing.assert_allclose(found_scores, best_scores[0], rtol=1e-5, atol=1e-6)
         assert (positions[row, num_found:] == -1).all()
@@ -165,7 +165,8 @@ def test_auto_fills_every_list_and_reaches_the_recall_with_the_fewest_probes(cap
     expected, _ = brute_force(vectors, queries, 150)
     recall = share_found(positions, expected)
     assert 0.95 <= recall < 1  # measured: 0.953; all lists would give 1
-    assert retriever.last_recall == pytest.approx(recall)  # the sample has all queries
+    # The sample contains all queries.
+    assert retriever.last_recall == pytest.approx(recall)
     num_probes = retriever.last_nprobe
     report = f"neighbours of 200 queries: {num_probes} of 40 lists, recall@150 {recall:.3f} on a "
     assert report in caplog.text
@@ -188,7 +189,7 @@ def test_few_queries_and_more_neighbours_than_vectors(settings):
         assert (positions[:, 60:] == -1).all()
 
 
-def test_few_vectors_make_fewer_lists_and_nothing_is_printed(caplog, capfd):
+def test_few_vectors_give_fewer_lists_without_printed_warnings(caplog, capfd):
     vectors = clustered(200)
     retriever = build(vectors, cent=64)
     assert retriever.num_lists == 200 // 39

@@ -77,7 +77,7 @@ def test_a_loaded_and_an_extended_index_give_the_same_results(
     whole = SavedIndex.load(tmp_path / "whole.faiss", mapped)
     positions, _ = brute_force(vectors, queries, 5, "innerproduct")
     assert (positions >= 2000).any()
-    # All lists are searched, so that only the codes lose neighbours.
+    # All lists are searched, so that only the codes can cause errors.
     if index_type.startswith("IVF"):
         whole.index.nprobe = 16
     assert share_found(whole.search(queries, 5).positions_mk, positions) > 0.95
@@ -117,14 +117,14 @@ def test_missing_neighbours_are_minus_one(vectors, queries):
         ("IVF100,Flat", "Number of training points (50)"),
     ],
 )
-def test_a_type_that_does_not_fit(vectors, index_type, reason):
+def test_a_type_that_does_not_fit_is_an_error(vectors, index_type, reason):
     with pytest.raises(DataError, match="the type of index must be one") as err:
         SavedIndex.build(vectors[:50], index_type)
     assert reason in str(err.value)
     assert ".cpp" not in str(err.value)
 
 
-def test_a_damaged_file_or_one_of_other_vectors(vectors, tmp_path):
+def test_a_damaged_file_and_a_file_of_other_vectors_are_errors(vectors, tmp_path):
     path = tmp_path / "a.faiss"
     with pytest.raises(DataError, match=r"a\.faiss: no such file"):
         SavedIndex.load(path, vectors)

@@ -26,7 +26,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_vectors_come_back_in_the_order_of_the_training_list(tmp_path):
+def test_vectors_are_returned_in_the_order_of_the_training_list(tmp_path):
     folder = tmp_path / "retri"
     pool = open_pool(folder)
     for part in ROWS.split([1, 3, 2]):
@@ -58,7 +58,7 @@ def test_a_pool_continues_after_the_last_complete_piece(
     assert np.array_equal(vectors[POSITIONS], ROWS.half())
 
 
-def test_a_pool_starts_with_the_rows_of_its_own_key_and_rank(tmp_path):
+def test_a_pool_starts_with_the_rows_of_its_key_and_rank(tmp_path):
     pool = open_pool(tmp_path)
     pool.add(ROWS)
     same = open_pool(tmp_path)
@@ -83,7 +83,7 @@ def test_a_missing_folder_has_no_files_of_other_keys(tmp_path):
     assert not folder.exists()
 
 
-def test_broken_vectors_are_counted(tmp_path):
+def test_invalid_vectors_are_counted_in_the_error(tmp_path):
     pool = open_pool(tmp_path)
     infinite = [np.inf, -np.inf, 0]
     not_a_number = [0, np.nan, 0]
@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_with_the_remedy(tmp_path):
 
 
 NUM, DIM = 40_000, 256
-"""20 MB of float16."""
+"""Number and width of vectors, which take 20 MB in float16."""
 
 
 def gather_half(world, folder):

@@ -1,4 +1,4 @@
-"""The note about features: it is written once, and compared with the settings of every reader."""
+"""The note about features is written once, and compared with the settings of every reader."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_unknown_values_are_filled_in_and_kept(tmp_path):
     assert read_feature_info(tmp_path) == CLIP
 
 
-def test_a_damaged_note_is_named(tmp_path):
+def test_a_damaged_note_is_reported(tmp_path):
     (tmp_path / FILE).write_text('{"width": 0}')
     with pytest.raises(DataError, match=r"features.json: `width` must be at least 1"):
         read_feature_info(tmp_path)
@@ -65,7 +65,7 @@ def test_every_reader_compares_the_note_with_the_settings(tmp_path, reader):
         check_feature_info(config.replace(feature_dim=768))
 
 
-def test_packing_takes_the_note_of_the_features(tmp_path):
+def test_packing_uses_the_note_of_the_features(tmp_path):
     raw = write_features(tmp_path)
     for path in raw.glob("*.npy"):
         np.save(path, np.ones((4, 768), np.float16))

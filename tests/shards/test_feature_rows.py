@@ -1,4 +1,4 @@
-"""The rows of features as they are stored: their length and their type."""
+"""The length and the type of the rows of features in files."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mmpt.shards.feature_rows import finish_features
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_stored_features_have_the_norm_1_on_request(dtype):
+def test_stored_features_are_normalised_on_request(dtype):
     rows = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
     wanted = np.array([[0.6, 0.8], [0.0, 0.0]], dtype)
     stored = finish_features(rows, l2_normalize=True, dtype=np.dtype(dtype))

@@ -1,4 +1,4 @@
-"""`ShardVideos` gives the features of every packed video, and refuses folders without shards."""
+"""`ShardVideos` yields the features of every packed video, and refuses folders without shards."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_every_video_has_its_features(tmp_path, caplog):
     assert "1 videos have no features and are left out" in caplog.text
 
 
-def test_mistakes(tmp_path):
+def test_mistakes_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"must be a folder of packed features"):
         ShardVideos(tmp_path)
     write(tmp_path, Split.TRAIN, [1, 2])

@@ -26,7 +26,7 @@ ROWS = [
 
 @pytest.fixture
 def stem(tmp_path):
-    """Returns the stem of a saved tensor. It has dots, as the stems of caption shards have."""
+    """Returns the stem of a saved tensor. It has dots, like the stems of caption shards."""
     path = str(tmp_path / "cap.bert.train_0.startends")
     ShardedTensor.from_list(ROWS).save(path)
     return path
@@ -34,7 +34,7 @@ def stem(tmp_path):
 
 @st.composite
 def ragged_rows(draw):
-    """Returns rows of one type and width, and of any lengths and values (nan, too)."""
+    """Returns rows of one type and width, with any lengths and values, including NaN."""
     dtype = draw(st.sampled_from([np.float16, np.float32, np.int32, np.int64]))
     width = draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
     lengths = draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
@@ -123,7 +123,8 @@ def changed(old: bytes, new: bytes):
         (lambda content: content[:40], "not a complete .npy file"),
         (lambda content: b"", "not a complete .npy file"),
         (changed(b", }", b",  "), "not a complete .npy file"),
-        (changed(b"(6,", b"(-6,"), ""),  # a negative size; the reason is NumPy's
+        # A negative size, for which NumPy gives the reason.
+        (changed(b"(6,", b"(-6,"), ""),
     ],
 )
 def test_the_error_for_a_damaged_file_names_it(stem, mode, damage, message):
@@ -166,7 +167,7 @@ def test_each_shard_is_opened_once_and_keeps_no_file_descriptor(tmp_path, monkey
             shard = open_shard(str(tmp_path / f"s{number}"))
             assert shard[2].sum() == 12
     assert len(opened) == 80
-    # Would be 80 with NumPy's own maps.
+    # With NumPy's own maps, there would be 80.
     assert len(os.listdir("/proc/self/fd")) - before <= 0
     ShardedTensor.from_list(ROWS[:1]).save(tmp_path / "s0")
     assert len(open_shard(str(tmp_path / "s0"))) == 1
@@ -195,7 +196,7 @@ def _page_tables_kb():
 
 @pytest.mark.slow
 def test_page_tables_of_a_large_map_are_freed(tmp_path):
-    """Reads 1,024 rows of 1 kB that are 2 MB apart, so that each needs a page table of its own.
+    """Reads 1,024 rows of 1 kB that are 2 MB apart, so that each needs its own page table.
 
     The file is sparse, so it takes no space on disk.
     """

@@ -1,4 +1,4 @@
-"""The usable videos of a list: wrong lists, videos that are missing or empty, and wrong shards."""
+"""The usable videos of a list: invalid lists, missing or empty videos, and invalid shards."""
 
 import logging
 from functools import partial
@@ -49,13 +49,13 @@ def test_list_files_are_cleaned(config, tmp_path, caplog):
         (b"\xff\xfe\x00", "not a list of one video id per line"),
     ],
 )
-def test_bad_list_files(config, tmp_path, content, message):
+def test_invalid_list_files_are_refused(config, tmp_path, content, message):
     (tmp_path / "train.lst").write_bytes(content)
     with pytest.raises(DataError, match=rf"train\.lst.*{message}"):
         meta_of(config)
 
 
-def test_no_list(config):
+def test_a_missing_list_is_an_error(config):
     with pytest.raises(
         DataError, match=r"nowhere\.lst: no such file\. .* correct the path"
     ):
@@ -190,7 +190,7 @@ def test_a_missing_shard_is_found_at_the_start(config, tmp_path):
         meta_of(config)
 
 
-def test_a_caption_prefix_without_its_dot(config):
+def test_a_caption_prefix_without_a_dot_is_an_error(config):
     with pytest.raises(DataError, match=r"must end in `\.`, but is `.*cap\.tiny`"):
         meta_of(config.replace(tfeat_dir=config.tfeat_dir.removesuffix(".")))
 
@@ -223,14 +223,14 @@ def test_only_the_first_captions_of_a_shard_are_checked(config, tmp_path):
         (IDS, -7, "must have word-piece ids of at least -1, but has -7"),
     ],
 )
-def test_bad_captions_are_named(config, tmp_path, stem, value, message):
+def test_invalid_captions_are_reported(config, tmp_path, stem, value, message):
     resave(tmp_path, stem, spoil(value))
     key = meta_of(config)[3][0]
     with pytest.raises(DataError, match=message):
         ShardedTextProcessor(config, Split.TRAIN)(key)
 
 
-def test_a_video_table_finds_what_a_dictionary_finds():
+def test_a_video_table_finds_the_same_rows_as_a_dictionary():
     shards = {0: ["b", "ä-long-name", "c"], 2: ["a", "b"], 5: []}
     packed = [name for ids in shards.values() for name in ids]
     table = VideoTable.from_shards(shards)
@@ -243,7 +243,7 @@ def test_a_video_table_finds_what_a_dictionary_finds():
     assert table.positions([]).tolist() == []
 
 
-def test_caption_times_that_cannot_be_right_are_counted(tmp_path, caplog):
+def test_impossible_caption_times_are_counted(tmp_path, caplog):
     config = make_data(tmp_path, num_videos=8)
     stem = str(tmp_path / TIMES)
     times = ShardedTensor.load(stem)

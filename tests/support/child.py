@@ -1,6 +1,6 @@
 """A stand-in for training: `main` runs Python code in each process that the launcher starts.
 
-`launch` starts the processes, as the launcher of a training does.
+`launch` starts the processes, like the launcher of a training run.
 """
 
 from collections.abc import Sequence

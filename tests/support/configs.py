@@ -1,4 +1,4 @@
-"""Configs of trainings that need no files."""
+"""Configs of training runs that need no files."""
 
 from mmpt.config import DatasetConfig, LossConfig, ModelConfig, RunConfig
 

@@ -1,8 +1,8 @@
-"""Trainings that end early: by a NaN or by a limit, in forks of this process.
+"""Training runs that end early, because of a NaN or a limit, in forks of this process.
 
     python -m tests.support.ended_runs CORPUS FOLDER
 
-Writes to FOLDER/results.json the exit codes of all runs, and what differs between finished runs
+Writes to FOLDER/results.json the exit codes of all runs, and the differences between finished runs
 that must be equal.
 """
 
@@ -74,7 +74,7 @@ def interrupt_after(update: int, in_child: InChild, rank: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs all trainings.
+    """Runs all training runs.
 
     Args:
         arguments: the corpus, and the folder for the runs.
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
     run("bounded", broken, SKIP, "loss.max_skipped=1")
     both = [SKIP, "loss.max_skipped=1", "fairseq.checkpoint.save_interval_updates=1"]
     run("continued", partial(interrupt_after, 3, broken), *both)
-    # The update that was skipped before the kill counts, too.
+    # The update that was skipped before the kill is counted, too.
     run("continued", broken, *both)
 
     run("whole", nothing)
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def nothing(rank: int) -> None:
-    """Leaves a training as it is."""
+    """Does not change a training run."""
 
 
 if __name__ == "__main__":

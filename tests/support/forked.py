@@ -1,7 +1,7 @@
 """Commands of the project in forks of a server, which has imported the project once.
 
-The imports of a training take longer than a training on the small corpus. Tests of the start itself
-run the commands with `subprocess`.
+The imports take longer than training on the small corpus. Tests of the start of commands use
+`subprocess` instead.
 """
 
 import atexit
@@ -82,7 +82,7 @@ class Forked:
             os.killpg(self.pid, signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Waits for the end, and returns what the command has written to stdout and stderr.
+        """Waits for the end, and returns the output of the command on stdout and stderr.
 
         Raises:
             subprocess.TimeoutExpired: it has not ended after `timeout` seconds.

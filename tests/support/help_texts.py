@@ -1,4 +1,4 @@
-"""The help of a command, as the documents use it."""
+"""The help of a command, for comparisons with the documents."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from mmpt.cli.main import main
 
 
 def help_of(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Returns the help of `mmpt <words>`, with that of `mmpt predict` if it gets the options."""
+    """Returns the help of `mmpt <words>`, and of `mmpt predict` if options are passed on to it."""
     assert main([words[0], "--help"]) == 0
     if "local_predict" in words:
         assert main(["predict", "--help"]) == 0

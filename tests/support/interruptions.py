@@ -1,7 +1,7 @@
-"""Trainings in forks of this process, which can be interrupted and compared.
+"""Training runs in forks of this process, which can be interrupted and compared.
 
-fairseq is imported only once, so that a tiny training takes about two seconds. Run these trainings
-in a separate process: a process in which OpenMP threads have run cannot be forked safely.
+fairseq is imported only once, so that a tiny run takes about two seconds. Start these runs in a
+separate process: a process in which OpenMP threads have run cannot be forked safely.
 """
 
 import atexit
@@ -45,15 +45,15 @@ WALL_CLOCK = {
 }
 """Metrics that measure time and memory. They differ from run to run."""
 LIMIT_S = 200
-"""Seconds after which a training that does not end is killed."""
+"""Seconds after which a training run that does not end is killed."""
 
 
 @dataclass
 class Training:
-    """One training in `size` processes, which can be started several times.
+    """One training run in `size` processes, which can be started several times.
 
     Args:
-        yaml: the YAML of the training.
+        yaml: the YAML of the run.
         overrides: overrides of the YAML, without `save_dir`.
         save_dir: folder of the run.
         size: number of processes.
@@ -162,7 +162,7 @@ class Training:
                 os.killpg(pid, number)
 
     def run(self) -> None:
-        """Runs the training to its end."""
+        """Trains to the end of the run."""
         self.start()
         codes = self.wait()
         assert not any(codes), f"{codes}\n{self.log.read_text()[-4000:]}"
@@ -194,7 +194,7 @@ def train(command: list[str]) -> None:
 
 
 def differences(whole: Path, other: Path) -> list[str]:
-    """Returns what differs between the folders of two finished runs of the same training."""
+    """Returns the differences between the folders of two finished runs with the same settings."""
     found = []
     for name in sorted(files(whole) | files(other)):
         a, b = whole / name, other / name
@@ -211,7 +211,7 @@ def differences(whole: Path, other: Path) -> list[str]:
 
 
 def files(folder: Path) -> set[str]:
-    """Returns the names of the files that must be equal in two runs of the same training."""
+    """Returns the names of the files that must be equal in two runs with the same settings."""
     names = {
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
     }
@@ -230,7 +230,7 @@ def files(folder: Path) -> set[str]:
 
 
 def steady_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a log of metrics without those that measure time and memory."""
+    """Returns the rows of a log of metrics without the metrics of time and memory."""
     steady = []
     for row in read_json_lines(path):
         steady.append({key: row[key] for key in row if key not in WALL_CLOCK})

@@ -1,4 +1,4 @@
-"""Runs the project's commands as a user would, on the small corpus of the tests."""
+"""Runs the project's commands like a user, on the small corpus of the tests."""
 
 import subprocess
 from collections.abc import Sequence

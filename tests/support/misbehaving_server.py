@@ -25,7 +25,7 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.pages: dict[str, tuple[bytes, tuple[Answer, ...]]] = {}
         self.requests: list[tuple[str, str | None]] = []  # path and Range of each GET
-        self.release = threading.Event()  # lets stalled answers end
+        self.release = threading.Event()  # ends stalled answers
 
     @property
     def url(self) -> str:

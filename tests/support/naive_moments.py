@@ -28,7 +28,7 @@ def naive_metrics(
     """
     ranks, ious = [], []
     for scores, seconds, chosen in zip(second_scores, num_seconds, times, strict=True):
-        # All moments from piece a to piece b, with their scores.
+        # Scores of all moments from piece a to piece b.
         scored = []
         for a, b in itertools.combinations_with_replacement(range(6), 2):
             if 5 * (b if corrected else a) < seconds:

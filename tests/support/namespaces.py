@@ -51,7 +51,7 @@ def two_hosts() -> Iterator[list[str]]:
 
 
 def on_host(name: str) -> list[str]:
-    """Returns the words that come before a command that runs on a host."""
+    """Returns the prefix of a command that runs on a host."""
     return ["ip", "netns", "exec", name]
 
 

@@ -1,10 +1,10 @@
-"""Trainings that are killed, and continued with another number of processes.
+"""Training runs that are killed, and continued with another number of processes.
 
     python -m tests.support.other_sizes CORPUS FOLDER
 
-Writes to FOLDER/results.json the exit codes of each training, and how much a weight differs at most
-from an uninterrupted training with two processes. In the latter, in `2 to 1` and in `1 to 2`, all
-updates average the gradients of two batches. These trainings differ only by rounding.
+Writes to FOLDER/results.json the exit codes of each run, and the largest difference of a weight
+from an uninterrupted run with two processes. In that run, in `2 to 1` and in `1 to 2`, all updates
+average the gradients of two batches. These runs differ only by rounding.
 """
 
 import json
@@ -34,7 +34,7 @@ TWO_BATCHES = "fairseq.optimization.update_freq=[2]"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs all trainings."""
+    """Runs all training runs."""
     corpus, folder = map(Path, arguments)
     os.chdir(ROOT)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A project of a user with eight videos or features, and what `mmpt prepare` makes of it."""
+"""A project of a user with eight videos or features, and the results of `mmpt prepare`."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ VTT = (
     "00:00:02.000 --> 00:00:05.500\nput the {0} in the pan\n"
 )
 NAMES = [f"clip {number}.v{number}" for number in range(8)]
-THINGS = ["onion", "carrot"] * 4  # what each video is about
+THINGS = ["onion", "carrot"] * 4  # the topic of each video
 
 
 def make_project(folder: Path) -> Path:
@@ -25,7 +25,7 @@ def make_project(folder: Path) -> Path:
 
 
 def write_captions(folder: Path, name: str, text: str) -> None:
-    """Writes a caption file, of which only the name is given."""
+    """Writes a caption file to the folder of captions."""
     path = folder / "captions" / name
     path.write_text(text)
 

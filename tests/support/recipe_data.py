@@ -35,7 +35,7 @@ TEST_SETS = {  # folder below raw/ -> id of its video
     "how2-align": "-3CEg4y7mQM",
 }
 
-# ---- what the user has: videos and captions
+# ---- files of the user: videos and captions
 
 
 def make_videos(root: Path) -> None:
@@ -81,7 +81,7 @@ def put_by_hand(root: Path) -> None:
     (root / "data/msrvtt/MSRVTT_FULL_test.csv").write_text("video_id\nvideo7010\n")
 
 
-# ---- what the page downloads
+# ---- downloads of the page
 
 
 def save_bert(corpus: Path, folder: Path) -> Path:

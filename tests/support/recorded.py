@@ -51,7 +51,7 @@ def tiny_towers(
 def assert_equal(
     ours: Any, golden: dict[str, np.ndarray], prefix: str, names: Any
 ) -> None:
-    """Asserts that tensors equal those recorded as `prefix`/name, in dtype and values."""
+    """Asserts that tensors equal the recorded tensors `prefix`/name in dtype and values."""
     for name in names:
         wanted, found = golden[f"{prefix}/{name}"], ours[name].numpy()
         assert found.dtype == wanted.dtype, f"{prefix}/{name}"

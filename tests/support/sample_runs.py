@@ -29,7 +29,7 @@ from mmpt.retrieval import Plan
 from mmpt.utils.metrics_log import MetricsLog
 
 NASTY = 'stir <b>the</b> "soup" & <script>alert(1)</script>'
-"""A caption that breaks a page which does not escape it."""
+"""A caption that breaks a page if it is not escaped."""
 
 
 def make_run(

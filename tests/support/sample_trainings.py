@@ -1,4 +1,4 @@
-"""Folders of trainings as `mmpt train` leaves them, with known numbers and without a training."""
+"""Folders of training runs as `mmpt train` writes them, with known numbers instead of results."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def write_run(
     offset: float = 0.0,
     **settings: Any,
 ) -> Path:
-    """Writes the folder of a training that has completed `num_epochs` of `max_epoch` epochs.
+    """Writes the folder of a training run that has completed `num_epochs` of `max_epoch` epochs.
 
     The validation loss is best after the second epoch.
 
@@ -78,7 +78,7 @@ def save(
     val_loss: float | None = None,
     **task: Any,
 ) -> None:
-    """Saves a checkpoint with the state of a training, in fairseq's form, and no weights.
+    """Saves a checkpoint with the state of a training run, in fairseq's format, without weights.
 
     Args:
         epoch: the epoch that continues, or begins if `in_epoch` is 0.

@@ -17,7 +17,7 @@ ONE = (
     processors.ShardedVideoProcessor,
     processors.ShardedTextProcessor,
 )
-"""Parts of a data set of single videos; an aligner comes after them."""
+"""Parts of a data set of single videos. An aligner follows them."""
 MANY = (
     processors.ShardedHow2VideoRetriMetaProcessor,
     processors.ShardedVideoRetriVideoProcessor,

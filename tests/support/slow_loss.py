@@ -1,4 +1,4 @@
-"""A loss that takes its time, so that a test can interrupt a training."""
+"""A loss that is slow, so that a test can interrupt training."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""A SLURM cluster on this machine, with daemons of its own. It has two nodes of one CPU core.
+"""A SLURM cluster on this machine, with its own daemons. It has two nodes with one CPU core each.
 
 There are two partitions. A job in `high` preempts jobs in `low`, which are warned `GRACE_S` seconds
 before, and are then requeued.

@@ -1,4 +1,4 @@
-"""Trainings that are submitted to the SLURM cluster of the tests."""
+"""Training runs that are submitted to the SLURM cluster of the tests."""
 
 import os
 import re
@@ -27,7 +27,7 @@ class Cluster:
         self.env = os.environ | env
 
     def run(self, *command: str) -> str:
-        """Returns what a command prints."""
+        """Returns the output of a command."""
         ran = subprocess.run(
             command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
         )
@@ -35,7 +35,7 @@ class Cluster:
         return ran.stdout
 
     def submit(self, words: Sequence[str], save_dir: Path) -> str:
-        """Submits a training on two nodes, and returns its id.
+        """Submits a training run on two nodes, and returns the id of the job.
 
         Args:
             words: the YAML and overrides.
@@ -49,7 +49,7 @@ class Cluster:
         return found[1]
 
     def show(self, job: str) -> dict[str, str]:
-        """Returns what SLURM knows about a job."""
+        """Returns the information of SLURM about a job."""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         shown = {}
         for word in words:
@@ -57,7 +57,7 @@ class Cluster:
         return shown
 
     def wait(self, job: str, state: str) -> dict[str, str]:
-        """Waits until a job has a state, and returns what SLURM knows about it."""
+        """Waits until a job has a state, and returns the information of SLURM about it."""
         wait_until(lambda: self.show(job)["JobState"] in {state, *ENDED})
         shown = self.show(job)
         assert shown["JobState"] == state, shown

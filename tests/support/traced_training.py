@@ -1,4 +1,4 @@
-"""Runs a training, and records the files of MMPT that are entered by its start, step and refresh.
+"""Trains, and records the files of MMPT that are entered by the start, a step and the refresh.
 
     python -m tests.support.traced_training FOLDER YAML ...
 
@@ -72,11 +72,11 @@ def relative(files: set[str]) -> list[str]:
 
 
 def main(folder: Path, arguments: list[str]) -> int:
-    """Trains, and writes the files. Returns the exit code of the training."""
+    """Trains, and writes the files. Returns the exit code of the launcher."""
     start: set[str] = set()
     step: set[str] = set()
     refresh: set[str] = set()
-    # fairseq asks for a batch by __next__ and then calls train_step.
+    # fairseq gets a batch by __next__ and then calls train_step.
     first_batch = traced(WaitingIterator.__next__, step, ends_start=True)
     WaitingIterator.__next__ = first_batch  # type: ignore[method-assign]
     FairseqMMTask.train_step = traced(FairseqMMTask.train_step, step)  # type: ignore[method-assign]

@@ -26,7 +26,7 @@ def build(vectors, cent=8, centroids=None, **settings):
 def brute_force(vectors, queries, k, db_type="flatl2"):
     """Returns positions and squared L2 distances (or dot products) of the k nearest vectors.
 
-    They are computed in float64. Equal ones are ordered by position.
+    They are computed in float64. Ties are ordered by position.
     """
     vectors, queries = vectors.astype(np.float64), queries.astype(np.float64)
     if db_type == "innerproduct":

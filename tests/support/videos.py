@@ -23,7 +23,7 @@ COLOURS = np.array(
 WHITE = 235
 TIME_BASE = Fraction(1, 90_000)
 NTSC = Fraction(30_000, 1001)
-# Fast, and good enough that colours stay within a few steps of what was drawn.
+# Fast, and accurate enough that colours differ by only a few levels from the drawn ones.
 OPTIONS = {
     "libx264": {"preset": "ultrafast", "crf": "10"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "0"},
@@ -57,7 +57,7 @@ def draw(time_s: float, width: int, height: int) -> np.ndarray:
     left, top = round((time_s % 1) * (width - side)), (height - side) // 2
     picture[top : top + side, left : left + side] = WHITE
     picture[: height * 34 // 100, : width * 34 // 100] = (
-        0  # so large that some of it survives the crop
+        0  # so large that some of it is left after the crop
     )
     return picture
 

@@ -1,5 +1,5 @@
-"""Checks before a job starts: classes that a config names, which are reported all at once if they
-are unknown, the parts of a training, and the checkpoint that a training continues or starts from.
+"""Checks before a job starts: the classes that a config names, the parts of a training run, and the
+checkpoint with which a run starts or continues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.configs import CONFIG, DATASET
 from tests.support.jobs import VIDEOCLIP, corpus_overrides
 
 
-def test_unknown_names_and_foreign_classes_are_reported_together() -> None:
+def test_unknown_names_and_unsuitable_classes_are_reported_together() -> None:
     wrong = CONFIG.replace(
         task="VideoRetriTsk",
         dataset=DATASET.replace(
@@ -60,7 +60,7 @@ def test_a_model_must_be_made_from_a_config() -> None:
         Task.from_config(CONFIG.replace(model=ModelConfig(model_cls="torch.nn.Linear")))
 
 
-def test_whole_videos_come_one_at_a_time() -> None:
+def test_the_batch_size_for_whole_videos_must_be_1() -> None:
     config = CONFIG.replace(dataset=DATASET.replace(aligner="CrossTaskAligner"))
     with pytest.raises(
         ConfigError,
@@ -109,12 +109,12 @@ def test_a_loss_must_fit_the_model(
 
 
 def check_videoclip(corpus: Path, folder: Path, *overrides: str) -> None:
-    """Checks a training on a small corpus in `folder`."""
+    """Checks a training run on a small corpus in `folder`."""
     config = load_config(VIDEOCLIP, [*corpus_overrides(corpus, folder), *overrides])
     check_parts(Task.from_config(config))
 
 
-def test_shards_that_are_not_there(corpus, tmp_path):
+def test_missing_shards_are_an_error(corpus, tmp_path):
     (tmp_path / "feat").mkdir()
     with pytest.raises(
         DataError, match=r"neither train_meta\.json nor .* run `mmpt pack`"
@@ -151,7 +151,7 @@ def test_a_missing_compiler_is_found_before_a_process_starts(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("continues", [False, True])
-def test_the_checkpoint_to_start_from(tmp_path, continues):
+def test_the_checkpoint_that_a_run_starts_from_is_checked(tmp_path, continues):
     start, last = tmp_path / "w.pt", tmp_path / "checkpoint_last.pt"
     options = {"restore_file": str(start), "save_dir": str(tmp_path)}
     config = RunConfig(path="a.yaml", fairseq={"checkpoint": options})
@@ -175,7 +175,7 @@ def test_the_checkpoint_to_start_from(tmp_path, continues):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\3\4", bytes(1000)])
-def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(
+def test_a_run_with_a_damaged_last_checkpoint_continues_from_another_one(
     tmp_path, damage, caplog
 ):
     config = RunConfig(
@@ -201,8 +201,8 @@ def test_a_run_with_a_damaged_last_checkpoint_continues_from_another(
         check_start(config)
 
 
-def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
-    """A run does not continue from it by itself, as it would diverge again."""
+def test_the_error_for_a_diverged_checkpoint_names_the_newest_finite_one(tmp_path):
+    """A run does not continue from it automatically, because it would diverge again."""
     entries = {"optimizer_history": [], "extra_state": {}}
     for age, (name, value) in enumerate(
         {"_last": "nan", "2": "nan", "_1_300": 1, "1": 1}.items()
@@ -219,11 +219,11 @@ def test_a_diverged_last_checkpoint_names_the_newest_finite_one(tmp_path):
     assert "must be finite" in str(caught.value)
     assert f"newest intact checkpoint of this run is {newest}. " in str(caught.value)
     assert f"`cp {newest} {last}`" in str(caught.value)
-    shutil.copy(newest, last)  # as the message says
+    shutil.copy(newest, last)  # as the message suggests
     check_start(config)
 
 
-def test_a_training_need_not_start_from_a_checkpoint(tmp_path):
+def test_training_need_not_start_from_a_checkpoint(tmp_path):
     check_start(RunConfig(fairseq={"checkpoint": {"save_dir": str(tmp_path)}}))
 
 
@@ -242,7 +242,7 @@ WHOLE = {"model": {"w": torch.ones(9)}, "optimizer_history": [], "extra_state": 
         ({"encoder": "s3d"}, {"encoder": "hf:a/clip", "width": 768}, True, False),
     ],
 )
-def test_a_checkpoint_for_features_of_another_encoder_is_a_warning(
+def test_a_checkpoint_for_features_of_another_encoder_gives_a_warning(
     tmp_path: Path,
     trained: dict[str, str],
     found: dict[str, str],
@@ -275,7 +275,7 @@ def test_a_checkpoint_for_features_of_another_encoder_is_a_warning(
             "`model.layernorm_only` does not train",
         ):
             assert part in caplog.text
-    # A training that continues has had the warning.
+    # The warning was already given when the run started.
     torch.save(WHOLE, run / "checkpoint_last.pt")
     check_start(config)
     assert len(caplog.messages) == warns

@@ -1,4 +1,4 @@
-"""The embedding pass takes bounded pieces; one that was killed continues to the same plan."""
+"""The embedding pass uses pieces of bounded size. After a kill, it continues to the same plan."""
 
 import logging
 import math
@@ -47,12 +47,12 @@ def watch_model(
 def refresh_in_process(
     world: World, dies_after: int | None, corpus: Path, save_dir: Path
 ) -> None:
-    """Refreshes in one of several processes; the last one is killed after `dies_after` passes."""
+    """Refreshes in one of several processes. The last one is killed after `dies_after` passes."""
     task = make_task(corpus, save_dir, "infer_scale=1")
     model = make_model(task)
     videos = watch_model(model, dies_after if world.rank == world.size - 1 else None)
     task.refresh(model, 2, world)
-    # The first is for the width of a vector.
+    # The first pass determines the width of a vector.
     (save_dir / f"videos-{world.size}-{world.rank}").write_text(str(sum(videos[1:])))
 
 
@@ -64,7 +64,7 @@ def vector_files(save_dir: Path) -> list[Path]:
     return list((save_dir / "retri").glob("*vectors_*"))
 
 
-def test_pieces_fit_into_memory_whatever_infer_scale_says(
+def test_pieces_fit_into_memory_for_any_infer_scale(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = make_task(corpus, tmp_path, "infer_scale=100000")
@@ -72,9 +72,9 @@ def test_pieces_fit_into_memory_whatever_infer_scale_says(
     videos = watch_model(model)
     with caplog.at_level(logging.INFO, logger="mmpt"):
         task.refresh(model, 1, World())
-    assert videos == [1, *[3] * 10, 2]  # the first for the width of a vector
+    assert videos == [1, *[3] * 10, 2]  # the first pass determines the width
 
-    # The log says where the time went.
+    # The log has the time of each part.
     (line,) = (line for line in caplog.messages if line.startswith("refresh of epoch"))
     speed = r"[\d,]+ videos/s, [\d,]+ clips/s, \d+% waiting for data"
     seconds = r" \d+\.\d s"
@@ -136,7 +136,7 @@ def test_a_refresh_that_was_killed_continues(
     task.refresh(make_model(task), 2, World())
 
     broken = tmp_path / "broken"
-    # The killed one, or the one that lost it.
+    # The error is from the killed process, or from the process that lost its peer.
     with pytest.raises((ProcessExitedException, ProcessRaisedException)):
         run_group(refresh_in_process, 4, corpus, broken, size=2)
     assert not Plan.path(broken / "retri", 2).exists()
@@ -147,10 +147,11 @@ def test_a_refresh_that_was_killed_continues(
         num_videos = (broken / f"videos-{again}-{rank}").read_text()
         embedded += int(num_videos)
     if again == 2:
-        # The killed process had done three pieces of three videos.
+        # The killed process had finished three pieces of three videos.
         assert embedded <= NUM_VIDEOS - 9
     else:
-        assert embedded == NUM_VIDEOS  # another number of processes starts again
+        # With another number of processes, the pass starts again.
+        assert embedded == NUM_VIDEOS
     assert plan_of(broken) == plan_of(tmp_path / "whole")
     assert vector_files(broken) == []
 
@@ -158,7 +159,7 @@ def test_a_refresh_that_was_killed_continues(
 @pytest.mark.parametrize(
     ("epoch", "change", "known"), [(1, 0.0, 15), (2, 0.0, 0), (1, 0.5, 0)]
 )
-def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
+def test_vectors_are_reused_only_for_the_same_clips_and_weights(
     corpus: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -168,7 +169,7 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
 ) -> None:
     task = make_task(corpus, tmp_path)
     model = make_model(task)
-    # The first pass is for the width of a vector.
+    # The first pass determines the width of a vector.
     watch_model(model, 6, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         task.refresh(model, 1, World())
@@ -187,7 +188,7 @@ def test_what_was_embedded_counts_for_the_same_clips_and_weights_only(
 
 
 @pytest.mark.slow
-def test_a_refresh_that_was_killed_while_it_searched_embeds_nothing_again(
+def test_a_refresh_that_was_interrupted_in_the_search_reuses_all_vectors(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_args: Any, **_settings: Any) -> None:

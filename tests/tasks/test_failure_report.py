@@ -12,7 +12,7 @@ from mmpt.tasks.failure_report import report_failure
 @pytest.mark.parametrize(
     ("files", "failed", "kept"),
     [
-        # What was being written goes.
+        # A partly written file is removed.
         (
             {
                 "checkpoint1.pt": "1",
@@ -22,7 +22,7 @@ from mmpt.tasks.failure_report import report_failure
             [],
             {"checkpoint1.pt": "1", "checkpoint_last.pt": "1"},
         ),
-        # What was being copied takes the place of its copy.
+        # A partly written copy is replaced by its source.
         (
             {
                 "checkpoint1.pt": "1",
@@ -32,7 +32,7 @@ from mmpt.tasks.failure_report import report_failure
             ["checkpoint2.pt", "checkpoint_last.pt"],
             {"checkpoint1.pt": "1", "checkpoint_last.pt": "2"},
         ),
-        # A run can continue from its first checkpoint, if it keeps the last one.
+        # The first checkpoint is used as the last one, unless the run does not keep a last one.
         (
             {"checkpoint1.pt": "1", "checkpoint_best.pt": "half"},
             ["checkpoint1.pt", "checkpoint_best.pt"],
@@ -43,7 +43,7 @@ from mmpt.tasks.failure_report import report_failure
             ["checkpoint1.pt", "checkpoint_best.pt"],
             {"checkpoint_best.pt": "1", "no_last": ""},
         ),
-        # Other files stay.
+        # Other files are kept.
         (
             {"mine.pt.tmp": "mine", "retri/.plan.tmp": "half", "retri/plan": "old"},
             ["retri/.plan.tmp", "retri/plan"],
@@ -51,14 +51,14 @@ from mmpt.tasks.failure_report import report_failure
         ),
     ],
 )
-def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_short(
+def test_a_full_disk_is_reported_and_leaves_no_truncated_checkpoint(
     files: dict[str, str],
     failed: list[str],
     kept: dict[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """fairseq could not write a file (none is named), or copy one to another."""
+    """fairseq could not write a file, whose name is unknown, or could not copy a file."""
     (tmp_path / "retri").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -80,7 +80,7 @@ def test_a_full_disk_is_reported_without_a_traceback_and_cuts_no_checkpoint_shor
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_a_folder_that_cannot_be_written_is_reported_without_a_traceback(
+def test_an_unwritable_folder_is_reported_without_a_traceback(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files in it are left as they are, because they cannot be removed either."""
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_reported_without_a_traceback(
     assert part.exists()
 
 
-def test_a_file_elsewhere_that_cannot_be_opened_is_not_called_unwritable(
+def test_a_file_in_another_folder_is_not_reported_as_unwritable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = Namespace(save_dir=str(tmp_path / "run"), no_last_checkpoints=False)

@@ -1,4 +1,4 @@
-"""When a run saves, validates and ends. `tests/e2e/test_interruptions.py` has whole trainings."""
+"""When a run saves, validates and ends. `tests/e2e/test_interruptions.py` tests whole runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def settings(stop_time_hours: float) -> SimpleNamespace:
     )
 
 
-def test_a_request_in_the_log_of_any_process_stops_all() -> None:
+def test_a_stop_request_of_any_process_stops_all_processes() -> None:
     run = run_state()
     assert not run.update_stop_request([{}, {"stop_requested": 0}])
     assert not run.agrees_to_stop(is_end=False)
@@ -39,7 +39,7 @@ def test_a_request_in_the_log_of_any_process_stops_all() -> None:
     assert run.agrees_to_stop(is_end=False)
 
 
-def test_processes_ask_each_other_only_at_the_end_of_an_epoch() -> None:
+def test_processes_communicate_only_at_the_end_of_an_epoch() -> None:
     asked = []
 
     def is_in_any(value: bool) -> bool:
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_due_after_some_minutes(
     assert run_state(minutes=minutes).must_save() is must
 
 
-def test_a_checkpoint_stores_once_that_the_validation_is_due() -> None:
+def test_only_one_checkpoint_stores_that_validation_is_due() -> None:
     run, continued = run_state(), run_state()
     with run.saving(is_due=True):
         state = run.state_dict()
@@ -77,7 +77,7 @@ def test_a_checkpoint_stores_once_that_the_validation_is_due() -> None:
         ({"epoch": 3, "iterations_in_epoch": 0}, 2, True),
     ],
 )
-def test_fairseq_stores_the_end_of_an_epoch_as_the_begin_of_the_next(
+def test_fairseq_stores_the_end_of_an_epoch_as_the_start_of_the_next(
     state: dict[str, int], epoch: int, is_end: bool
 ) -> None:
     position = Position.of(state)
@@ -86,7 +86,9 @@ def test_fairseq_stores_the_end_of_an_epoch_as_the_begin_of_the_next(
 
 
 @pytest.mark.parametrize(("hours", "is_out"), [(0, False), (1, True), (3, False)])
-def test_the_time_of_all_starts_counts(hours: float, is_out: bool) -> None:
+def test_the_time_limit_includes_the_time_before_restarts(
+    hours: float, is_out: bool
+) -> None:
     trainer = SimpleNamespace(cumulative_training_time=lambda: 2 * 3600)
     config = settings(hours)
     assert is_out_of_time(config, trainer) is is_out

@@ -1,4 +1,4 @@
-"""The loss scale of float16 continues after an interruption as if there had been none."""
+"""After an interruption, the loss scale of float16 is the same as in an uninterrupted run."""
 
 import io
 import random
@@ -44,7 +44,7 @@ def step(scaler: DynamicLossScaler, overflows: bool) -> tuple[float, dict[str, i
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns a state after it was in a file."""
+    """Returns a state after saving and loading it."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -54,7 +54,9 @@ def copied(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "mixin", [_FP16OptimizerMixin, _MemoryEfficientFP16OptimizerMixin]
 )
-def test_every_later_scale_is_that_of_an_uninterrupted_run(mixin: type) -> None:
+def test_every_later_scale_equals_the_scale_of_an_uninterrupted_run(
+    mixin: type,
+) -> None:
     fairseqmmscale.save_loss_scale()
     rng = random.Random(0)
     overflows = [rng.random() < 0.15 for _ in range(200)]
@@ -71,7 +73,7 @@ def test_every_later_scale_is_that_of_an_uninterrupted_run(mixin: type) -> None:
         assert found == states[at:]
 
 
-def test_a_checkpoint_of_fairseq_has_no_counts() -> None:
+def test_a_checkpoint_of_fairseq_without_counts_is_loaded() -> None:
     fairseqmmscale.save_loss_scale()
     saved = optimizer(_FP16OptimizerMixin).state_dict()
     del saved[fairseqmmscale.COUNTS]

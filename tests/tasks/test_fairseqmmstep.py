@@ -1,4 +1,4 @@
-"""The count of updates whose loss is not finite. Whole trainings test the other parts of a step."""
+"""The count of updates whose loss is not finite. Tests of whole runs cover the rest of a step."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The fairseq task: what a run records."""
+"""The fairseq task: the facts that a run records."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 
 def test_a_run_records_its_features(tmp_path: Path) -> None:
-    """The folder of the features may be gone when the model is used."""
+    """The folder of the features may no longer exist when the model is used."""
     features = FeatureInfo(encoder="hf:a/clip", revision="ce19", width=24, fps=2)
     write_feature_info(tmp_path / "feat", features)
     overrides = [f"dataset.vfeat_dir={tmp_path}/feat"]

@@ -1,4 +1,4 @@
-"""The refresh gives one plan over all videos, the same for every number of processes."""
+"""The refresh makes one plan of all videos, which is the same for every number of processes."""
 
 from itertools import chain
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_the_plan_is_the_same_for_one_and_several_processes(
 
 
 @pytest.mark.slow
-def test_vectors_depend_on_epoch_and_weights_but_not_on_loading(
+def test_vectors_depend_on_the_epoch_and_the_weights_but_not_on_loading(
     corpus: Path, tmp_path: Path
 ) -> None:
     task = make_task(corpus, tmp_path)
@@ -128,7 +128,7 @@ def test_a_vector_is_the_mean_over_the_clips_of_its_video(
     assert abs(vectors[17] - mean).max() < 2**-10
 
 
-def test_the_refresh_leaves_training_mode_and_generator_as_they_were(
+def test_the_refresh_keeps_training_mode_and_the_random_state(
     corpus: Path, tmp_path: Path
 ) -> None:
     task = make_task(corpus, tmp_path)
@@ -147,9 +147,7 @@ def _must_not_run(*_: object) -> None:
     raise AssertionError("this was not to be called")
 
 
-def test_planned_batches_are_whole_and_written_last(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_planned_batches_are_complete_and_saved(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     dataset = train_set(task)
     identity = task.plan_epoch(dataset, make_model(task), 1, World())
@@ -187,7 +185,7 @@ def test_a_refresh_logs_its_figures_in_a_line_that_fits_the_screen(
 
 
 @pytest.mark.slow
-def test_the_plan_of_an_interrupted_epoch_is_read_back_and_a_foreign_one_is_not(
+def test_the_plan_of_an_interrupted_epoch_is_read_but_no_other_plan(
     corpus: Path, tmp_path: Path
 ) -> None:
     task = make_task(corpus, tmp_path)
@@ -224,9 +222,7 @@ def test_an_epoch_that_begins_again_uses_its_plan_if_the_weights_are_the_same(
     assert moved.plan_epoch(train_set(moved), model, 2, World(), earlier) != identity
 
 
-def test_the_plan_of_other_settings_is_not_taken_up(
-    corpus: Path, tmp_path: Path
-) -> None:
+def test_a_plan_for_other_settings_is_not_used(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path)
     identity = task.plan_epoch(train_set(task), make_model(task), 1, World())
     changed = make_task(corpus, tmp_path, "dataset.num_video_per_batch=2", "recall=0.9")
@@ -245,7 +241,7 @@ def test_settings_that_change_no_plan_are_not_in_its_fingerprint(
     assert same._fingerprint(1) == task._fingerprint(1)
 
 
-def test_a_frozen_plan_serves_every_epoch(corpus: Path, tmp_path: Path) -> None:
+def test_a_frozen_plan_is_used_in_every_epoch(corpus: Path, tmp_path: Path) -> None:
     task = make_task(corpus, tmp_path, "freeze_plan=true")
     dataset = train_set(task)
     model = make_model(task)
@@ -259,7 +255,7 @@ def test_a_frozen_plan_serves_every_epoch(corpus: Path, tmp_path: Path) -> None:
     assert read == first
 
 
-def test_before_retri_epoch_videos_are_grouped_at_random(
+def test_videos_are_grouped_at_random_before_retri_epoch(
     corpus: Path, tmp_path: Path
 ) -> None:
     task = make_task(corpus, tmp_path, "retri_epoch=3")
@@ -288,7 +284,7 @@ class Mirrored(ShardedVideoRetriVideoProcessor):
 
 
 class FirstCaption(ShardedVideoRetriTextProcessor):
-    """Reads the first caption only."""
+    """Reads only the first caption."""
 
     def __call__(self, key: Any) -> list[Captions]:
         return [

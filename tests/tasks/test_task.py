@@ -1,4 +1,4 @@
-"""Builds the parts that a config names, of classes of the project and of a user's own, and freezes
+"""Builds the parts that a config names, from classes of the project and of the user, and freezes
 parameters.
 """
 
@@ -20,7 +20,7 @@ from tests.support.configs import CONFIG, DATASET
 
 
 class OwnTask(Task):
-    """A user's own."""
+    """A user-defined task."""
 
 
 class OwnLoss(MMContraLoss):
@@ -28,7 +28,7 @@ class OwnLoss(MMContraLoss):
 
 
 class OwnModel(nn.Module):
-    """A user's own, of torch alone."""
+    """A user-defined model that uses only torch."""
 
     @classmethod
     def from_config(
@@ -37,7 +37,7 @@ class OwnModel(nn.Module):
         return cls()
 
 
-def test_the_task_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_named_task_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(Task.from_config(CONFIG)) is Task
     planned = DATASET.replace(
         meta_processor="ShardedHow2VideoRetriMetaProcessor",
@@ -63,14 +63,14 @@ def test_a_model_may_be_any_torch_module_that_is_made_from_a_config() -> None:
     assert type(task.build_model(pretrained=False)).__name__ == "OwnModel"
 
 
-def test_a_loss_of_ones_own_is_built_from_the_section() -> None:
+def test_a_user_defined_loss_is_built_from_the_section() -> None:
     config = CONFIG.replace(loss=OwnLoss.Config(loss_cls=f"{__name__}.OwnLoss"))
     loss = Task.from_config(config).build_loss()
     assert type(loss).__name__ == "OwnLoss"
     assert loss.config is config.loss
 
 
-def test_a_split_without_a_source_has_no_data_set() -> None:
+def test_a_split_without_a_list_has_no_data_set() -> None:
     task = Task.from_config(CONFIG)
     assert [task.build_dataset(split) for split in Split] == [None, None, None]
 
@@ -87,7 +87,7 @@ def test_norton_trains_78_tensors_of_59904_numbers():
     assert names == [name for name, p in parameters.items() if p.requires_grad]
 
 
-def test_the_name_decides_not_the_class():
+def test_layers_are_selected_by_name_not_by_class():
     model = nn.ModuleDict(
         {
             "norm": nn.LayerNorm(2),

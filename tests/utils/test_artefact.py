@@ -41,7 +41,7 @@ def test_damaged_files_are_not_finished(artefact: Artefact, damage: str) -> None
     assert artefact.finished(fingerprint("x")) is None
 
 
-def test_fingerprint_changes_with_any_trained_number_and_nothing_else() -> None:
+def test_the_fingerprint_depends_only_on_trained_numbers() -> None:
     def model(seed: int) -> nn.Sequential:
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))

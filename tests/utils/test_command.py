@@ -56,7 +56,7 @@ def test_other_runtime_errors_keep_their_traceback():
         run_command(raising(RuntimeError("boom")), interrupt_message="")
 
 
-def test_sigterm_that_also_ends_loader_workers_is_an_interrupt(capsys):
+def test_sigterm_is_an_interrupt_even_if_it_also_ends_loader_workers(capsys):
     """The error of the loader may be raised while the interrupt is handled."""
 
     def work() -> None:
@@ -102,7 +102,7 @@ def test_a_signal_cleans_up_and_the_previous_handler_is_restored(
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
-    """As in the tasks of a SLURM job, which pass on one of several signals."""
+    """The tasks of a SLURM job ignore SIGUSR1 and SIGUSR2, and get SIGTERM instead."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         assert (
@@ -118,7 +118,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 @pytest.mark.spawn
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_command_whose_terminal_is_closed_ends_with_its_exit_code(signum):
+def test_the_exit_code_is_kept_if_the_terminal_is_closed(signum):
     """Writing to the terminal would raise an error."""
     program = (
         "import os, sys; from mmpt.utils.command import run_command; "

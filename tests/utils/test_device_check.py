@@ -1,4 +1,4 @@
-"""Devices that torch can and cannot use. The GPUs are made up."""
+"""Devices that torch can and cannot use. The GPUs are simulated."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ import torch
 from mmpt.utils.device_check import device_problem
 
 
-def test_a_device_that_works() -> None:
+def test_a_usable_device() -> None:
     assert device_problem("cpu") == device_problem(torch.device("cpu")) == ""
 
 
 @pytest.mark.parametrize("name", ["gpu", "meta", "cuda:77"])
-def test_a_name_that_is_no_device_here(name: str) -> None:
+def test_an_unknown_device(name: str) -> None:
     assert device_problem(name)
 
 

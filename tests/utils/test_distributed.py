@@ -1,4 +1,4 @@
-"""Communication between processes, against a single array of all rows; and timeouts."""
+"""Communication between processes, compared with a single array of all rows. Timeouts."""
 
 import time
 from datetime import timedelta
@@ -14,7 +14,7 @@ from tests.support.ranks import run_ranks
 
 SIZE = 3
 POSITIONS = np.random.default_rng(0).permutation(50)
-# One process has none.
+# One process has no positions.
 POSITIONS_OF_RANK = POSITIONS[:17], POSITIONS[17:17], POSITIONS[17:]
 ROWS = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
 

@@ -91,11 +91,11 @@ def test_every_page_and_its_section_exist(page: str) -> None:
         ),
     ],
 )
-def test_the_page_fits_the_error(error: Exception, page: str | None) -> None:
+def test_every_error_links_its_page(error: Exception, page: str | None) -> None:
     assert page_of(error, str(error)) == page
 
 
-def test_a_command_prints_the_page_below_the_error(
+def test_a_command_prints_the_page_after_the_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -115,7 +115,7 @@ def test_a_command_prints_the_page_below_the_error(
     assert "See " not in capsys.readouterr().err
 
 
-def test_pip_is_never_asked_for_a_package_mmpt_that_is_not_installed(
+def test_the_install_command_fits_the_way_mmpt_was_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def absent(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers, with stand-ins on this machine."""
+"""The check that the Hugging Face hub answers, with stand-ins on this machine."""
 
 import socket
 import time
@@ -14,7 +14,7 @@ from tests.support.hub_server import running_hub, use_hub
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub that accepts connections, and never answers."""
+    """A hub that accepts connections but never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         _use(server, monkeypatch)
         yield
@@ -33,7 +33,9 @@ def _use(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
-def test_a_hub_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_answers_has_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running_hub() as hub:
         use_hub(hub, tmp_path, monkeypatch)
         assert hub_problem(timeout_s=60) == ""
@@ -48,23 +50,25 @@ def test_a_proxy_that_does_not_reach_the_hub(
         assert hub_problem(timeout_s=60) == "status 502"
 
 
-def test_a_hub_that_refuses_connections(closed: None) -> None:
+def test_a_hub_that_refuses_connections_is_reported(closed: None) -> None:
     assert "refused" in hub_problem(timeout_s=60)
 
 
-def test_a_hub_that_never_answers(silent: None) -> None:
+def test_a_hub_that_never_answers_is_reported(silent: None) -> None:
     start = time.monotonic()
     assert hub_problem(timeout_s=0.2) in ("timed out", "no answer within 0.2 s")
     assert time.monotonic() - start < 10  # the client would try again for 23 seconds
 
 
-def test_offline_mode(closed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_reported(
+    closed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "offline mode is enabled" in hub_problem(timeout_s=60)
 
 
 class Loader:
-    """Stands for `from_pretrained` of a model whose files are in the cache, or only on the hub."""
+    """A stand-in for `from_pretrained` of a model that is in the cache, or only on the hub."""
 
     def __init__(self, *, is_cached: bool):
         self.is_cached = is_cached
@@ -96,7 +100,7 @@ def test_other_files_are_downloaded(
 @pytest.mark.parametrize(
     ("name", "message"), [("a/bert", "refused"), ("/no/bert", "cannot be a name")]
 )
-def test_no_download_is_tried_if_it_cannot_succeed(
+def test_no_download_is_attempted_if_it_cannot_succeed(
     closed: None, name: str, message: str
 ) -> None:
     load = Loader(is_cached=False)

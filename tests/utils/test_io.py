@@ -31,7 +31,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
 
 
-def test_an_interrupt_after_the_renaming_is_raised(
+def test_an_interrupt_after_renaming_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.replace
@@ -47,7 +47,7 @@ def test_an_interrupt_after_the_renaming_is_raised(
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_the_old_file_and_nothing_else(
+def test_an_error_leaves_only_the_old_file(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     path = tmp_path / "file"
@@ -88,7 +88,7 @@ def test_a_full_disk_is_reported_with_the_remedy(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         DataError,
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_json(tmp_path / "file" / "x.json", [])
 
 
-def test_a_file_gets_the_permissions_that_open_would_give(tmp_path: Path) -> None:
+def test_a_file_gets_the_same_permissions_as_with_open(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "ours") as file:
         file.write("x")
     (tmp_path / "plain").write_text("x")
@@ -119,7 +119,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000]
 )
-def test_invalid_json_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_json_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
@@ -151,7 +151,7 @@ class Malicious:
         return os.mkdir, (str(self.folder),)
 
 
-def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(
         pickle.dumps({"train": [Malicious(tmp_path / "ran")]})
     )
@@ -192,7 +192,7 @@ def test_words_are_read_from_both_kinds_of_array(tmp_path: Path, dtype: type) ->
     assert load_word_array(tmp_path / "words.npy") == ["cut", "größer"]
 
 
-def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+def test_an_array_with_code_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
     np.save(
         tmp_path / "words.npy",
         np.array(["cut", Malicious(tmp_path / "ran")], dtype=object),
@@ -205,9 +205,7 @@ def test_an_array_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "array", [np.zeros(3), np.array([["a"]]), np.array(["a", 1], dtype=object)]
 )
-def test_an_array_of_something_else_is_refused(
-    tmp_path: Path, array: np.ndarray
-) -> None:
+def test_an_array_of_other_values_is_refused(tmp_path: Path, array: np.ndarray) -> None:
     path = tmp_path / "words.npy"
     np.save(path, array)
     with pytest.raises(DataError, match=r"words\.npy: must hold a 1-D array of words"):

@@ -114,7 +114,7 @@ def test_the_signal_is_found_if_the_loader_runs_in_a_thread(
     assert "SIGKILL" in str(worker_failure(caught[0]))
 
 
-def test_a_killed_worker_is_one_message_and_exit_code_2(
+def test_a_killed_worker_gives_one_message_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert (
@@ -174,8 +174,8 @@ def may_mount() -> bool:
 @pytest.mark.spawn
 @pytest.mark.skipif(not may_mount(), reason="only root may make a small /dev/shm")
 @pytest.mark.parametrize("what", ["large", "small", "before"])
-def test_a_full_dev_shm_is_named(what: str) -> None:
-    """It is filled by a large batch, before a batch of one number, and before the loader starts."""
+def test_a_full_dev_shm_is_reported(what: str) -> None:
+    """It is full because of a large batch, before a small batch, or before the loader starts."""
     code = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
     command = [
         "unshare",

@@ -19,7 +19,7 @@ def is_free(path: Path) -> bool:
         return False
 
 
-def test_one_holder_at_a_time(tmp_path: Path) -> None:
+def test_a_lock_has_one_holder_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "new" / ".lock"
     with exclusive(path, "a test"):
         assert not is_free(path)
@@ -57,7 +57,7 @@ def test_a_file_system_without_locks_gives_a_warning(
     assert "this file system has no locks" in caplog.text
 
 
-def test_a_lock_is_looked_at_without_taking_it(
+def test_a_lock_is_inspected_without_acquiring_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / ".lock"

@@ -40,7 +40,7 @@ def test_progress_logs_count_rate_and_time_left(
     ]
 
 
-def test_progress_counts_the_things_in_an_item(
+def test_progress_counts_the_units_of_an_item(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -70,21 +70,21 @@ def test_progress_is_lazy_and_logs_one_line_for_no_items(
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (75, "1:15"), (3700, "1:01:40")]
 )
-def test_durations_as_text(seconds: float, text: str) -> None:
+def test_durations_are_formatted(seconds: float, text: str) -> None:
     assert log.format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(("value", "left"), [("", None), ("info", "INFO")])
-def test_loglevel_is_made_valid_for_torch(
+def test_loglevel_is_changed_to_a_value_that_torch_accepts(
     value: str, left: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch ends a training with a ValueError for an empty level and for lower case."""
+    """torch would raise a ValueError for an empty level and for lower case."""
     monkeypatch.setenv("LOGLEVEL", value)
     log.setup_logging()
     assert os.environ.get("LOGLEVEL") == left
 
 
-def test_an_unknown_loglevel_is_one_error(
+def test_an_unknown_loglevel_gives_one_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOGLEVEL", "loud")

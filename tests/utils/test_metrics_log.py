@@ -56,7 +56,7 @@ def test_a_continued_run_replaces_the_lines_of_repeated_updates(
 def test_a_validation_that_is_due_is_recorded_once(
     tmp_path: Path, is_due: bool
 ) -> None:
-    """The run was saved after update 4, before its validation if that is due."""
+    """The run was saved after update 4. If its validation is due, it was saved before that."""
     write_run(tmp_path, 0, 4)
     MetricsLog(tmp_path, 4).append("valid", 1, 4, {"loss": 1})
     write_run(tmp_path, 4, 6)

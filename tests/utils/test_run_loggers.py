@@ -1,4 +1,4 @@
-"""The services that get the metrics of a training: what is logged is in what they write."""
+"""Services that get the metrics of a training run. Their files contain the logged values."""
 
 import json
 import math
@@ -118,7 +118,7 @@ class Recorder:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The calls of all services."""
+    """Records the calls of all services."""
     made: list[Any] = []
     for package in ("wandb", "trackio", "aim"):
         monkeypatch.setitem(sys.modules, package, Recorder(made))  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def starts_of(calls: list[Any]) -> list[Any]:
     return [call for call in calls if call[0] == "init"]
 
 
-def test_wandb_continues_the_run_of_this_folder(
+def test_wandb_continues_the_run_with_the_id_of_the_folder(
     calls: list[Any], tmp_path: Path
 ) -> None:
     log_a_run("wandb", tmp_path)
@@ -148,7 +148,7 @@ def test_wandb_continues_the_run_of_this_folder(
     assert len(set(ids)) == 3
 
 
-def test_trackio_continues_the_run_of_this_name(
+def test_trackio_continues_the_run_with_the_same_name(
     calls: list[Any], tmp_path: Path
 ) -> None:
     log_a_run("trackio", tmp_path)
@@ -166,7 +166,9 @@ def test_trackio_continues_the_run_of_this_name(
     assert ("log", values, {"step": 4}) in calls
 
 
-def test_aim_continues_the_run_of_this_folder(calls: list[Any], tmp_path: Path) -> None:
+def test_aim_continues_the_run_with_the_id_of_the_folder(
+    calls: list[Any], tmp_path: Path
+) -> None:
     log_a_run("aim", tmp_path)
     assert [call[1] for call in starts_of(calls)] == [None, "id1"]
     assert ("set", "settings", SETTINGS) in calls
@@ -197,7 +199,7 @@ def test_a_service_that_fails_gets_no_more_metrics(
     ]
 
 
-def test_a_service_that_cannot_start_is_one_error(
+def test_a_service_that_cannot_start_gives_one_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refuse(**_: Any) -> None:
@@ -209,7 +211,7 @@ def test_a_service_that_cannot_start_is_one_error(
         open_loggers(["wandb"], facts(tmp_path))
 
 
-def test_a_missing_package_is_an_error_with_the_command(
+def test_the_error_for_a_missing_package_has_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     check_packages(["tensorboard"])
@@ -222,7 +224,9 @@ def test_a_missing_package_is_an_error_with_the_command(
 @pytest.mark.parametrize(
     ("value", "read"), [("wandb", ("wandb",)), ("[aim,trackio]", ("aim", "trackio"))]
 )
-def test_a_yaml_names_one_or_several(value: str, read: tuple[str, ...]) -> None:
+def test_a_yaml_may_name_one_or_several_loggers(
+    value: str, read: tuple[str, ...]
+) -> None:
     yaml = "projects/retri/videoclip/how2_demo.yaml"
     config = load_config(yaml, [f"loggers={value}"])
     assert config.loggers == read
@@ -335,13 +339,13 @@ def test_the_real_aim_writes_and_continues(
     }
 
 
-def test_a_run_that_continues_keeps_the_facts_of_its_features(tmp_path: Path) -> None:
+def test_a_continued_run_keeps_the_facts_about_its_features(tmp_path: Path) -> None:
     run = facts(tmp_path)
     features = {"encoder": "hf:a/clip", "width": 24}
     replace(run, features=features).write()
     path = run.save_dir / "run.json"
     assert json.loads(path.read_text())["features"] == features
-    replace(run, num_updates=3).write()  # the folder of the features is gone
+    replace(run, num_updates=3).write()  # the folder of the features no longer exists
     assert json.loads(path.read_text())["features"] == features
     run.write()  # a new run in the same folder
     assert json.loads(path.read_text())["features"] is None

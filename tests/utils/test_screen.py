@@ -1,4 +1,4 @@
-"""The screen of a training: in a pipe, and in a terminal of 100 columns."""
+"""The screen of a training run, in a pipe and in a terminal of 100 columns."""
 
 import logging
 import re
@@ -49,7 +49,7 @@ class Bar:
 
 
 def show_an_epoch(state: BarState) -> list[tuple[Any, Any]]:
-    """Trains for an epoch of three batches, and validates; returns what fairseq has logged."""
+    """Trains for an epoch of three batches, and validates. Returns the calls of fairseq's log."""
     bar, valid = Bar([1, 2, 3]), Bar([1])
     train_bar = ScreenBar(bar, bar.batches, 1, state, is_valid=False)
     train_bar.update_config({"optimization": {"max_epoch": 8}})
@@ -102,7 +102,7 @@ def test_a_terminal_gets_a_bar_and_a_row_per_validation(text: StringIO) -> None:
     out = text.getvalue()
     # Without colours, the rest of the bar is blank.
     assert re.search("epoch 1/8 {20}0/3", out)
-    assert "0/1" not in out  # too soon after the bar of the training
+    assert "0/1" not in out  # too early after the bar of the training epoch
     titles = (
         "validation                    loss  best loss  training loss  clip_caption"
     )
@@ -135,7 +135,7 @@ def test_the_last_columns_are_left_out_if_the_terminal_is_narrow(
         assert values.split()[4:] == ["12.605"] * num_shown
 
 
-def test_the_first_row_needs_no_earlier_metrics(text: StringIO) -> None:
+def test_the_first_row_does_not_need_earlier_metrics(text: StringIO) -> None:
     state = BarState(live(text))
     valid = Bar([1])
     bar = ScreenBar(valid, valid.batches, 1, state, is_valid=True)
@@ -143,14 +143,14 @@ def test_the_first_row_needs_no_earlier_metrics(text: StringIO) -> None:
     assert text.getvalue().split()[-3:] == ["8.4", "8.4", "-"]
 
 
-def test_the_bar_has_the_metrics_of_the_last_interval(text: StringIO) -> None:
+def test_the_bar_shows_the_metrics_of_the_last_interval(text: StringIO) -> None:
     state = BarState(live(text), TRAIN)
     bar = Bar([1])
     batches = type("Batches", (), {"n": 4, "__len__": lambda _: 9})()
     list(ScreenBar(bar, batches, 2, state, is_valid=False))
     wanted = "4/9  466 clips/s  0:24 left  loss 12.605  clip_caption 12.6052"
     assert wanted in text.getvalue()
-    # Whoever writes next, does so on an empty line, with a visible cursor.
+    # The next output is on an empty line, and the cursor is visible.
     assert not text.getvalue().rpartition("\n")[2].strip()
     assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")
 
@@ -170,7 +170,9 @@ def test_only_warnings_and_marked_messages_are_shown(make: Any, text: StringIO) 
     assert "warning: few videos\n" in out
 
 
-def test_a_status_is_replaced_in_a_terminal_and_rare_in_a_pipe(text: StringIO) -> None:
+def test_a_status_is_replaced_in_a_terminal_and_rarely_printed_in_a_pipe(
+    text: StringIO,
+) -> None:
     logger = logging.Logger("test")
     logger.addHandler(plain(text))
     for number in range(30):
@@ -185,7 +187,7 @@ def test_a_status_is_replaced_in_a_terminal_and_rare_in_a_pipe(text: StringIO) -
     assert drawn.getvalue().count(UP_AND_CLEAR) == 2
 
 
-def test_a_closed_terminal_ends_no_training() -> None:
+def test_training_continues_if_the_terminal_is_closed() -> None:
     class Closed(StringIO):
         def write(self, text: str) -> int:
             raise OSError(5, "Input/output error")
@@ -208,7 +210,7 @@ def root() -> Iterator[logging.Logger]:
     logger.handlers[:], logger.level = kept
 
 
-def test_the_log_of_a_run_is_continued_with_warnings_of_other_ranks(
+def test_the_log_of_a_run_continues_and_has_warnings_of_all_ranks(
     tmp_path: Path,
     root: logging.Logger,
     capsys: pytest.CaptureFixture[str],
@@ -245,7 +247,7 @@ def test_loglevel_shows_the_whole_log(
 
 
 @pytest.mark.parametrize(("level", "rank"), [("info", 0), ("", 1)])
-def test_a_message_for_the_log_alone_is_never_shown(
+def test_a_message_for_the_log_only_is_never_shown(
     tmp_path: Path,
     root: logging.Logger,
     capsys: pytest.CaptureFixture[str],
@@ -260,7 +262,7 @@ def test_a_message_for_the_log_alone_is_never_shown(
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(DataError, match="run"):
         start_log(str(tmp_path / "run"), 0, may_draw=False)

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop, in processes of their own."""
+"""Signals that ask a process to stop, in separate processes."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ stop.end("saved")
 def run(
     *signals: signal.Signals, args: tuple[str, ...] = (), pause_s: float = 0.2
 ) -> tuple:
-    """Returns the exit code and the errors of the program after some signals to its group."""
+    """Returns exit code, message and waiting time of the program after signals to its group."""
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *args],
         cwd=ROOT,
@@ -62,7 +62,7 @@ def run(
         assert program.stderr is not None
         return code, program.stderr.readline(), time.monotonic() - begin
     finally:
-        os.killpg(program.pid, signal.SIGKILL)  # the fork is left
+        os.killpg(program.pid, signal.SIGKILL)  # the child may still run
         program.communicate()
 
 
@@ -70,13 +70,13 @@ def run(
     ("number", "code"),
     [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)],
 )
-def test_the_process_saves_first_and_its_child_lives_until_then(number, code):
+def test_a_process_saves_before_it_ends_and_its_child_runs_until_then(number, code):
     found, message, _ = run(number, args=("saving",))
     assert found == code
     assert message == f"stopped by {number.name}: saved\n"
 
 
-def test_a_signal_that_was_not_named_has_its_usual_effect():
+def test_a_signal_that_is_not_handled_has_its_default_effect():
     assert run(signal.SIGUSR2)[0] == -signal.SIGUSR2
 
 
@@ -86,7 +86,7 @@ def test_a_closed_terminal_has_no_effect_under_nohup():
 
 
 @pytest.mark.parametrize("args", [(), ("busy",)])
-def test_without_anything_to_save_it_ends_at_once(args):
+def test_a_process_without_anything_to_save_ends_at_once(args):
     code, message, waited_s = run(signal.SIGTERM, args=args)
     assert (code, "nothing is lost" in message) == (75, True)
     assert waited_s < 1

@@ -5,7 +5,7 @@ import pytest
 from mmpt.utils import stopwatch
 
 
-def test_times_add_up_and_parts_keep_their_order(
+def test_times_are_added_and_parts_keep_their_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = iter([0.0, 60.0, 60.0, 60.5, 70.0, 71.0])

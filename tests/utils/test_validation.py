@@ -21,7 +21,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_rows_know_their_lines(tmp_path: Path) -> None:
+def test_rows_contain_their_line_numbers(tmp_path: Path) -> None:
     """Byte order marks, Windows line ends, quoted separators and blank lines are allowed."""
     path = write(
         tmp_path / "a.csv", '\ufeffid, text ,note\r\nv1,"a, b",\r\n\r\n v2 ,c,x\r\n'
@@ -88,7 +88,9 @@ def test_tables_with_tabs_and_without_a_header(tmp_path: Path) -> None:
         (b"id,text\nv1,a\nv2,\0\0\n", r"not a table in UTF-8 \(line 3: a zero byte"),
     ],
 )
-def test_mistakes(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_mistakes_are_reported(
+    tmp_path: Path, content: str | bytes, message: str
+) -> None:
     path = write(tmp_path / "a.csv", content)
     with pytest.raises(DataError, match=message) as caught:
         read_table(path, Captioned)

@@ -1,4 +1,4 @@
-"""COIN's file and items; the aligner's arrays are compared in tests/parity/test_e2e.py."""
+"""COIN's file and items. tests/parity/test_e2e.py compares the arrays of the aligner."""
 
 import copy
 import json
@@ -85,7 +85,7 @@ def test_only_labels_of_the_testing_subset_are_read(
     )
 
 
-def test_a_step_without_words_is_named(tmp_path: Path) -> None:
+def test_a_step_without_words_is_reported(tmp_path: Path) -> None:
     message = (
         r"every step from 1 to 15 must have a label .* 2 have none \(first: 13, 14"
     )
@@ -94,7 +94,7 @@ def test_a_step_without_words_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_targets_equal_a_plain_walk_over_windows_and_steps(
+def test_targets_equal_a_plain_loop_over_windows_and_steps(
     tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -158,7 +158,7 @@ STEP = "`database.coin01.annotation[0]"
         ),
     ],
 )
-def test_damaged_or_foreign_files_are_named(
+def test_damaged_or_unrelated_files_are_reported(
     tmp_path: Path, value: Any, message: str
 ) -> None:
     path = written(tmp_path, value)

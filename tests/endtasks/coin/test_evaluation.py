@@ -1,4 +1,4 @@
-"""Step segmentation against plain loops, on a model whose states are the features themselves."""
+"""Step segmentation against plain loops, with a model whose states are the features."""
 
 import itertools
 from pathlib import Path
@@ -29,8 +29,9 @@ METRIC = COINActionSegmentationMetric()
 
 
 class Echo(nn.Module):
-    """A model whose logits, and whose states of the video tower, are the features. The vector of a
-    text is the sum of its words.
+    """A model whose logits and states of the video tower are the features.
+
+    The vector of a text is a scaled sum of the embeddings of its words.
     """
 
     def __init__(self) -> None:
@@ -105,7 +106,7 @@ def test_the_best_class_of_every_second_is_predicted() -> None:
 
 def test_overlapping_windows_are_averaged() -> None:
     batch = batch_of(torch.zeros(11, 3), [1] * 11, "a")
-    # Second 4, seen by windows 0 (0..7) and 1 (3..10).
+    # Second 4 is in windows 0 (0 to 7) and 1 (3 to 10).
     batch["vfeats"][0, 0, 4] = torch.tensor([0.0, 3.0, 0.0])
     batch["vfeats"][0, 1, 1] = torch.tensor([0.0, -1.0, 1.5])
     outputs = COINPredictor(config())(Echo(), [batch], CPU)
@@ -115,7 +116,9 @@ def test_overlapping_windows_are_averaged() -> None:
     assert outputs.credits == pytest.approx(expected)
 
 
-def test_a_step_must_beat_the_most_similar_pair_of_steps(tmp_path: Path) -> None:
+def test_a_step_must_score_higher_than_the_most_similar_pair_of_steps(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(1)
     files = make_e2e_files(tmp_path)
     names = {
@@ -148,7 +151,7 @@ def test_a_step_must_beat_the_most_similar_pair_of_steps(tmp_path: Path) -> None
     assert outputs.num_classes == 13
 
 
-def test_the_bound_leaves_a_step_and_itself_out() -> None:
+def test_the_bound_ignores_the_similarity_of_a_step_with_itself() -> None:
     assert background_bound(torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, -2.0]])) == 3.0
     assert background_bound(torch.tensor([[3.0, 0.0]])) == float("-inf")
 
@@ -171,7 +174,7 @@ def test_equal_scores_for_all_classes_are_chance() -> None:
         assert numbers[name] == pytest.approx(chance[name])
 
 
-def test_a_model_that_cannot_be_scored() -> None:
+def test_unsuitable_models_are_refused() -> None:
     class Towers(nn.Module):
         def forward(self, **_: Any) -> dict[str, torch.Tensor]:
             return {"pooled_video": torch.zeros(1, 1)}

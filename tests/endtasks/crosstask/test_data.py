@@ -1,5 +1,6 @@
-"""CrossTask's files, its split, and items; the aligner's arrays are compared in
-tests/parity/test_e2e.py.
+"""CrossTask's files, its split, and its items.
+
+tests/parity/test_e2e.py compares the arrays of the aligner.
 """
 
 import random
@@ -38,7 +39,7 @@ def ids(processor: CrossTaskMetaProcessor) -> list[str]:
 
 
 def released_split(there: list[list[str]], n_train: int) -> tuple[list[str], list[str]]:
-    """Training and test videos, with NumPy's global generator as the release uses it."""
+    """Returns training and test videos, drawn with NumPy's global generator as in the release."""
     state = np.random.get_state()
     np.random.seed(0)
     train: list[str] = []
@@ -55,7 +56,7 @@ def released_split(there: list[list[str]], n_train: int) -> tuple[list[str], lis
 
 
 @pytest.mark.parametrize("n_train", [2, 3, 5])
-def test_the_split_is_the_released_draw(files: dict[str, str], n_train: int) -> None:
+def test_the_split_equals_the_released_one(files: dict[str, str], n_train: int) -> None:
     there = [[name for name in video_ids("101") if name != "v101-03"], video_ids("205")]
     train, test = released_split(there, n_train)
     before = np.random.get_state()[1].copy()
@@ -65,7 +66,7 @@ def test_the_split_is_the_released_draw(files: dict[str, str], n_train: int) -> 
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
-def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test_set(
+def test_only_the_test_set_has_videos_without_features(
     files: dict[str, str],
 ) -> None:
     gone = ["v101-00", "v101-05"]
@@ -77,7 +78,7 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
     assert sorted(ids(meta(files, Split.TRAIN))) == sorted(train)
     whole = meta(files, Split.TEST)
     assert [name for name in ids(whole) if name not in gone] == test
-    assert set(gone) < set(ids(whole))  # so that scoring names them
+    assert set(gone) < set(ids(whole))  # so that scoring reports them
     config = DatasetConfig(vfeat_dir=files["vfeat_dir"])
     reader = CrossTaskVideoProcessor(config, Split.TEST)
     assert [key.video_id for key, _ in whole.items if not reader.has(key)] == gone
@@ -87,7 +88,7 @@ def test_videos_without_features_are_not_drawn_for_training_and_stay_in_the_test
         meta(files, Split.VALID)
 
 
-def test_items_carry_the_steps_of_their_task(
+def test_items_contain_the_steps_of_their_task(
     files: dict[str, str], tmp_path: Path
 ) -> None:
     """The tensors are compared with the release's in tests/parity/test_e2e.py."""
@@ -110,7 +111,7 @@ def test_items_carry_the_steps_of_their_task(
     )
     assert item["caps"].shape == (3, 10)
     assert item["targets"].shape == (item["vmasks"].sum(), 3)
-    # Step 1 is done from 6.5 to 8.25 s: seconds 6 and 7 of window 0, then 4 of window 1.
+    # Step 1 is done from 6.5 to 8.25 s: seconds 6 and 7 of window 0, and second 4 of window 1.
     assert item["targets"][6:9, 0].tolist() == [1, 1, 0]
     assert (item["task"], item["video_len"]) == ("101", len(feature))
 
@@ -170,7 +171,7 @@ BLOCK = "101\nTask\nhttps://x\n3\na,b,c\n\n"
         ("train_csv_path", "900,a,b\n", "there must be test videos with annotations"),
     ],
 )
-def test_damaged_or_foreign_files_are_named(
+def test_damaged_or_unrelated_files_are_reported(
     files: dict[str, str], key: str, content: str, message: str
 ) -> None:
     path = Path(files[key])
@@ -190,7 +191,7 @@ def test_damaged_or_foreign_files_are_named(
         ("1,1", "must have 3 cells"),
     ],
 )
-def test_bad_rows_of_annotations_are_named(
+def test_invalid_rows_of_annotations_are_reported(
     files: dict[str, str], row: str, message: str
 ) -> None:
     name = ids(meta(files, Split.TEST))[0]
@@ -210,7 +211,9 @@ def test_bad_rows_of_annotations_are_named(
         "annotation_path",
     ],
 )
-def test_missing_settings_and_files(files: dict[str, str], key: str) -> None:
+def test_missing_settings_and_files_are_reported(
+    files: dict[str, str], key: str
+) -> None:
     message = f"`dataset.{key}` must be set for CrossTaskMetaProcessor"
     with pytest.raises(ConfigError, match=message):
         meta(files, Split.TEST, **{key: None})

@@ -1,4 +1,4 @@
-"""Step localisation against trying every placement, and against plain loops."""
+"""Step localisation against a search of all placements, and against plain loops."""
 
 import itertools
 from typing import Any
@@ -23,7 +23,7 @@ METRIC = CrossTaskMetric()
 
 
 def totals_of_placements(values_LK: np.ndarray) -> list[float]:
-    """Returns the sum of the values at every increasing choice of a second per step."""
+    """Returns, for every placement of the steps at increasing seconds, the sum of the values."""
     num_seconds, num_steps = values_LK.shape
     steps = range(num_steps)
     totals = []
@@ -33,7 +33,7 @@ def totals_of_placements(values_LK: np.ndarray) -> list[float]:
 
 
 def walk_by_states(cost_LK: np.ndarray) -> list[int]:
-    """Returns the seconds of the steps by the recursion state by state.
+    """Returns the seconds of the steps, computed by a recursion over single states.
 
     The predecessors of a state are tried in the stated order, and the first of equal ones is taken.
     """
@@ -67,7 +67,7 @@ def walk_by_states(cost_LK: np.ndarray) -> list[int]:
 def test_the_cheapest_placement_in_order_is_found(
     num_seconds: int, num_steps: int
 ) -> None:
-    """Equal costs are settled by the stated preferences."""
+    """If costs are equal, the stated order decides."""
     rng = np.random.default_rng(0)
     for _ in range(20):
         cost = rng.integers(0, 3, size=(num_seconds, num_steps)).astype(float)
@@ -95,13 +95,13 @@ def video(task: str, done: list[list[int]], placed: list[list[int]]) -> PlacedVi
     )
 
 
-def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> None:
+def test_recall_is_the_share_of_shown_steps_that_are_hit_averaged_over_tasks() -> None:
     videos = [
         # Step 1 is hit, step 2 is not in the video.
         video("1", [[1, 0], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),
         video("1", [[0, 1], [1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0]]),  # both missed
         video("2", [[1, 1, 1]], [[0, 0, 0]]),  # fewer seconds than steps
-        video("3", [[0], [0]], [[1], [0]]),  # nothing annotated: counts for nothing
+        video("3", [[0], [0]], [[1], [0]]),  # no annotation: is not counted
     ]
     numbers = METRIC.compute(LocalisationOutputs(videos=videos))
     assert numbers == {"1": 1 / 3, "2": 0.0, "recall": 1 / 6}
@@ -110,7 +110,7 @@ def test_recall_is_the_mean_over_tasks_of_hits_over_steps_that_are_there() -> No
 
 
 class Echo(nn.Module):
-    """Gives the features of the real seconds as logits."""
+    """Returns the features of the real seconds as logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def batch_of(
 CONFIG = CrossTaskPredictor.Config(sliding_window=3, sliding_window_size=8)
 
 
-def test_steps_are_placed_where_their_share_of_probability_is_highest() -> None:
+def test_steps_are_placed_where_their_probability_is_highest() -> None:
     torch.manual_seed(0)
     feature = torch.randn(21, 4)
     done = (torch.rand(21, 4) > 0.7).float()

@@ -1,4 +1,4 @@
-"""DiDeMo's queries: what an item is, where its features may be, and what each mistake says."""
+"""DiDeMo's queries: the items, the names of feature files, and messages about mistakes."""
 
 import json
 import random
@@ -33,7 +33,7 @@ def meta_of(
     return DiDeMoMetaProcessor(config, Split.TEST)
 
 
-def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> None:
+def test_items_are_padded_to_the_largest_number_of_moments(tmp_path: Path) -> None:
     meta = meta_of(
         tmp_path, {}, {"video": "2.mov", "description": "a cat", "times": [[2, 3]] * 5}
     )
@@ -43,8 +43,10 @@ def test_items_have_as_many_moments_as_the_query_with_most(tmp_path: Path) -> No
     assert len(meta) == 2
 
 
-def test_features_by_the_name_with_an_ending_or_without(tmp_path: Path) -> None:
-    """Some videos are annotated under two endings, and were downloaded under one."""
+def test_names_of_feature_files_may_include_the_suffix_of_the_video(
+    tmp_path: Path,
+) -> None:
+    """Some videos are annotated with two suffixes, but were downloaded with one."""
     videos = ["a.mov", "b.avi", "c.mp4", "c.mov", "d.", "e"]
     queries = [{"video": video} for video in videos]
     meta = meta_of(tmp_path, *queries, names=("a.mov", "b", "c.mov", "e"))
@@ -52,7 +54,7 @@ def test_features_by_the_name_with_an_ending_or_without(tmp_path: Path) -> None:
     assert found == ["a.mov", "b", "c.mov", "c.mov", "d", "e"]
 
 
-def test_aligner(tmp_path: Path) -> None:
+def test_the_aligner_makes_a_batch_of_one_query(tmp_path: Path) -> None:
     config = DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14)
     aligner = DiDeMoAligner(config, Split.TEST)
     key = DiDeMoKey("a", ((1, 1), (-1, -1)))
@@ -89,7 +91,7 @@ def test_mistakes_in_a_query(
 @pytest.mark.parametrize(
     "content", ["{}", "[]", "[1]", "video_id,sentence\nvideo0,a\n"]
 )
-def test_other_files(tmp_path: Path, content: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
     with pytest.raises(DataError, match=r"It must be DiDeMo's file|not valid JSON"):

@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 
 def random_outputs(count: int, people: int = 4) -> MomentOutputs:
     times = np.sort(RNG.integers(0, 6, (count, people, 2)), axis=2)
-    times[:, 1] = times[:, 0]  # people agree now and then
+    times[:, 1] = times[:, 0]  # sometimes people agree
     times[::3, 2] = times[::3, 0]
     return MomentOutputs(
         second_scores=RNG.standard_normal((count, 30)).astype(np.float32),
@@ -30,9 +30,9 @@ def random_outputs(count: int, people: int = 4) -> MomentOutputs:
 
 
 @pytest.mark.parametrize("prefix", ["", "real-"])
-def test_numbers_by_loops(prefix: str) -> None:
+def test_the_numbers_equal_loops(prefix: str) -> None:
     outputs = random_outputs(300)
-    if prefix:  # the loops count videos only that reach every judged moment
+    if prefix:  # the loops need videos that contain every judged moment
         reach = 5 * outputs.times.max(axis=(1, 2)) + 1
         outputs = replace(outputs, num_seconds=np.maximum(outputs.num_seconds, reach))
     numbers = DiDeMoMetric().compute(outputs)
@@ -47,7 +47,7 @@ def test_numbers_by_loops(prefix: str) -> None:
     assert 0 < expected["rank1"] != numbers["rank1" if prefix else "real-rank1"]
 
 
-def test_fewer_judgements_than_count_and_none_that_is_ranked() -> None:
+def test_queries_with_few_judgements_or_without_a_ranked_one() -> None:
     piece_scores = np.array([[6.0, 5, 4, 3, 2, 1]] * 2, np.float32)
     outputs = MomentOutputs(
         second_scores=piece_scores.repeat(5, axis=1),
@@ -56,14 +56,14 @@ def test_fewer_judgements_than_count_and_none_that_is_ranked() -> None:
         video_ids=["a", "b"],
     )
     numbers = DiDeMoMetric().compute(outputs)
-    # first query: ranks 1 and 2, IoU 1 and 1/2; second: no judged moment is ranked, nothing
-    # overlaps
+    # The first query has the ranks 1 and 2, and the IoUs 1 and 1/2. The judged moments of the
+    # second query are not ranked and do not overlap the best one.
     assert (numbers["rank1"], numbers["rank5"]) == (0.0, 0.5)
     assert numbers["miou"] == pytest.approx((0.75 + 0) / 2)
 
 
 def test_a_collapsed_model_is_at_chance() -> None:
-    """People mark early and short moments, which a fixed order of equal scores would put first."""
+    """Annotators prefer early and short moments, which a fixed order of ties would put first."""
     count = 4000
     times = np.zeros((count, 4, 2), dtype=np.int64)
     outputs = MomentOutputs(
@@ -77,12 +77,12 @@ def test_a_collapsed_model_is_at_chance() -> None:
     # 50 draws of 4000: standard error 5e-4.
     assert chance["rank1"] == pytest.approx(1 / 21, abs=2e-3)
     assert chance["rank5"] == pytest.approx(5 / 21, abs=4e-3)
-    # one draw: four standard errors of rank5
+    # A single draw. The tolerance is four standard errors of rank5.
     assert numbers == pytest.approx(chance, abs=0.03)
 
 
-def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() -> None:
-    """The published form reads them."""
+def test_states_of_padding_are_computed_even_with_packed_towers() -> None:
+    """The published form uses them."""
     config = tiny_bert_config()
     sizes = {"num_hidden_video_layers": 2, "max_video_len": 32}
     plain = fill_by_formula(MMFusionSeparate(config, **sizes, packed=False), "hash")
@@ -109,7 +109,7 @@ def test_states_of_padding_are_computed_although_the_towers_leave_padding_out() 
     np.testing.assert_allclose(outputs.second_scores, scores, rtol=1e-4, atol=1e-4)
 
 
-def test_a_video_must_have_room_for_all_moments() -> None:
+def test_windows_must_have_room_for_all_moments() -> None:
     message = r"`dataset\.max_video_len` must be at least the 30 seconds"
     with pytest.raises(ConfigError, match=message):
         DiDeMoPredictor(DatasetConfig(max_video_len=16))

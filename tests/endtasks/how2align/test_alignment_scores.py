@@ -1,5 +1,6 @@
-"""Alignment metrics against counting by hand: pairs for ROC-AUC, seconds for hits, simulation for
-chance.
+"""Alignment metrics against counts: pairs for ROC-AUC, and seconds for hits.
+
+Chance is compared with a simulation.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from mmpt.endtasks.how2align.alignment_scores import (
 
 
 def pair_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Returns the share of pairs whose positive scores higher. Equal scores count half."""
+    """Returns the share of pairs whose positive has the higher score. Ties count half."""
     wins = []
     for above, below in itertools.product(scores[positive], scores[~positive]):
         if above == below:
@@ -39,7 +40,7 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
         assert roc_auc(scores, positive) == pytest.approx(expected, abs=1e-12)  # 1e-16
 
 
-def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -> None:
+def test_the_times_of_a_sentence_are_rounded_outwards() -> None:
     spans = np.array([[1.2, 2.1], [3.0, 3.0], [2.0, 1.0]])
     found = true_seconds(spans, 5)
     assert found.astype(int).tolist() == [
@@ -49,26 +50,25 @@ def test_a_hit_reaches_from_the_floor_of_the_start_to_the_ceiling_of_the_end() -
     ]
 
 
-def test_the_published_form_takes_zeros_for_never_covered_and_the_first_maximum() -> (
-    None
-):
+def test_the_published_form_uses_zeros_and_the_first_maximum() -> None:
     similarity = np.array(
         [[0.0, -0.5, -0.2, -0.2], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32
     )
     spans = np.array([[2.0, 2.0], [0.0, 0.5]])
     hits, peaks = place_released(similarity, spans)
-    assert hits.tolist() == [1, 1]  # never compared, put at second 0, and seen there
+    # Sentence 2 is never compared. It is placed at second 0, which is correct.
+    assert hits.tolist() == [1, 1]
     assert peaks.tolist() == pytest.approx([-0.2, -60000])
 
 
-def test_the_corrected_form_knows_what_was_compared_and_shares_ties() -> None:
+def test_the_corrected_form_ignores_uncovered_seconds_and_shares_ties() -> None:
     similarity = np.array(
         [[0.0, -0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=np.float32
     )
     covered = np.array([[True, True, True, False], [False] * 4])
     spans = np.array([[2.0, 3.0], [0.0, 0.5]])
     hits, peaks = place_corrected(similarity, covered, spans)
-    # Seconds 0 and 2 are equally good; the second sentence has none.
+    # Seconds 0 and 2 are tied. The second sentence has no covered second.
     assert hits.tolist() == [0.5, 0]
     assert peaks.tolist() == [0, -np.inf]
 
@@ -89,7 +89,7 @@ def test_chance_is_the_mean_of_many_random_similarities(released: bool) -> None:
             hits, peaks = place_corrected(similarity, covered, spans)
         all_hits.append(hits)
         aucs.append(roc_auc(peaks, positive))
-    # measured: hits 0.002 and 0.002 off, AUC 0.002
+    # measured errors: hits 0.002 and 0.002, AUC 0.002
     expected_hits = chance_hits(covered, spans, released=released)
     expected_auc = chance_auc(covered.sum(axis=1), positive)
     assert np.mean(all_hits) == pytest.approx(expected_hits.mean(), abs=0.008)

@@ -25,7 +25,7 @@ def write(folder: Path, value: Any) -> str:
     return str(path)
 
 
-def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
+def test_videos_are_ordered_by_their_ids(tmp_path: Path) -> None:
     config = How2AlignMetaProcessor.Config(
         anno_path=write(tmp_path, {"b": GOOD, "a": GOOD[:1]})
     )
@@ -47,7 +47,7 @@ def test_videos_come_in_order_of_their_ids(tmp_path: Path) -> None:
         ({"a": [[1, 0, 1, "  "]]}, "`a[0][3]` must not be empty"),
     ],
 )
-def test_mistakes_in_the_file_are_named(
+def test_mistakes_in_the_file_are_reported(
     tmp_path: Path, value: Any, message: str
 ) -> None:
     path = write(tmp_path, value)
@@ -67,7 +67,7 @@ def test_repeated_sentences_are_counted(
 def naive_comparisons(
     sentences: list[Sentence], num_seconds: int
 ) -> list[tuple[int, int, int]]:
-    """The rule as the specification words it."""
+    """The rule as it is written in the specification."""
     found = []
     starts = list(range(0, num_seconds - 16, 8))
     for idx, p in enumerate(starts):
@@ -98,4 +98,4 @@ def test_comparisons_follow_the_rule(share: float) -> None:
         steps = comparisons(sentences, num_seconds)
         assert steps == naive_comparisons(sentences, num_seconds)
         skipped += len(range(0, num_seconds - 16, 8)) - len(steps)
-    assert skipped or share < 0.9  # the rule's "none active" was met
+    assert skipped or share < 0.9  # windows without aligned sentences are skipped

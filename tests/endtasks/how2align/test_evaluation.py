@@ -1,6 +1,4 @@
-"""HTM-Align's predictor against one window at a time, and its metric on similarities whose right
-answers are known.
-"""
+"""HTM-Align's predictor against single windows, and its metric on scores with known results."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +77,7 @@ def item(config: How2AlignAligner.Config, video_id: str, num_seconds: int):
     return feature, aligner(video_id, feature, text, item_rng(0, 0, 0))
 
 
-def test_windows_together_are_windows_one_by_one(tiny: Tiny) -> None:
+def test_batched_windows_equal_single_windows(tiny: Tiny) -> None:
     feature, aligner_item = item(tiny.config, "v", 53)
     (video,) = tiny.predict(aligner_item).videos
     total = np.zeros((5, 53))
@@ -164,7 +162,7 @@ def test_known_answers() -> None:
     assert METRIC.summary(found).startswith("Recall: 0.5000 - AUC: 0.7500")
 
 
-def test_a_model_without_an_opinion_is_at_chance_in_the_corrected_form() -> None:
+def test_constant_scores_are_at_chance_in_the_corrected_form() -> None:
     times = np.random.default_rng(0).uniform(0, 30, (20, 2))
     spans = np.sort(times, axis=1)
     aligned = [k % 3 == 0 for k in range(20)]
@@ -177,7 +175,7 @@ def test_a_model_without_an_opinion_is_at_chance_in_the_corrected_form() -> None
     assert found["AUC-corrected"] == chance["AUC-corrected"] == 0.5
 
 
-def test_sentences_of_one_kind_only_have_no_auc() -> None:
+def test_the_auc_is_undefined_if_all_sentences_are_aligned() -> None:
     outputs = outputs_of(np.ones((2, 5)), [True, True], [(0, 1), (2, 3)])
     assert np.isnan(METRIC.compute(outputs)["AUC"])
 

@@ -43,15 +43,16 @@ def items_of(folder: Path, content: str) -> list[Any]:
     return list(MSRVTTMetaProcessor(config, Split.TEST).items)
 
 
-def test_test_items(tmp_path: Path) -> None:
+def test_items_for_testing(tmp_path: Path) -> None:
     """Videos without features are kept, because scoring names them."""
     expected = [("video0", "cut the tomato"), ("video1", "now we add salt")]
     assert items_of(tmp_path, TEST_CSV) == expected
 
 
-def test_training_items(tmp_path: Path) -> None:
-    """The full test list extends training only if the ids to leave out are given too; the whole
-    table is repeated.
+def test_items_for_training(tmp_path: Path) -> None:
+    """The full test list is used for training only if the ids to leave out are given, too.
+
+    The whole list is repeated `dup` times.
     """
     train = write(tmp_path / "train.csv", "video_id\nvideo5\nvideo6\n")
     full = write(
@@ -94,7 +95,7 @@ def training_set(folder: Path) -> MMDataset:
     return MMDataset(*(part(config, Split.TRAIN) for part in parts), seed=1)
 
 
-def test_training_draws_depend_on_epoch_and_index_only(tmp_path: Path) -> None:
+def test_training_draws_depend_only_on_the_epoch_and_the_index(tmp_path: Path) -> None:
     dataset = training_set(tmp_path)
 
     def captions(order: Iterable[int], epoch: int) -> list[list[int]]:
@@ -115,7 +116,7 @@ def test_training_draws_depend_on_epoch_and_index_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["[]", '{"sentences": []}', '{"sentences": [3]}', "x"]
 )
-def test_other_caption_files(tmp_path: Path, content: str) -> None:
+def test_other_caption_files_are_refused(tmp_path: Path, content: str) -> None:
     config = MSRVTTTextProcessor.Config(
         json_path=write(tmp_path / "captions.json", content)
     )
@@ -135,7 +136,9 @@ def test_other_caption_files(tmp_path: Path, content: str) -> None:
         ),
     ],
 )
-def test_other_test_files(tmp_path: Path, content: str, message: str) -> None:
+def test_other_test_files_are_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         items_of(tmp_path, content)
 
@@ -171,7 +174,9 @@ def test_questions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", range(5))
-def test_a_collapsed_model_is_at_chance_wherever_the_answers_are(answer: int) -> None:
+def test_a_collapsed_model_is_at_chance_for_any_position_of_the_answers(
+    answer: int,
+) -> None:
     scores = np.ones((9, 5), np.float32)
     outputs = QAOutputs(scores=scores, answers=np.full(9, answer), video_ids=["v"] * 9)
     assert (

@@ -1,4 +1,4 @@
-"""YouCook2's files in all their forms, the items made of them, and messages about mistakes.
+"""YouCook2's files in all formats, the items from these files, and messages about mistakes.
 
 The items are compared with the items of the release in tests/parity/test_e2e.py.
 """
@@ -48,8 +48,9 @@ EXPECTED = [
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with every form of the same annotations, and features of 12 seconds for a_b and 36
-    for c.
+    """A folder with the same annotations in every format.
+
+    Video a_b has features of 12 seconds, and video c of 36.
     """
     (tmp_path / "val.pkl").write_bytes(pickle.dumps(RECORDS))
     (tmp_path / "val.json").write_text(json.dumps(RECORDS))
@@ -90,7 +91,7 @@ def test_all_forms_give_the_same_clips_in_the_order_of_the_file(files: Path) -> 
     assert own_captions == ["stir it", "cut it", "eat it"]
 
 
-def test_a_clip_is_cut_from_its_video_and_short_features_are_counted_once(
+def test_clips_are_cut_from_their_video_and_short_features_are_counted(
     files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database = json.loads(json.dumps(DATABASE))
@@ -107,7 +108,7 @@ def test_a_clip_is_cut_from_its_video_and_short_features_are_counted_once(
     ]
 
 
-def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(
+def test_whole_videos_are_listed_by_first_appearance_with_sorted_captions(
     files: Path,
 ) -> None:
     assert YoucookFullVideoBGMetaProcessor(config_of(files), Split.TEST).items == [
@@ -116,7 +117,7 @@ def test_whole_videos_come_by_first_appearance_with_captions_in_time_order(
     ]
 
 
-def test_a_test_video_without_features_is_kept_although_the_reader_does_not_have_it(
+def test_test_videos_without_features_are_kept(
     files: Path,
 ) -> None:
     (files / "c.npy").unlink()
@@ -128,7 +129,7 @@ def test_a_test_video_without_features_is_kept_although_the_reader_does_not_have
     assert [video_id for video_id, _ in whole.items] == ["a_b", "c", "not_annotated"]
 
 
-def test_training_leaves_out_videos_without_features(files: Path) -> None:
+def test_training_videos_without_features_are_left_out(files: Path) -> None:
     (files / "c.npy").unlink()
     with pytest.raises(
         DataError, match="1 of the 2 videos of the train split have no features"
@@ -156,7 +157,7 @@ def test_training_leaves_out_videos_without_features(files: Path) -> None:
         ([{"id": "a_b_0"}], "`caption`: its content must be text, but is None"),
     ],
 )
-def test_mistakes_in_the_records_are_named(
+def test_mistakes_in_the_records_are_reported(
     files: Path, records: Any, message: str
 ) -> None:
     np.save(files / "val.json.npy", np.zeros((3, 512), np.float16))
@@ -180,7 +181,7 @@ def test_mistakes_in_the_records_are_named(
         ("x", "its content must be a mapping"),
     ],
 )
-def test_mistakes_in_the_annotation_are_named(
+def test_mistakes_in_the_annotation_are_reported(
     files: Path, entry: Any, message: str
 ) -> None:
     write_annotation(files, {**DATABASE, "c": {"annotations": [entry]}})
@@ -193,7 +194,7 @@ def test_mistakes_in_the_annotation_are_named(
 
 
 @pytest.mark.parametrize("database", [[], {}, {"a": {"annotations": 3}}])
-def test_an_annotation_of_another_kind_is_refused(files: Path, database: Any) -> None:
+def test_annotations_of_another_format_are_refused(files: Path, database: Any) -> None:
     write_annotation(files, database)
     with pytest.raises(
         DataError, match=r"trainval.json: .* It must be YouCook2's file"
@@ -217,7 +218,9 @@ def test_an_annotation_of_another_kind_is_refused(files: Path, database: Any) ->
         ),
     ],
 )
-def test_mistakes_in_a_csv_are_named(files: Path, text: str, message: str) -> None:
+def test_mistakes_in_a_csv_file_are_reported(
+    files: Path, text: str, message: str
+) -> None:
     (files / "val.csv").write_text(text)
     with pytest.raises(DataError) as error:
         clips_of(files, "val.csv")

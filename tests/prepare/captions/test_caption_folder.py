@@ -1,4 +1,4 @@
-"""A folder with a caption file per video, which `mmpt dedup` makes one file of."""
+"""A folder with a caption file for each video, which `mmpt dedup` converts to one file."""
 
 import json
 
@@ -15,7 +15,7 @@ SRT = "1\n00:00:00,000 --> 00:00:01,000\ncut it\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Returns a folder as WhisperX writes it, with two more kinds of files."""
+    """Returns a folder as WhisperX writes it, with two additional types of files."""
     folder = tmp_path / "whisper.x"
     (folder / "more").mkdir(parents=True)
     segments = [
@@ -30,7 +30,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_folder_becomes_a_corpus(folder, tmp_path):
+def test_a_folder_is_converted_to_a_corpus(folder, tmp_path):
     assert main(["--input", str(folder)]) == 0
     assert dict(iter_corpus(tmp_path / "whisper.x.jsonl")) == {
         "-a_1": {"start": [0.5], "end": [2.0], "text": ["heat the pan"]},
@@ -69,7 +69,7 @@ def test_mistakes_give_one_message(folder, tmp_path, capsys):
         find_caption_files(empty)
 
 
-def test_a_folder_in_place_of_a_file_names_the_command(folder):
+def test_the_error_for_a_folder_instead_of_a_file_names_the_command(folder):
     with pytest.raises(DataError, match=r"is a folder. .*`mmpt dedup --input"):
         find_corpus(folder)
     with pytest.raises(DataError, match=r"file, but this has no suffix\."):

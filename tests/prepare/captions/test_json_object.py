@@ -28,7 +28,7 @@ def cut(text: str, size: int) -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("style", [{}, {"indent": 2}, {"ensure_ascii": False}])
-def test_equals_json_at_every_block_size(size, style):
+def test_values_equal_json_for_every_block_size(size, style):
     text = json.dumps(VALUE, **style)
     assert dict(iter_object(cut(text, size), "x")) == json.loads(text)
     assert list(iter_object(cut(" { } \n", size), "x")) == []

@@ -132,7 +132,7 @@ def test_videos_without_captions_are_reported(place):
 def test_every_video_has_a_row_with_its_captions(place):
     assert run(place) == 0
     corpus = read_corpus(place)
-    corpus["a/v.3"] = {"start": []}  # it is not in the captions
+    corpus["a/v.3"] = {"start": []}  # the captions do not contain it
     for split, shards in IDS.items():
         for number, ids in enumerate(shards):
             times, pieces = open_captions(f"{place}/feat/captions.bert.", split, number)
@@ -226,7 +226,7 @@ def _is_running(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_captions_are_tokenised_in_batches_as_they_are_alone(tmp_path, seed):
+def test_batched_captions_get_the_ids_of_single_captions(tmp_path, seed):
     rng = random.Random(seed)
     alphabet = (
         "abcABC  \t\n\x00\x1c\x1f\x85\u00a0\u2028\u0301éÉ"

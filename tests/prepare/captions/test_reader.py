@@ -66,7 +66,7 @@ def test_subrip_is_read_in_all_encodings(tmp_path, newline, encoding):
     }
 
 
-def test_the_json_of_whisperx_is_read(tmp_path):
+def test_json_of_whisperx_is_read(tmp_path):
     segments = [
         {
             "start": 5.0,

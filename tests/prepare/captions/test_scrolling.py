@@ -1,6 +1,6 @@
 """Tests of scrolling subtitles: generated speech is shown as scrolling text and read again.
 
-Every sentence must come back once, with its times.
+Every sentence must be read exactly once, with its times.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ welcome back
 00:00:04.110 --> 00:00:06.000 align:start position:0%
 welcome back
 back<00:00:04.500><c> to</c><00:00:05.000><c> baking</c>
-""".replace("[space]", " ")  # editors strip a line of one space
+""".replace("[space]", " ")  # editors would remove the line with one space
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Said:
 
 @st.composite
 def speech(draw: st.DrawFn) -> list[Said]:
-    """Draws sentences with pauses between some of them. Many are said several times."""
+    """Draws sentences with pauses between some of them. Many sentences are repeated."""
     said: list[Said] = []
     now = draw(st.sampled_from([0.0, 0.5, 3599.0]))
     for _ in range(draw(st.integers(1, 12))):
@@ -222,7 +222,7 @@ def test_text_with_highlighted_words_is_read_once(said, tags, has_gaps, is_vtt):
     assert_said(said, write(cues, is_vtt))
 
 
-def test_a_file_of_youtube():
+def test_a_file_from_youtube():
     found, repairs = parse_subtitles(YOUTUBE, "x")
     assert found == {
         "start": [0.16, 2.399, 4.11],
@@ -250,7 +250,7 @@ def test_dialogs_that_look_like_scrolling_are_not_changed():
     assert_said(said, write(cues, is_vtt=False))
 
 
-def test_a_sentence_that_is_said_again_after_a_hold_cue_is_kept():
+def test_a_sentence_that_is_repeated_after_a_hold_cue_is_kept():
     said = [Said(0.5, 1.0, "so we add the salt"), Said(1.0, 1.5, "so we add the salt")]
     assert_said(said, scroll(said, 1, "srt", "last", clears=True))
 

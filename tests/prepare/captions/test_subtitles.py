@@ -35,7 +35,7 @@ BEFORE = "text before the first caption ignored"
         (THREE.replace("\n", "\n\n"), WASH, {}),
         (VTT + "00:03.000 --> 00:04.000\nstir\n", ["wash the rice", "stir"], {NO_EMPTY: [6]}),
         (VTT + "\nin cold water\n", ["wash the rice in cold water"], {KEPT: [7]}),
-        # Numbers: within the text, missing, of an entry that was cut off.
+        # Numbers: within the text, missing, or of a truncated entry.
         (srt("3", "2\n\n7", "1"), ["3", "2 7", "1"], {KEPT: [9]}),
         (srt("3", "2").replace("1\n", "", 1).replace("2\n", "", 1), ["3", "2"], {}),
         (srt("a", "", "b"), ["a", "b"], {}),

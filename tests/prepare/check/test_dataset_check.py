@@ -144,7 +144,7 @@ def test_max_shards_limits_the_shards_that_are_read(copy, capsys):
     assert ["videos", "20", "8"] in lines
 
 
-# ---- what is damaged
+# ---- damage
 
 
 def put(rows, column, value):
@@ -260,7 +260,7 @@ def test_all_damage_is_reported_at_once(copy, capsys):
     assert capsys.readouterr().err.count("\n  - ") == len(damage)
 
 
-def test_absent_data_are_reported_without_waiting_for_the_hub(
+def test_missing_data_are_reported_without_waiting_for_the_hub(
     copy, capsys, monkeypatch
 ):
     """huggingface_hub repeats requests for 46 seconds in all, and logs `Retrying`."""
@@ -277,7 +277,7 @@ def test_absent_data_are_reported_without_waiting_for_the_hub(
     assert "Retrying" not in message
 
 
-def test_captions_with_wrong_times_are_counted_but_are_not_damage(copy):
+def test_captions_with_wrong_times_are_counted_but_not_reported_as_damage(copy):
     times = [(-2.0, 1.0), (9.0, 8.0), (1e6, 1e6 + 3)]
     change(copy, f"{Q}_0.startends", "data", put([0, 1, 2], slice(None), times))
     assert check(copy) == 0
@@ -312,7 +312,7 @@ def test_ids_that_are_repeated_or_in_both_lists_are_counted(copy):
     assert train["not_packed"] == 1
 
 
-def test_fewer_videos_than_a_batch_are_damage(copy):
+def test_fewer_videos_than_a_batch_are_reported_as_damage(copy):
     assert check(copy, "dataset.num_video_per_batch=9", "num_cands=9") == 2
     assert "only 8 videos have features and captions" in found(copy)[0]["what"]
 

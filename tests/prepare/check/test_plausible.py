@@ -48,7 +48,7 @@ from tests.support.shard_edits import (
 
 FEATURES, TIMES = "feat/{}", "feat/demo.bert-demo.{}.startends"
 PIECES = "feat/demo.bert-demo.{}.caps_ids"
-UNK = 100  # [UNK] of the demo's vocabulary, as of BERT's
+UNK = 100  # [UNK] in the vocabularies of the demo and of BERT
 SHARDS = ("train_0", "train_1", "val_0")
 LONG_TEXTS = (
     "long sentences or paragraphs: cut them; or texts are probably in another language"
@@ -74,7 +74,7 @@ def change(folder: Path, stem: str, edit: Callable[[Rows], Rows]) -> None:
         ShardedTensor.from_list(edited).save(path)
 
 
-def test_every_range_belongs_to_a_statistic_and_is_within_its_error_range():
+def test_every_plausible_range_is_within_the_range_of_errors():
     figures = SplitStatistics().rows()
     for one in RANGES:
         assert one.figure in figures
@@ -265,7 +265,7 @@ def test_a_single_wrong_end_is_a_warning(copy):
 
 
 def test_constant_columns_of_few_rows_are_not_reported(copy):
-    # 80 in the largest shard.
+    # The largest shard has 80.
     change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))
     figures = figures_of(copy)
     assert "constant feature columns" not in figures

@@ -67,7 +67,7 @@ def true_clips(corpus: Path) -> dict[str, list[dict]]:
 
 
 def letters_of(text: str) -> str:
-    """Returns a text without spaces and punctuation, in small letters."""
+    """Returns a text without spaces and punctuation, in lower case."""
     return re.sub(r"\W", "", text).lower()
 
 
@@ -140,7 +140,7 @@ def test_the_error_for_a_folder_that_cannot_be_written_names_it(tmp_path, capsys
     assert f"error: {out}/demo.json: cannot be written" in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_no_manifest_and_exits_with_130(tmp_path, capsys):
+def test_an_interrupt_leaves_no_manifest_and_exits_with_code_130(tmp_path, capsys):
     with mock.patch.object(demo_corpus, "make_world", side_effect=KeyboardInterrupt):
         assert main(["--out", str(tmp_path), *SMALL]) == 130
     assert "run it again" in capsys.readouterr().err
@@ -250,7 +250,7 @@ def test_special_tokens_have_the_ids_of_bert_base_and_pieces_are_unique(corpus):
     assert "chopping" not in vocabulary
 
 
-def test_ing_forms_are_spelled_correctly():
+def test_present_participles_are_spelled_correctly():
     verbs = "chop stir glue dye saw mix boil press trim water"
     forms = "chopping stirring gluing dyeing sawing mixing boiling pressing trimming watering"
     for verb, form in zip(verbs.split(), forms.split(), strict=True):

@@ -21,7 +21,7 @@ def world():
 # ---- the truth
 
 
-def test_the_features_of_a_step_are_nearest_to_its_prototype(world):
+def test_the_features_of_a_step_are_closest_to_its_prototype(world):
     """Compares the nearest prototype, found by brute force, with the true step."""
     looks = []
     prototypes = []

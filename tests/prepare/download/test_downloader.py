@@ -67,7 +67,7 @@ def assert_whole(downloader: Downloader, data: bytes = DATA) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-# -- servers that send the whole file in the end
+# -- servers that send the whole file eventually
 RECOVERABLE = {
     "breaks off": [server.breaks_off(20_000), server.breaks_off(20_000), server.honest],
     "resets": [server.resets(20_000), server.honest],
@@ -79,7 +79,7 @@ RECOVERABLE = {
 
 
 @pytest.mark.parametrize("case", RECOVERABLE)
-def test_the_whole_file_is_downloaded_in_the_end(
+def test_the_whole_file_is_downloaded_eventually(
     case: str, site: Site, downloader: Downloader
 ) -> None:
     downloader.get_file(serve(site, *RECOVERABLE[case]))
@@ -131,7 +131,7 @@ def test_another_version_is_downloaded_from_the_beginning(
     assert_whole(downloader, OTHER)
 
 
-def test_a_run_that_was_killed_before_the_rename_is_completed(
+def test_a_download_that_was_killed_before_the_rename_is_completed(
     site: Site, downloader: Downloader
 ) -> None:
     file = serve(site)
@@ -169,7 +169,7 @@ def test_an_existing_file_is_compared_with_its_record(
     assert_whole(downloader)
 
 
-def test_a_file_put_there_by_hand_is_checked_and_recorded(
+def test_a_file_that_the_user_adds_is_checked_and_recorded(
     downloader: Downloader,
 ) -> None:
     target = downloader.root / "norton.json"

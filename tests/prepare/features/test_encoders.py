@@ -1,4 +1,4 @@
-"""Encoders of features: each kind against frames and a model that the test reads itself."""
+"""Encoders of features. The tests read frames and models themselves, and compare the features."""
 
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def shown_at(path: Path, times_s: list[float]) -> list[np.ndarray]:
 
 
 def naive_features(folder: Path, video: Path, num_rows: int, fps: float) -> np.ndarray:
-    """Encodes the frames of each row by itself, with the model's own processor."""
+    """Encodes the frames of each row separately, with the processor of the model."""
     model = transformers.AutoModel.from_pretrained(folder).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     is_video = folder.name in ("videomae", "xclip")
@@ -88,7 +88,7 @@ def test_features_equal_the_output_of_the_model(
             wanted = naive_features(
                 folders[kind], videos / f"{name}.mp4", num_whole, fps
             )
-            # Colours are converted by other routines, which may differ by a step of 255.
+            # The routines that convert colours are different, and may differ by 1/255.
             np.testing.assert_allclose(features[:num_whole], wanted, atol=0.02)
     info = read_feature_info(out)
     assert (info.encoder, info.width, info.fps) == (encoder, WIDTHS[kind], fps)
@@ -137,7 +137,7 @@ def own_module(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("own_module")
-def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
+def test_a_user_defined_class(run_extract, videos, tmp_path, capsys):
     encoder = ["--encoder", "own_encoders.MeanColour", "--l2_normalize", "0"]
     assert run_extract(videos, tmp_path / "out", *encoder) == 0
     features = np.load(tmp_path / "out/c.npy")
@@ -162,7 +162,7 @@ def test_a_class_of_ones_own(run_extract, videos, tmp_path, capsys):
         ("hf:models/clip/none", CheckpointError, "must be a folder with a model"),
     ],
 )
-def test_encoders_that_cannot_be_used(name, error, message, monkeypatch):
+def test_unusable_encoders_are_an_error(name, error, message, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(error, match=message):
         open_encoder(name)
@@ -173,7 +173,7 @@ def test_s3d_has_one_row_a_second(run_extract, videos, tmp_path, capsys):
     assert "--fps must be 1 with --encoder s3d, but is 2." in capsys.readouterr().err
 
 
-def test_a_torchvision_for_another_torch_is_named(monkeypatch, tmp_path):
+def test_an_incompatible_torchvision_is_reported(monkeypatch, tmp_path):
     broken = "raise RuntimeError('operator torchvision::nms does not exist')"
     (tmp_path / "timm.py").write_text(broken)
     monkeypatch.syspath_prepend(tmp_path)
@@ -182,14 +182,14 @@ def test_a_torchvision_for_another_torch_is_named(monkeypatch, tmp_path):
         open_encoder("timm:vit_tiny_patch16_224")
 
 
-def test_timm_is_named_if_it_is_missing(monkeypatch):
+def test_a_missing_timm_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(DataError, match=r"needs the package timm.*pip install timm"):
         open_encoder("timm:vit_tiny_patch16_224")
 
 
-def test_a_model_of_timm_is_used_with_its_own_transform(monkeypatch):
-    """timm is not installed for the tests, so this shows the calls only."""
+def test_a_timm_model_is_used_with_its_own_transform(monkeypatch):
+    """timm is not installed for the tests, so only the calls are tested."""
     timm = ModuleType("timm")
     timm.__version__ = "1"
     timm.data = ModuleType("timm.data")

@@ -78,7 +78,7 @@ def test_features_equal_a_simple_version(videos, run_extract, tmp_path):
 
 @pytest.mark.slow
 def test_batches_contain_several_videos_and_are_always_full(videos, tmp_path):
-    """As on a GPU. The features of a clip do not depend on its batch."""
+    """A GPU has batches, too. The features of a clip do not depend on its batch."""
     network = Pooling()
     report = extracted(videos, tmp_path, network, batch_size=4)
     assert network.num_clips == [4, 4, 4]  # 3 + 1 + 4 + 1 + 3 clips
@@ -110,7 +110,7 @@ def test_flags_may_have_hyphens_and_features_may_be_float32_without_norm(
 
 @pytest.mark.slow
 def test_s3d_runs_with_random_weights(videos, tmp_path):
-    """In bfloat16, on one second of video."""
+    """It runs in bfloat16, on one second of video."""
     paths = ["--vdir", str(videos / "d.mp4"), "--fdir", str(tmp_path)]
     assert (
         extract.main([*paths, "--random-weights", "--dtype=bf16", "--device=cpu"]) == 0
@@ -120,7 +120,7 @@ def test_s3d_runs_with_random_weights(videos, tmp_path):
     assert abs(np.linalg.norm(features) - 1) < 1e-3  # measured 2e-5
 
 
-def test_a_video_that_is_lost_without_a_reason_is_a_bug_of_ours():
+def test_a_video_that_is_lost_without_a_reason_raises_an_assertion_error():
     encoder = ClipEncoder(S3DEncoder(Pooling()), torch.device("cpu"))
     run = EncoderRun([], encoder)
     run.report.num_videos = 1
@@ -128,7 +128,7 @@ def test_a_video_that_is_lost_without_a_reason_is_a_bug_of_ours():
         Extraction([run]).run()
 
 
-# ---- what can go wrong with videos
+# ---- unusable videos
 
 
 def test_broken_videos_are_reported_and_the_others_extracted(
@@ -254,13 +254,13 @@ def test_decoding_waits_for_the_network(tmp_path, made_up_video):
 
     made_up_video(clips())
     assert extracted(tmp_path, tmp_path, network).seconds == 300
-    # 2 in the queue, 1 with the network, 1 taken, 1 at the decoder.
+    # 2 clips in the queue, 1 in the network, 1 taken from the queue, and 1 in the decoder.
     assert max(most) <= 5
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path, made_up_video):
-    """An array per row once kept the heap from shrinking, which cost 18 MB per second of video."""
+    """With an array for each row, the heap would grow by 18 MB per second of video."""
     sizes = []
 
     def clips():

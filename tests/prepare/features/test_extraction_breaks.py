@@ -83,13 +83,13 @@ def test_reruns_still_report_the_problems_of_a_video(videos, run_extract, tmp_pa
     first = summary(out)["damaged"]
     assert list(first) == ["part"]
     notes = out / ".extract_notes.jsonl"
-    cut_line = b'{"id": "good", "no\n'  # by a full disk
+    cut_line = b'{"id": "good", "no\n'  # as after a full disk
     notes.write_bytes(notes.read_bytes() + cut_line)
     run_extract(folder, out)
     second = summary(out)
     assert second["damaged"] == first
     assert second["written"] == 0
-    # The user replaces the video by an intact one.
+    # The user replaces the video with an intact one.
     (out / "part.npy").unlink()
     (folder / "part.mkv").write_bytes(whole.read_bytes())
     run_extract(folder, out)
@@ -127,7 +127,7 @@ def test_temporary_files_of_killed_runs_are_removed(videos, run_extract, tmp_pat
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
-def test_an_interrupted_run_gives_a_message_and_can_be_continued(
+def test_an_interrupted_run_prints_a_message_and_can_be_continued(
     videos, run_extract, tmp_path, number, code
 ):
     child = process(videos, tmp_path, delay=0.3)

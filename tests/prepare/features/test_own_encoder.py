@@ -1,4 +1,4 @@
-"""Mistakes in an encoder that the user has written: each gives one message, or a failed video."""
+"""Mistakes in a user-defined encoder. Each gives one message, or a failed video."""
 
 import re
 import sys
@@ -184,7 +184,7 @@ def test_mistakes_in_a_class_give_one_message(
         ("own_exits", "SystemExit: 0 (TMP/own_exits.py, line 1)"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_named(
+def test_a_module_that_cannot_be_imported_is_reported(
     videos, run_extract, tmp_path, capsys, module, message
 ):
     assert run_extract(videos, tmp_path / "out", "--encoder", f"{module}.Encoder") == 2
@@ -193,7 +193,7 @@ def test_a_module_that_cannot_be_imported_is_named(
     assert message.replace("TMP", str(tmp_path)) in errors
 
 
-def test_arrays_of_numpy_are_used_like_tensors(videos, run_extract, tmp_path):
+def test_numpy_arrays_are_used_like_tensors(videos, run_extract, tmp_path):
     for name in ("Good", "Arrays"):
         options = ["--encoder", f"own_classes.{name}", "--half-precision", "0"]
         assert run_extract(videos, tmp_path / name, *options) == 0
@@ -212,7 +212,7 @@ def test_arrays_of_numpy_are_used_like_tensors(videos, run_extract, tmp_path):
         ("EncodeSmall", "`encode` raises KeyError: 'small' ("),
     ],
 )
-def test_a_video_for_which_an_encoder_raises_fails_and_the_others_continue(
+def test_only_a_video_for_which_the_encoder_raises_fails(
     videos, run_extract, tmp_path, name, reason
 ):
     raw = tmp_path / "raw"
@@ -252,7 +252,7 @@ class Picky:
         return inputs
 
 
-def test_in_a_batch_of_several_videos_only_the_culprit_fails(tmp_path):
+def test_only_the_video_that_causes_the_error_of_a_batch_fails(tmp_path):
     from mmpt.media.video_list import VideoJob
     from mmpt.prepare.features.encoder_run import VideoRows
 

@@ -24,7 +24,7 @@ FLOAT32 = ["--half-precision", "0"]
 
 
 def files_of(folder: Path) -> dict[str, bytes | dict]:
-    """Returns all files of a folder but locks, which are empty."""
+    """Returns all files of a folder except for locks, which are empty."""
     files: dict[str, bytes | dict] = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -52,12 +52,12 @@ def count_opened(monkeypatch):
     return opened
 
 
-# ---- the same files as of separate runs
+# ---- the same files as from separate runs
 
 
 @pytest.mark.slow
 def test_files_equal_the_files_of_separate_runs(videos, run_extract, tmp_path):
-    """With videos of several rates, damaged videos, and videos that no encoder can read."""
+    """Some videos are damaged, and some cannot be read by any encoder. Their rates differ."""
     raw = tmp_path / "raw"
     raw.mkdir()
     for path in videos.glob("*.mp4"):
@@ -121,7 +121,7 @@ def test_a_video_that_one_encoder_cannot_use_is_written_for_the_other(
     failed = summary(tmp_path / "out/s3d")["failed"]
     assert failed == {"thin": "it cannot be read (Invalid argument)"}
     assert summary(tmp_path / "out" / COLOURS)["failed"] == {}
-    # An encoder that has no features at all is an error.
+    # It is an error if an encoder has no features at all.
     (raw / "b.mp4").unlink()
     assert run_extract(raw, tmp_path / "other", *TWO) == 2
 
@@ -134,7 +134,7 @@ def test_each_video_is_decoded_once(videos, run_extract, tmp_path, count_opened)
     assert sorted(count_opened) == sorted(SECONDS)
 
 
-def test_a_rerun_decodes_for_the_missing_features_only(
+def test_a_rerun_decodes_only_for_missing_features(
     videos, run_extract, tmp_path, count_opened
 ):
     assert run_extract(videos, tmp_path, *TWO) == 0
@@ -158,10 +158,10 @@ def test_a_rerun_decodes_for_the_missing_features_only(
         assert after[name] == before[name]
 
 
-def test_features_of_one_encoder_alone_are_used(
+def test_features_that_one_encoder_made_alone_are_used(
     videos, run_extract, tmp_path, count_opened
 ):
-    """A folder of one encoder is the same whether it ran alone or with others."""
+    """The folder of an encoder is the same, whether it runs alone or with others."""
     assert run_extract(videos, tmp_path / "s3d", "--encoder", "s3d") == 0
     count_opened.clear()
     assert run_extract(videos, tmp_path, *TWO, "--limit", "2") == 0
@@ -214,13 +214,13 @@ def test_an_interrupted_run_can_be_continued(videos, run_extract, tmp_path):
 # ---- the command line
 
 
-def test_a_slash_at_the_end_of_a_folder_is_no_part_of_its_name():
+def test_a_slash_at_the_end_of_a_name_is_ignored():
     names = ["s3d", "hf:./models/x/"]
     options = extract.Options(vdir="videos", fdir=Path("features"), encoder=names)
     assert options.encoders == ["s3d", "hf:./models/x"]
 
 
-def test_folders_have_the_last_part_of_an_encoders_name():
+def test_folders_are_named_after_the_last_part_of_an_encoder():
     names = ["s3d", "hf:openai/clip-vit-base-patch32", "hf:./models/x/", "timm:vit.a"]
     wanted = ["s3d", "clip-vit-base-patch32", "x", "vit.a"]
     assert folder_names([*names, "own.Encoder"]) == [*wanted, "own.Encoder"]

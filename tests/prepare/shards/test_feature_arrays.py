@@ -36,7 +36,7 @@ SAVERS = [save_npz, save_torch, save_torch_dict, save_pickle, save_pickle_5]
 
 
 @pytest.mark.parametrize("save", SAVERS)
-def test_a_file_per_video(raw, tmp_path, save):
+def test_features_may_be_in_one_file_per_video(raw, tmp_path, save):
     for number, name in enumerate(IDS):
         (raw / f"{name}.npy").unlink()
         save(raw / name, feature(number))
@@ -53,7 +53,7 @@ def test_bfloat16_tensors_are_read(raw, tmp_path):
     np.testing.assert_array_equal(packed, rows.half().numpy())
 
 
-def test_tensors_that_numpy_does_not_have_are_reported(raw, tmp_path):
+def test_tensors_that_numpy_does_not_support_are_reported(raw, tmp_path):
     rows = torch.from_numpy(feature(0))
     tensors = {
         "video0": rows.float().requires_grad_(),  # this one is read
@@ -94,7 +94,7 @@ def test_a_file_with_several_arrays_needs_a_key(raw, tmp_path):
 
 
 def test_damaged_archives_are_reported(raw, tmp_path):
-    """Truncated, and with wrong compressed bytes."""
+    """One archive is truncated, and one has wrong compressed bytes."""
     for number in range(2):
         (raw / f"video{number}.npy").unlink()
         path = raw / f"video{number}.npz"
@@ -135,7 +135,7 @@ class Evil:
         return print, ("code ran",)
 
 
-def test_code_in_a_file_does_not_run(raw, tmp_path, capsys):
+def test_code_in_a_file_is_not_run(raw, tmp_path, capsys):
     (raw / "video0.npy").unlink()
     (raw / "video0.pkl").write_bytes(pickle.dumps(Evil()))
     (raw / "video1.npy").unlink()

@@ -56,7 +56,7 @@ def test_files_may_be_in_sub_folders(raw, tmp_path, suffix, save):
 
 @ALL_FILES
 @pytest.mark.parametrize("part", ["", "01/"])
-def test_tars_may_have_other_files_than_npy(raw, tmp_path, suffix, save, part):
+def test_tars_may_contain_other_files_than_npy(raw, tmp_path, suffix, save, part):
     path = tmp_path / "01.tar"
     with tarfile.open(path, "w") as tar:
         for number, name in enumerate(IDS):
@@ -68,7 +68,7 @@ def test_tars_may_have_other_files_than_npy(raw, tmp_path, suffix, save, part):
     assert_packed(tmp_path)
 
 
-def test_files_of_torch_called_tar_may_be_next_to_each_other(raw, tmp_path):
+def test_checkpoints_of_torch_may_end_in_tar(raw, tmp_path):
     for number, name in enumerate(IDS):
         (raw / f"{name}.npy").unlink()
         (raw / f"{name}.pth.tar").write_bytes(content(save_torch, number))
@@ -89,7 +89,7 @@ def test_a_video_in_two_folders_is_an_error(raw, capsys):
     assert main(arguments(raw)) == 0
 
 
-def test_an_id_with_a_folder_names_the_file_in_it(tmp_path):
+def test_an_id_may_include_the_folder_of_its_file(tmp_path):
     paths = [tmp_path / "a/v.npy", tmp_path / "v.npy"]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
@@ -142,14 +142,14 @@ def one_lmdb(path: Path) -> None:
         *[("all.lmdb", one_lmdb), ("all.db", one_lmdb)],
     ],
 )
-def test_one_file_of_all_videos(raw, tmp_path, name, write):
+def test_all_videos_may_be_in_one_file(raw, tmp_path, name, write):
     path = tmp_path / name
     write(path)
     assert main(arguments(raw, "--workers", 2, source=path)) == 0
     assert_packed(tmp_path)
 
 
-def test_one_file_without_the_videos_is_reported(raw, tmp_path, capsys):
+def test_a_file_without_the_videos_is_reported(raw, tmp_path, capsys):
     path = tmp_path / "all.pkl"
     path.write_bytes(pickle.dumps({"v_1": feature(0), "v_2": feature(1)}))
     assert main(arguments(raw, source=path)) == 2
@@ -166,7 +166,7 @@ def test_one_file_without_the_videos_is_reported(raw, tmp_path, capsys):
         assert message.startswith("error: ")
 
 
-def test_lmdb_without_the_videos_is_reported(raw, tmp_path, capsys):
+def test_an_lmdb_folder_without_the_videos_is_reported(raw, tmp_path, capsys):
     lmdb = pytest.importorskip("lmdb")
     env = lmdb.open(str(tmp_path / "features"), map_size=1 << 24)
     with env, env.begin(write=True) as transaction:

@@ -1,4 +1,4 @@
-"""Features that other programs have extracted, in tars and HDF5 files, and their description."""
+"""Features of other programs, in tars and HDF5 files, and the description of features."""
 
 import io
 import sys
@@ -50,7 +50,7 @@ def test_an_hdf5_file(raw, tmp_path):
         assert_packed(tmp_path)
 
 
-def test_the_groups_of_an_hdf5_file_are_named(raw, tmp_path, capsys):
+def test_the_entries_of_an_hdf5_file_are_listed_in_the_error(raw, tmp_path, capsys):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "features.h5"
     with h5py.File(path, "w") as file:
@@ -68,7 +68,7 @@ def test_the_groups_of_an_hdf5_file_are_named(raw, tmp_path, capsys):
     assert f"{path}: cannot be read (" in capsys.readouterr().err
 
 
-def test_hdf5_without_h5py_is_named(raw, tmp_path, monkeypatch, capsys):
+def test_a_missing_h5py_is_reported(raw, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "h5py", None)
     path = tmp_path / "features.h5"
     path.write_bytes(b"\x89HDF")
@@ -87,9 +87,7 @@ def test_the_rate_and_the_encoder_can_be_given(raw, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("encoder", ['"encoder": null, ', ""])
-def test_options_fill_in_what_features_json_does_not_have(
-    raw, tmp_path, capsys, encoder
-):
+def test_options_add_what_is_missing_in_features_json(raw, tmp_path, capsys, encoder):
     (raw / "features.json").write_text(f'{{{encoder}"width": 512}}')
     assert main(arguments(raw, "--encoder", "clip", "--fps", "2")) == 0
     info = FeatureInfo(encoder="clip", width=512, fps=2)
@@ -99,7 +97,7 @@ def test_options_fill_in_what_features_json_does_not_have(
     assert "must be s3d, as given by --encoder, but is clip" in capsys.readouterr().err
 
 
-def test_a_source_of_another_kind_is_named(raw, tmp_path, capsys):
+def test_an_unsupported_source_is_reported(raw, tmp_path, capsys):
     (tmp_path / "features.zip").write_bytes(b"PK")
     options = arguments(raw, source=tmp_path / "features.zip")
     assert main(options) == 2

@@ -37,7 +37,7 @@ def npz_of_hero(rows: np.ndarray) -> bytes:
 
 
 def array_map(rows: np.ndarray) -> dict[bytes, Any]:
-    """Returns the map that msgpack_numpy makes of an array."""
+    """Returns the map to which msgpack_numpy converts an array."""
     return {
         b"nd": True,
         b"type": rows.dtype.str,
@@ -95,7 +95,7 @@ def test_every_kind_of_value_gives_the_same_shards(
     assert [path.name for path in folder.iterdir()] == ["data.mdb"]
 
 
-def test_values_that_cannot_be_used_are_reported(
+def test_unusable_values_are_reported(
     raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Evil:
@@ -158,7 +158,7 @@ def test_a_damaged_data_file_is_an_error(
     assert "must be the data file of LMDB" in capsys.readouterr().err
 
 
-def test_missing_packages_are_named(
+def test_missing_packages_are_reported(
     raw: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -23,7 +23,7 @@ from tests.support.paths import GOLDEN
 # ---- the bytes
 
 
-def test_a_row_stream_writes_the_golden_files(tmp_path):
+def test_a_row_stream_writes_the_recorded_files(tmp_path):
     golden = np.load(GOLDEN / "sharded_tensor.npz")
     described = json.loads((GOLDEN / "sharded_tensor.json").read_text())
     with row_stream(f"{tmp_path}/train_0", 3, np.dtype(np.float16)) as stream:
@@ -96,7 +96,7 @@ def test_repeated_ids_get_one_row_and_lists_may_have_a_byte_order_mark(raw, tmp_
 
 
 def spoil(raw: Path) -> list[str]:
-    """Makes six files unusable. Returns a part of the reason for each."""
+    """Makes six files unusable. Returns a part of the reason for each file."""
     (raw / "video0.npy").unlink()
     whole = (raw / "video1.npy").read_bytes()
     (raw / "video1.npy").write_bytes(whole[:-1])
@@ -110,7 +110,7 @@ def spoil(raw: Path) -> list[str]:
 
 
 def spoil_otherwise(raw: Path) -> list[str]:
-    """Makes six files unusable in other ways. Returns a part of the reason for each."""
+    """Makes six files unusable in other ways. Returns a part of the reason for each file."""
     np.save(raw / "video0.npy", np.array([["x"]], dtype=object), allow_pickle=True)
     np.save(raw / "video1.npy", np.full((2, 512), 1e6, np.float32))
     (raw / "video2.npy").unlink()
@@ -186,7 +186,7 @@ def test_mistakes_are_reported(raw, capsys, more, message):
         ("x", set()),
     ],
 )
-def test_only_the_named_splits_are_packed(raw, tmp_path, splits, made):
+def test_only_the_requested_splits_are_packed(raw, tmp_path, splits, made):
     code = main(arguments(raw, "--splits", *splits.split()))
     assert code == (0 if made else 2)
     packed = tmp_path / "packed"

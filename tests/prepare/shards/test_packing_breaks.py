@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_no_incomplete_files(
     assert hashes(tmp_path / "packed") == whole
 
 
-def test_a_failed_run_does_not_decide_the_width_of_the_next_one(raw, tmp_path, capsys):
+def test_a_failed_run_does_not_fix_the_width_of_later_runs(raw, tmp_path, capsys):
     for path in raw.glob("*.npy"):
         np.save(path, np.ones((10, 1, 768), np.float16))
     assert main(arguments(raw)) == 2
@@ -183,7 +183,7 @@ def test_several_runs_may_pack_into_one_folder_at_the_same_time(raw, tmp_path, w
     assert hashes(tmp_path / "packed") == whole
 
 
-def test_memory_holds_one_video_instead_of_a_shard(tmp_path):
+def test_only_one_video_is_in_memory_at_a_time(tmp_path):
     ids = [str(number) for number in range(40)]  # 40 MB in one shard
     features = np.zeros((1000, 512), np.float16)
     for video_id in ids:

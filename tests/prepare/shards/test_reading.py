@@ -86,17 +86,17 @@ def test_features_of_another_kind_than_the_shards_are_an_error(
         find_unusable(Source(raw, fps=3), IDS, tmp_path / "shards")
 
 
-def test_rows_are_divided_by_their_length_if_asked(raw: Path, tmp_path: Path) -> None:
+def test_rows_are_divided_by_their_length_on_request(raw: Path, tmp_path: Path) -> None:
     rows = (
         np.linspace(1, 9, 3 * 512).reshape(3, 512) * 1000
-    )  # their squares exceed float16
+    )  # The squares exceed the range of float16.
     rows[1] = 0
     np.save(raw / "video1.npy", rows.astype(np.float16))
     place = Place(raw / "video1.npy")
     found = reading.read_features(place, 512, Source(raw, l2_normalize=True))
     lengths = np.linalg.norm(found.astype(np.float64), axis=1)
     np.testing.assert_allclose(lengths, [1, 0, 1], atol=1e-3)  # measured 3e-5
-    # The directions stay.
+    # The directions are not changed.
     cosines = (found[[0, 2]] * rows[[0, 2]]).sum(1) / np.linalg.norm(
         rows[[0, 2]], axis=1
     )
@@ -112,7 +112,7 @@ def test_shards_are_packed_again_if_rows_must_be_divided(
     assert read_feature_info(target).normalised is None
     pack_features(Source(raw, l2_normalize=True), target, Split.TRAIN, IDS)
     assert read_feature_info(target).normalised is True
-    # No training reads one split with rows of length 1 and the other without.
+    # Either both splits have rows of length 1 or neither has.
     assert not (target / "val_meta.json").exists()
     assert (target / "train_meta.json").exists()
     rows = np.load(f"{video_stem(target, Split.TRAIN, 0)}_data.npy").astype(np.float64)

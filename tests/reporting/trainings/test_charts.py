@@ -1,4 +1,4 @@
-"""Charts of trainings have the curves that change, of one training or of several."""
+"""Charts show the curves that change, for one training run or several."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from mmpt.utils.metrics_log import MetricsLog
 from tests.support.sample_trainings import write_run
 
 
-def test_a_training_has_charts_of_everything_that_changes(tmp_path: Path) -> None:
+def test_a_run_has_charts_of_everything_that_changes(tmp_path: Path) -> None:
     trainings = read_trainings([write_run(tmp_path)])
     losses = loss_charts(trainings)
     # The accuracy and one term have the same value in all lines.
@@ -34,7 +34,7 @@ def test_a_training_has_charts_of_everything_that_changes(tmp_path: Path) -> Non
     assert "in a batch: 0.8 at 3" in batches["mean cosine of two videos"]
 
 
-def test_hardness_of_an_older_version_has_no_seconds(tmp_path: Path) -> None:
+def test_the_hardness_log_of_an_older_version_has_no_seconds(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     log = folder / "retri" / "hardness.jsonl"
     log.write_text(re.sub(r',"refresh_s":[\d.]+', "", log.read_text()))
@@ -45,7 +45,7 @@ def test_hardness_of_an_older_version_has_no_seconds(tmp_path: Path) -> None:
     assert figures["coverage_percent"] == 63
 
 
-def test_several_trainings_have_the_same_charts_and_different_colours(
+def test_several_runs_have_the_same_charts_and_different_colours(
     tmp_path: Path,
 ) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", offset=1)
@@ -59,11 +59,11 @@ def test_several_trainings_have_the_same_charts_and_different_colours(
     assert ">validation</text>" not in chart  # the legend is above the charts
 
 
-def test_many_trainings_have_different_colours() -> None:
+def test_many_runs_have_different_colours() -> None:
     assert len({colour_of(place) for place in range(12)}) == 12
 
 
-def test_trainings_without_a_refresh_or_rates_have_fewer_charts(tmp_path: Path) -> None:
+def test_runs_without_a_refresh_or_rates_have_fewer_charts(tmp_path: Path) -> None:
     folder = write_run(tmp_path, num_epochs=1)
     (folder / "retri" / "hardness.jsonl").unlink()
     line = '{"split": "train", "epoch": 1, "update": 1, "time": 1.0, "loss": 2.0}\n'

@@ -1,4 +1,4 @@
-"""The page about trainings shows what the log and the settings say, and is safe HTML."""
+"""The page about training runs shows the contents of logs and settings, and is safe HTML."""
 
 import html
 import json
@@ -24,7 +24,7 @@ def words_of(page: Path) -> str:
     return " ".join(html.unescape(text).split())
 
 
-def test_the_page_of_a_training(tmp_path: Path) -> None:
+def test_the_page_of_a_training_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "mine", note=NASTY)
     RunMetadata(folder, 0, {"git_commit": "abc1234"}).write()
     trainings = read_trainings([folder])
@@ -58,7 +58,7 @@ def test_the_page_of_a_training(tmp_path: Path) -> None:
         ([], "loss 5 after update 20 logged"),
     ],
 )
-def test_the_facts_of_another_version_are_shown_as_far_as_they_are_known(
+def test_the_known_facts_of_another_version_are_shown(
     tmp_path: Path, facts: Any, words: str
 ) -> None:
     folder = write_run(tmp_path / "mine")
@@ -67,7 +67,7 @@ def test_the_facts_of_another_version_are_shown_as_far_as_they_are_known(
     assert words in words_of(page)
 
 
-def test_the_page_of_several_trainings(tmp_path: Path) -> None:
+def test_the_page_of_several_training_runs(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one")
     two = write_run(tmp_path / "two", offset=2, max_epoch=6)
     page = write_training_page(read_trainings([one, two]), [], tmp_path / "page.html")

@@ -1,4 +1,4 @@
-"""Trainings are read as they were logged. Damaged folders are one clear error."""
+"""Training runs are read as they were logged. A damaged folder gives one clear error."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_a_training_is_read_as_it_was_logged(tmp_path: Path) -> None:
+def test_a_training_run_is_read_as_it_was_logged(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a")
     before = contents(folder)
     (training,) = read_trainings([folder])
@@ -34,7 +34,7 @@ def test_a_training_is_read_as_it_was_logged(tmp_path: Path) -> None:
     )
 
 
-def test_the_time_of_an_epoch_has_no_interruptions(tmp_path: Path) -> None:
+def test_the_time_of_an_epoch_excludes_interruptions(tmp_path: Path) -> None:
     log = write_run(tmp_path) / "metrics.jsonl"
     # The second half was logged a day later.
     later = re.sub(
@@ -74,13 +74,13 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     assert 32 not in training.curve("train", "loss")
 
 
-def test_names_are_different_and_a_folder_is_read_once(tmp_path: Path) -> None:
+def test_names_are_unique_and_a_folder_is_read_once(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one/run"), write_run(tmp_path / "two/run")
     trainings = read_trainings([one, two, one / ".." / "run"])
     assert [training.name for training in trainings] == [str(one), str(two)]
 
 
-def test_a_training_without_its_settings_is_read(tmp_path: Path) -> None:
+def test_a_training_run_without_settings_is_read(tmp_path: Path) -> None:
     (write_run(tmp_path) / "config.yaml").unlink()
     (training,) = read_trainings([tmp_path])
     assert training.settings == {}
@@ -115,7 +115,7 @@ def test_damaged_lines_are_an_error(
         read_trainings([tmp_path])
 
 
-def test_folders_of_no_training_are_an_error(tmp_path: Path) -> None:
+def test_other_folders_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not the folder of a training, since it has"):
         read_trainings([tmp_path])
     with pytest.raises(DataError, match="not the folder of a training"):
@@ -126,7 +126,7 @@ def test_folders_of_no_training_are_an_error(tmp_path: Path) -> None:
         read_trainings([tmp_path])
 
 
-def test_a_training_without_metrics_is_an_error(tmp_path: Path) -> None:
+def test_a_training_run_without_metrics_is_an_error(tmp_path: Path) -> None:
     log = write_run(tmp_path) / "metrics.jsonl"
     for content in ("", '{"split": "tra'):
         log.write_text(content)

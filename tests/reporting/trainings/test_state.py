@@ -1,4 +1,4 @@
-"""The state of a training is read from its lock and its checkpoints."""
+"""The state of a training run is read from its lock and its checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -28,13 +28,13 @@ def condition(folder: Path) -> str:
 
 
 def write_ended(folder: Path, **options: Any) -> Path:
-    """Writes a training whose lock nobody holds."""
+    """Writes a training run whose lock is not held."""
     write_run(folder, **options)
     (folder / LOCK_NAME).touch()
     return folder
 
 
-def test_a_training_whose_lock_is_held_is_running(tmp_path: Path) -> None:
+def test_a_training_run_whose_lock_is_held_is_running(tmp_path: Path) -> None:
     write_ended(tmp_path, num_epochs=2, max_epoch=4)
     assert condition(tmp_path) == "interrupted"
     with exclusive(tmp_path / LOCK_NAME, "training"):
@@ -43,7 +43,7 @@ def test_a_training_whose_lock_is_held_is_running(tmp_path: Path) -> None:
     assert describe_state(read(tmp_path)) == "interrupted: epoch 2 of 4, 20 updates"
 
 
-def test_without_a_lock_it_is_unknown_whether_a_training_is_running(
+def test_a_training_run_without_a_lock_is_finished_or_not(
     tmp_path: Path,
 ) -> None:
     write_run(tmp_path, num_epochs=2)
@@ -75,7 +75,7 @@ EARLY = {"should_stop_early": {"num_runs": 2}}
         ),
     ],
 )
-def test_a_training_is_finished_at_the_limits_of_its_settings(
+def test_a_training_run_is_finished_at_the_limits_of_its_settings(
     tmp_path: Path, options: list[str], saved: dict[str, Any], expected: str
 ) -> None:
     overrides = [f"fairseq.{option}" for option in options]
@@ -85,7 +85,7 @@ def test_a_training_is_finished_at_the_limits_of_its_settings(
     assert condition(tmp_path) == expected
 
 
-def test_the_progress_is_that_of_the_checkpoint_or_of_the_log(tmp_path: Path) -> None:
+def test_the_progress_is_read_from_the_checkpoint_or_the_log(tmp_path: Path) -> None:
     write_ended(tmp_path, num_epochs=3)
     # The log has lines after the checkpoint, which will be repeated.
     save(tmp_path / "checkpoint_last.pt", 20, 3)
@@ -96,7 +96,7 @@ def test_the_progress_is_that_of_the_checkpoint_or_of_the_log(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no checkpoint"])
-def test_a_training_without_whole_checkpoints_is_read(
+def test_a_training_run_without_intact_checkpoints_is_read(
     tmp_path: Path, content: bytes | None
 ) -> None:
     write_ended(tmp_path, num_epochs=3)
@@ -104,7 +104,8 @@ def test_a_training_without_whole_checkpoints_is_read(
         (tmp_path / name).unlink()
         if content is not None:
             (tmp_path / name).write_bytes(content)
-    assert condition(tmp_path) == "finished"  # by the last validation in the log
+    # The last validation in the log shows this.
+    assert condition(tmp_path) == "finished"
     assert describe_best(read(tmp_path)) == ""
 
 

@@ -1,4 +1,4 @@
-"""The figures of trainings are computed from their logs, and differing settings are found."""
+"""The figures of training runs are computed from their logs, and differing settings are found."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.sample_trainings import (
 )
 
 
-def test_the_figures_of_a_training(tmp_path: Path) -> None:
+def test_the_figures_of_a_training_run(tmp_path: Path) -> None:
     (training,) = read_trainings([write_run(tmp_path)])
     assert figures_of(training) == pytest.approx(
         {
@@ -45,7 +45,7 @@ def test_the_figures_of_a_training(tmp_path: Path) -> None:
     )
 
 
-def test_an_epoch_in_progress_does_not_count_in_the_mean_time(tmp_path: Path) -> None:
+def test_the_mean_time_excludes_an_epoch_in_progress(tmp_path: Path) -> None:
     write_run(tmp_path, max_epoch=9)
     line = {"split": "train", "epoch": 4, "update": 32, "time": 1, "bsz": 64}
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -56,7 +56,9 @@ def test_an_epoch_in_progress_does_not_count_in_the_mean_time(tmp_path: Path) ->
     assert figures["minutes"] == pytest.approx((3 * SECONDS_PER_EPOCH + 2) / 60)
 
 
-def test_the_best_validation_is_by_the_metric_of_the_settings(tmp_path: Path) -> None:
+def test_the_best_validation_is_chosen_by_the_metric_in_the_settings(
+    tmp_path: Path,
+) -> None:
     choice = {
         "best_checkpoint_metric": "clip_caption",
         "maximize_best_checkpoint_metric": True,
@@ -69,7 +71,7 @@ def test_the_best_validation_is_by_the_metric_of_the_settings(tmp_path: Path) ->
     assert "best_valid_loss" not in figures
 
 
-def test_unknown_figures_are_a_dash(tmp_path: Path) -> None:
+def test_unknown_figures_are_shown_as_dashes(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
     (two / "retri" / "hardness.jsonl").unlink()
     lines = (two / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -85,7 +87,7 @@ def test_unknown_figures_are_a_dash(tmp_path: Path) -> None:
 def test_settings_that_differ_are_found(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", num_cands=8, eval={"save_path": "a"})
     two = write_run(tmp_path / "two", max_epoch=6, num_cands=8, recall=0.9)
-    # Folders of the trainings are left out.
+    # Folders of the runs are left out.
     assert difference_rows(read_trainings([one, two])) == [
         ["fairseq.optimization.max_epoch", "3", "6"],
         ["recall", "not set", "0.9"],

@@ -1,12 +1,13 @@
-"""Interrupts tiny trainings, and compares them with trainings that were not interrupted.
+"""Interrupts tiny training runs, and compares them with uninterrupted runs.
 
     python -m tests.support.chaos CORPUS FOLDER [--write] [ROW=NUMBER ...]
 
 Without arguments, the default number of trials of all rows is run. `kill=5 term=2` runs 5 and 2
 trials of these rows, and `--each 1` runs one trial of all rows. The rows are in `rows.py`.
 
-Each outcome is a line of FOLDER/COMMIT/outcomes.jsonl. The same command continues after them.
-Prints a table. The exit code is 1 if a training differs.
+Each outcome is a line of FOLDER/COMMIT/outcomes.jsonl. If the command is run again, it continues
+with the next trial.
+Prints a table. The exit code is 1 if a run differs.
 """
 
 import argparse
@@ -39,7 +40,7 @@ class Chaos:
     """A series of trials in a folder.
 
     Args:
-        factory: makes the trainings.
+        factory: makes the training runs.
         seed: decides the moments of the interruptions.
     """
 
@@ -53,7 +54,7 @@ class Chaos:
         """Runs a trial."""
         rng = random.Random(f"{self._seed} {row.name} {number}")
         # In `choose_moment`, the four phases take turns. The shift by number // 4 combines each of
-        # up to four trainings with each phase.
+        # up to four training runs with each phase.
         setting = row.settings[(number + number // 4) % len(row.settings)]
         if row.kind is not None:
             kind = row.kind

@@ -1,4 +1,4 @@
-"""Kinds of interruptions. Each ends a training and returns the exit codes of its processes."""
+"""Kinds of interruptions. Each ends a training run and returns the exit codes of its processes."""
 
 import os
 import random
@@ -30,11 +30,11 @@ class Kind:
 
     name: str
     interrupt: Callable[[Training, random.Random], list[int]]
-    """Called at a random moment of a training. Returns the exit codes."""
+    """Called at a random moment of a training run. Returns the exit codes."""
     phases: tuple[str, ...] = PHASES
-    """Phases in which trainings are interrupted."""
+    """Phases in which training runs are interrupted."""
     overrides: tuple[str, ...] = ()
-    """Settings of trainings that are interrupted."""
+    """Settings of training runs that are interrupted."""
     prepare: Callable[[Training], None] = lambda training: None
     """Called before the first start."""
 
@@ -79,7 +79,7 @@ def kill_worker(training: Training, rng: random.Random) -> list[int]:
 
 
 def fill_disk(training: Training, rng: random.Random) -> list[int]:
-    """Lets no file grow beyond `SMALL_FILE`, as if the disk was full."""
+    """Prevents files from growing beyond `SMALL_FILE`, as if the disk was full."""
     for pid in training.pids:
         try:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_FILE, SMALL_FILE))
@@ -139,12 +139,12 @@ def set_read_only(folder: Path, *, is_read_only: bool) -> None:
 
 
 def jump_file(training: Training) -> Path:
-    """Returns the file with the seconds by which the clock of a training is wrong."""
+    """Returns the file with the seconds by which the clock of a training run is wrong."""
     return training.save_dir.with_suffix(".jump")
 
 
 def prepare_clock(training: Training) -> None:
-    """Makes the clock of a training depend on a file."""
+    """Makes the clock of a training run depend on a file."""
     in_child, file, clock = training.in_child, jump_file(training), time.time
 
     def wrong_time() -> float:
@@ -161,7 +161,7 @@ def prepare_clock(training: Training) -> None:
 
 
 def jump_clock(training: Training, rng: random.Random) -> list[int]:
-    """Makes the clock jump by an hour, and asks the training to stop some time later."""
+    """Makes the clock jump by an hour, and asks the run to stop some time later."""
     jump_file(training).write_text(str(rng.choice([-HOUR_S, HOUR_S])))
     time.sleep(rng.uniform(0, 0.5))
     training.signal(signal.SIGTERM)
@@ -174,7 +174,7 @@ SIGTERM = Kind("SIGTERM", partial(send, signal.SIGTERM))
 SIGINT = Kind("Ctrl-C", partial(send, signal.SIGINT))
 RANK_ASKED = Kind("a signal to one rank", ask_rank)
 RANK_LOST = Kind("one rank lost", lose_rank)
-# Only in the phase of training, because in a refresh the other ranks would wait for hours.
+# This is limited to training, because in a refresh the other ranks would wait for hours.
 RANK_HUNG = Kind(
     "one rank hangs",
     hang,

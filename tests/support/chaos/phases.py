@@ -1,4 +1,4 @@
-"""The phases of a training: its processes record them, and interruptions wait for them.
+"""The phases of a training run: its processes record them, and interruptions wait for them.
 
 Rank 0 appends a line to a file when a phase begins and after each update. The line has the time,
 the name of the phase, and the number of updates so far. A killed process leaves the file as it is.
@@ -70,7 +70,7 @@ class Recorder:
         """Replaces a function of a module or class by one that records each call as a phase."""
         original = getattr(owner, name)
 
-        @wraps(original)  # with its attributes, in which fairseq keeps the best loss
+        @wraps(original)  # keeps the attributes, in which fairseq stores the best loss
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self.during(phase):
                 return original(*args, **kwargs)
@@ -121,7 +121,7 @@ def done_updates(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a training: some time after the beginning of a phase.
+    """A moment of a training run: some time after the beginning of a phase.
 
     Args:
         phase: name of the phase.
@@ -134,11 +134,11 @@ class Moment:
     delay_s: float
 
     def wait(self, path: Path, is_over: Callable[[], bool]) -> None:
-        """Waits for the moment, or for the end of the training.
+        """Waits for the moment, or for the end of the training run.
 
         Args:
-            path: the file of the training.
-            is_over: returns whether the training has ended.
+            path: the file with the phases of the run.
+            is_over: returns whether the run has ended.
         """
         while not is_over():
             lines = [line for line in read_lines(path) if line.phase == self.phase]
@@ -151,12 +151,12 @@ class Moment:
 def choose_moment(
     lines: Sequence[Line], number: int, phases: Collection[str], rng: random.Random
 ) -> Moment:
-    """Returns a random moment of a training.
+    """Returns a random moment of a training run.
 
     Args:
-        lines: the phases of the same training when it was not interrupted.
+        lines: the phases of an uninterrupted run with the same settings.
         number: number of the trial. It decides the phase, so that phases take turns.
-        phases: phases that may be interrupted. Those that the training does not have are left out.
+        phases: phases that may be interrupted. Phases that the run does not have are left out.
         rng: chooses the moment in the phase.
     """
     names = {line.phase for line in lines}

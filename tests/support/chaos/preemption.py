@@ -20,7 +20,7 @@ PAUSE_S = 0.5
 """Pause before each batch. SLURM takes about a second to preempt a job."""
 LOSS = "loss.loss_cls=tests.support.chaos.recorded_loss.RecordedLoss"
 LAST_UPDATES = 4
-"""A job is not preempted in so many last updates, because it could end before SLURM preempts it."""
+"""Number of last updates in which a job is not preempted, because it could end before that."""
 
 
 def run_preemption(

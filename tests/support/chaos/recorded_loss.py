@@ -1,4 +1,4 @@
-"""A loss that records the phases of its training, for trainings that SLURM starts."""
+"""A loss that records the phases of its training run, for runs that SLURM starts."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.slow_loss import SlowLoss
 
 @LOSSES.register
 class RecordedLoss(SlowLoss):
-    """`SlowLoss`, in a training that records its phases from the first update on."""
+    """`SlowLoss`, in a training run that records its phases from the first update on."""
 
     class Config(SlowLoss.Config):
         """The keys of the loss."""

@@ -1,4 +1,4 @@
-"""The rows of the table: a kind of interruption, the trainings, and the number of trials."""
+"""The rows of the table: a kind of interruption, the training runs, and the number of trials."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from tests.support.chaos.kinds import Kind
 from tests.support.chaos.training_factory import Setting
 
 SAVED = "fairseq.checkpoint.save_every_minutes=1e-6"
-"""Saves a training after each update."""
+"""Override that saves the state after each update."""
 ONE = (
     Setting(num_workers=2),
     Setting("Norton"),
     Setting("fine-tuning"),
     Setting(dropout=False),
 )
-"""Trainings with one process."""
+"""Training runs with one process."""
 TWO = (Setting(size=2, num_workers=1), Setting("Norton", size=2))
-"""Trainings with two processes."""
+"""Training runs with two processes."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Row:
     """A row of the table."""
 
     name: str
-    """Its name on the command line."""
+    """Name on the command line."""
     kind: Kind | None
-    """The kind of interruption. None: SLURM preempts the training."""
+    """The kind of interruption. None: SLURM preempts the job."""
     settings: tuple[Setting, ...]
-    """The trainings. They take turns."""
+    """The settings of the training runs, which take turns."""
     num_trials: int
     """Default number of trials."""
 

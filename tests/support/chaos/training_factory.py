@@ -1,4 +1,4 @@
-"""Tiny trainings of every recipe, whole ones for comparison, and the data that they need."""
+"""Tiny training runs of every recipe, uninterrupted runs for comparison, and their data."""
 
 import shutil
 import time
@@ -26,7 +26,7 @@ COMMON = [
 
 @dataclass(frozen=True)
 class Setting:
-    """A training and its settings."""
+    """The settings of a training run."""
 
     recipe: str = "VideoCLIP"
     size: int = 1
@@ -42,24 +42,24 @@ class Setting:
 
 @dataclass(frozen=True)
 class Whole:
-    """A training that was not interrupted."""
+    """An uninterrupted training run."""
 
     save_dir: Path
     lines: list[Line]
-    """The phases of the training."""
+    """The phases of the run."""
 
 
 def phases_file(save_dir: Path) -> Path:
-    """Returns the file in which a training records its phases."""
+    """Returns the file in which a training run records its phases."""
     return save_dir.with_suffix(".phases")
 
 
 class TrainingFactory:
-    """Makes trainings on a corpus, in a folder.
+    """Makes training runs on a corpus, in a folder.
 
     Args:
         corpus: a folder of `mmpt make-demo-data`. If it is missing, it is made.
-        folder: for the trainings.
+        folder: for the runs.
     """
 
     def __init__(self, corpus: Path, folder: Path):
@@ -69,7 +69,7 @@ class TrainingFactory:
             make_small_corpus(corpus)
 
     def training(self, setting: Setting, save_dir: Path, *more: str) -> Training:
-        """Returns a training that records its phases."""
+        """Returns a training run that records its phases."""
         record = partial(record_phases, phases_file(save_dir))
         overrides = [*self.overrides(setting), *more]
         return Training(
@@ -77,7 +77,7 @@ class TrainingFactory:
         )
 
     def overrides(self, setting: Setting) -> list[str]:
-        """Returns the overrides of a training, without its `save_dir`."""
+        """Returns the overrides of a training run, without its `save_dir`."""
         overrides = [
             *COMMON,
             f"fairseq.dataset.num_workers={setting.num_workers}",
@@ -122,9 +122,9 @@ class TrainingFactory:
         ]
 
     def whole(self, setting: Setting) -> Whole:
-        """Returns a training that was not interrupted.
+        """Returns an uninterrupted training run.
 
-        All numbers of workers share one training, because they do not change the result.
+        All numbers of workers share one run, because they do not change the result.
         """
         dropout = "" if setting.dropout else "-no-dropout"
         save_dir = self.folder / f"whole-{setting.recipe}-{setting.size}{dropout}"
@@ -151,7 +151,7 @@ class TrainingFactory:
 
 
 def remove(save_dir: Path) -> None:
-    """Removes the folder of a training and the files next to it."""
+    """Removes the folder of a training run and the files next to it."""
     shutil.rmtree(save_dir, ignore_errors=True)
     for path in save_dir.parent.glob(f"{save_dir.name}.*"):
         path.unlink()

@@ -1,4 +1,4 @@
-"""A trial: a training that is interrupted once, continued to its end, and compared."""
+"""A trial: a training run that is interrupted once, continued to its end, and compared."""
 
 import random
 import time
@@ -39,22 +39,22 @@ class Outcome:
     codes: list[int]
     """Exit codes of the processes that were interrupted."""
     different: list[str]
-    """Differences from the training that was not interrupted."""
+    """Differences from the uninterrupted run."""
     lost_updates: int
     """Number of updates that were repeated."""
     recovery_s: float
     """Seconds from the second start to its first update, or to its end."""
     traceback: str = ""
-    """End of the log of the interrupted training, if it has a traceback."""
+    """End of the log of the interrupted run, if it has a traceback."""
 
 
 @dataclass
 class Interrupted:
-    """A training that was interrupted."""
+    """An interrupted training run."""
 
     training: Training
     file: Path
-    """File with the phases of the training."""
+    """File with the phases of the run."""
     phase: str
     """The phase that was interrupted."""
     codes: list[int]
@@ -75,7 +75,7 @@ def run_trial(
     training, file = interrupted.training, interrupted.file
     done, begin = done_updates(file), time.monotonic()
     lost = max(done - saved_updates(training.save_dir), 0)
-    # The training records in the same file, even if its folder was moved.
+    # The run records in the same file, even if its folder was moved.
     training.start()
     recovery_s = wait_for_update(file, begin, training.has_ended)
     different = []
@@ -109,7 +109,7 @@ def interrupt(
     setting: Setting,
     rng: random.Random,
 ) -> Interrupted:
-    """Starts and interrupts a training. If it ends before, it is repeated with another moment."""
+    """Starts and interrupts a run. If it ends earlier, it is repeated with another moment."""
     lines = factory.whole(setting).lines
     codes = [0]
     while not any(codes):
@@ -139,12 +139,12 @@ def saved_updates(save_dir: Path) -> int:
 
 
 def wait_for_update(file: Path, begin: float, is_over: Callable[[], bool]) -> float:
-    """Returns the seconds since `begin` until an update was made, or the training has ended.
+    """Returns the seconds from `begin` until an update was made, or the run has ended.
 
     Args:
-        file: the phases of the training.
+        file: the phases of the run.
         begin: `time.monotonic()` at the start.
-        is_over: returns whether the training has ended.
+        is_over: returns whether the run has ended.
     """
     while not is_over():
         updates = [
