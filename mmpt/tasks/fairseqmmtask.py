@@ -52,7 +52,7 @@ from mmpt.tasks.retritask import RetriTask
 from mmpt.tasks.task import Task
 from mmpt.utils.distributed import World
 from mmpt.utils.log import get_logger
-from mmpt.utils.metrics_log import MetricsLog
+from mmpt.utils.metrics_log import MetricsLog, known_metrics
 from mmpt.utils.run_loggers import COMMIT, RunLogger, RunMetadata, open_loggers
 from mmpt.utils.stopping import SIGNALS, StopRequest, end_children
 from mmpt.utils.time_left import minutes_left, share_done
@@ -376,10 +376,8 @@ class FairseqMMTask(LegacyFairseqTask):
         self._log_metrics("valid", stats["num_updates"], stats)
 
     def _log_metrics(self, split: str, update: int, stats: dict[str, Any]) -> None:
-        values = {}
-        for name, value in stats.items():
-            if value is not None and name != "num_updates":
-                values[name] = float(value)
+        values = known_metrics(stats)
+        values.pop("num_updates", None)
         for log in self.metrics_logs:
             log.append(split, self.epoch, update, values)
 

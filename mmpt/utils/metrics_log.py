@@ -25,6 +25,26 @@ BOOKKEEPING = {
 """Keys of a line about speed, memory and the like. The others are terms and metrics of the loss."""
 
 
+SPEEDS = {
+    *("wps", "ups", "clips_per_s", "videos_per_s"),
+    *("tflops", "mfu", "data_wait"),
+}
+"""Keys of rates per second. fairseq's meters begin with the second update, and are 0 before."""
+
+
+def known_metrics(stats: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics of fairseq whose values are known, as numbers.
+
+    Rates are not known after a single batch or update, for example in a short validation.
+    """
+    has_rates = stats.get("clips_per_s") != 0
+    known = {}
+    for name, value in stats.items():
+        if value is not None and (has_rates or name not in SPEEDS):
+            known[name] = float(value)
+    return known
+
+
 class MetricsLog:
     """A writer of `<folder>/metrics.jsonl`. Only one process of a run may have one.
 

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import secrets
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -222,7 +223,10 @@ class WeightsAndBiases(RunLogger):
 
 
 class Trackio(RunLogger):
-    """A run of Trackio, which finds it again by its name."""
+    """A run of Trackio, which finds it again by its name.
+
+    The name ends with a random id, because two training runs may have folders of the same name.
+    """
 
     name = package = "trackio"
 
@@ -231,12 +235,15 @@ class Trackio(RunLogger):
         import trackio
 
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+        known = run.read_id(self.name)
+        name = known or f"{run.name} {secrets.token_hex(3)}"
+        run.write_id(self.name, name)
         with _printed_to_log():
             self._run = trackio.init(
                 project=project,
-                name=run.name,
+                name=name,
                 config=run.settings,
-                resume="allow" if run.num_updates else "never",
+                resume="never" if known is None else "allow",
                 auto_log_cpu=False,
                 auto_log_gpu=False,
             )

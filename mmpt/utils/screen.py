@@ -307,8 +307,9 @@ def terms_line(stats: Stats, width: int = 0) -> str:
 def speed_line(stats: Stats, width: int = 0) -> str:
     """Returns the speed and the time left as a line, as far as they are known."""
     parts = []
-    if "clips_per_s" in stats:
-        parts.append(f"{float(stats['clips_per_s']):{width}.0f} clips/s")
+    rate = float(stats.get("clips_per_s", 0))
+    if rate > 0:  # it is 0 as long as it is not known
+        parts.append(f"{rate:{width}.0f} clips/s")
     if stats.get("minutes_left"):
         time_left = format_seconds(60 * float(stats["minutes_left"]))
         parts.append(f"{time_left:>{width}} left")

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.utils.metrics_log import METRICS_LOG, MetricsLog, read_metrics
+from mmpt.utils.metrics_log import (
+    METRICS_LOG,
+    MetricsLog,
+    known_metrics,
+    read_metrics,
+)
 
 
 def updates(folder: Path) -> list[int]:
@@ -38,6 +43,13 @@ def test_every_line_is_strict_json_with_header_and_metrics(tmp_path: Path) -> No
         "gnorm": None,
     }
     assert valid["loss"] is None
+
+
+def test_rates_are_left_out_until_fairseq_knows_them() -> None:
+    stats = {"loss": "8.4", "clips_per_s": 0, "data_wait": 0.0, "best_loss": None}
+    assert known_metrics(stats) == {"loss": 8.4}
+    stats |= {"clips_per_s": 61.5}
+    assert known_metrics(stats) == {"loss": 8.4, "clips_per_s": 61.5, "data_wait": 0}
 
 
 @pytest.mark.parametrize("checkpoint", [0, 4, 6, 9])

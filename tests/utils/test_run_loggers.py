@@ -1,6 +1,7 @@
 """Services that get the metrics of a training run. Their files contain the logged values."""
 
 import json
+import re
 import math
 import struct
 import sys
@@ -153,9 +154,10 @@ def test_trackio_continues_the_run_with_the_same_name(
 ) -> None:
     log_a_run("trackio", tmp_path)
     first, second = (call[1] for call in starts_of(calls))
+    assert second["name"] == first["name"]
+    assert re.fullmatch(r"runs/mine [0-9a-f]{6}", first.pop("name"))
     assert first == {
         "project": "mmpt",
-        "name": "runs/mine",
         "config": SETTINGS,
         "resume": "never",
         "auto_log_cpu": False,
@@ -164,6 +166,10 @@ def test_trackio_continues_the_run_with_the_same_name(
     assert second["resume"] == "allow"
     values = {"valid/loss": 2.5, "valid/accuracy": 0.25, "epoch": 1}
     assert ("log", values, {"step": 4}) in calls
+    # The run of another folder, or a new run, must not be continued under this name.
+    open_loggers(["trackio"], facts(tmp_path))
+    names = [call[1].get("name") for call in starts_of(calls)]
+    assert names[-1] not in names[:-1]
 
 
 def test_aim_continues_the_run_with_the_id_of_the_folder(
@@ -301,7 +307,7 @@ def test_the_real_trackio_writes_and_continues(
 
     log_a_run("trackio", tmp_path)
     (run,) = trackio.Api().runs("mmpt")
-    assert run.name == "runs/mine"
+    assert run.name.startswith("runs/mine ")
     assert run.config["git_commit"] == "1234abc"
     rows = SQLiteStorage.get_logs("mmpt", run.name)
     curve = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]

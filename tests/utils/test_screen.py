@@ -14,7 +14,7 @@ from rich.console import Console
 from mmpt.errors import DataError
 from mmpt.utils import screen
 from mmpt.utils.log import IN_PLACE, ON_SCREEN, ONLY_IN_LOG, get_logger
-from mmpt.utils.screen import BarState, Screen, ScreenBar, start_log
+from mmpt.utils.screen import BarState, Screen, ScreenBar, speed_line, start_log
 
 LOGGER = get_logger("mmpt.test")
 TRAIN = {
@@ -91,6 +91,10 @@ def test_a_pipe_gets_an_aligned_line_per_interval_and_validation(
         "      1800 clips/s",
     ]
     assert logged == [("train_inner", 10), ("train", 10), ("valid", 10)]
+
+
+def test_an_unknown_rate_is_not_shown() -> None:
+    assert speed_line({"clips_per_s": 0, "minutes_left": 2}) == "2:00 left"
 
 
 def test_a_terminal_gets_a_bar_and_a_row_per_validation(text: StringIO) -> None:
