@@ -1,8 +1,8 @@
 """Services that get the metrics of a training run. Their files contain the logged values."""
 
 import json
-import re
 import math
+import re
 import struct
 import sys
 from dataclasses import replace
