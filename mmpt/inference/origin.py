@@ -9,7 +9,7 @@ from typing import Any
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.config import DatasetConfig, RetrievalConfig, RunConfig, load_config
-from mmpt.errors import ConfigError, DataError
+from mmpt.errors import CheckpointError, ConfigError, DataError
 from mmpt.shards.feature_info import FeatureInfo, find_feature_info
 from mmpt.utils.hub_names import is_hub_name
 from mmpt.utils.io import read_json
@@ -63,7 +63,13 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
     Args:
         config: the YAML that the model is built from. If it is for an evaluation, the settings of
             the training are read from the `config.yaml` next to the checkpoint.
+    Raises:
+        CheckpointError: the checkpoint was trained on features of another rate.
     """
+    if difference := find_other_rate(checkpoint, config.dataset):
+        raise CheckpointError(
+            f"{difference}. Correct `dataset.feature_fps`, or use another checkpoint."
+        )
     training = config
     yaml = checkpoint.parent / "config.yaml"
     if config.is_test and yaml.is_file():
@@ -217,6 +223,20 @@ def find_other_features(checkpoint: Path, dataset: DatasetConfig) -> str | None:
     return (
         f"the features are from {encoder} (features.json), but the checkpoint does not record the "
         "features that it was trained on. The released checkpoints take features from S3D only"
+    )
+
+
+def find_other_rate(checkpoint: Path, dataset: DatasetConfig) -> str | None:
+    """Returns how `dataset.feature_fps` differs from the rate that a checkpoint was trained on.
+
+    None: the rates are equal, or the checkpoint records no features.
+    """
+    trained = _read_run_facts(checkpoint.parent)
+    if trained is None or trained.fps == dataset.feature_fps:
+        return None
+    return (
+        f"{checkpoint}: was trained on features with {trained.fps:g} rows per second, but "
+        f"`dataset.feature_fps` is {dataset.feature_fps:g}"
     )
 
 

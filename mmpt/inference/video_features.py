@@ -20,6 +20,8 @@ from mmpt.shards.feature_info import read_feature_info
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
+NORM_TOLERANCE = 0.1
+"""Largest difference from 1 of the median norm of L2-normalised rows. Rounding causes far less."""
 
 
 class VideoFeatures(nn.Module):
@@ -76,9 +78,10 @@ class VideoFeatures(nn.Module):
         Raises:
             DataError, CheckpointError: as for `MMPTModel.encode_video`.
         """
+        source = "an array"
         if isinstance(video, str | Path):
             video = Path(video)
-            name = str(video)
+            name, source = str(video), str(video.parent)
             if video.suffix != ".npy":
                 return self.frames.encode_file(video, device, dtype)
             self.check_folder(video.parent, name)
@@ -91,5 +94,31 @@ class VideoFeatures(nn.Module):
                 f"{name}: features must be {width} wide, as the model is, but are {found}."
             )
         features_RI = inputs.contiguous(array).detach().to(device, dtype)
+        self._check_norms(features_RI, name, source)
         remedy = "extract this video again, or load the model in a wider type (`dtype`)"
         return inputs.require_finite(features_RI, f"{name}: features", remedy)
+
+    def _check_norms(self, features_RI: Tensor, name: str, source: str) -> None:
+        """Logs a warning if the model was trained on L2-normalised rows, but these are not.
+
+        Args:
+            name: the features, for the message.
+            source: their folder. It gets at most one warning of any kind.
+        """
+        if not self.frames.origin.normalised or source in self._warned_folders:
+            return
+        norms_R = features_RI.float().norm(dim=1)
+        norms_R = norms_R[
+            norms_R > 0
+        ]  # there are no features of a second that is missing
+        if len(norms_R) == 0:
+            return
+        norm = float(norms_R.median())
+        if abs(norm - 1) > NORM_TOLERANCE:
+            self._warned_folders.add(source)
+            logger.warning(
+                "%s: the model was trained on L2-normalised features, but the median norm of these "
+                "rows is %.3g. Scores are meaningless; divide each row by its norm.",
+                name,
+                norm,
+            )

@@ -21,7 +21,7 @@ from mmpt.config.run import DEMO_COMMANDS, LAST, last_checkpoint
 from mmpt.datasets import MMDataset
 from mmpt.errors import CheckpointError, ConfigError, UserError
 from mmpt.evaluators import METRICS, PREDICTORS
-from mmpt.inference.origin import find_other_features
+from mmpt.inference.origin import find_other_features, find_other_rate
 from mmpt.losses import LOSSES, Loss
 from mmpt.models import MODELS, MMFusionSeparate
 from mmpt.models.checkpoint import check_training_checkpoint
@@ -269,10 +269,30 @@ def check_start(config: RunConfig, *, is_node_0: bool = True) -> None:
         if last is None:
             raise
         raise CheckpointError(f"{err}\n{_way_to_continue(last)}") from err
-    if last is None and config.model.layernorm_only:
-        other = find_other_features(Path(path), config.dataset)
-        if other is not None:
-            logger.warning("%s: %s. %s", path, other, OTHER_FEATURES)
+    if last is None:
+        _check_features(config, Path(path))
+
+
+def _check_features(config: RunConfig, start: Path) -> None:
+    """Compares the features of a training run with those that its first checkpoint was trained on.
+
+    If only LayerNorm parameters are trained, the model cannot learn another rate, which is an
+    error, and hardly another encoder, which is a warning. If all parameters are trained, another
+    rate is a warning.
+    """
+    other_rate = find_other_rate(start, config.dataset)
+    if not config.model.layernorm_only:
+        if other_rate:
+            logger.warning("%s. The model must learn the new rate.", other_rate)
+        return
+    if other_rate:
+        raise CheckpointError(
+            f"{other_rate}, and `model.layernorm_only` does not let the model learn another rate. "
+            "Set it to false, or correct `dataset.vfeat_dir` and `dataset.feature_fps`."
+        )
+    other = find_other_features(start, config.dataset)
+    if other is not None:
+        logger.warning("%s: %s. %s", start, other, OTHER_FEATURES)
 
 
 def _way_to_continue(last: str) -> str:

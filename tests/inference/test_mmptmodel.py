@@ -394,6 +394,19 @@ def test_features_of_another_width_and_rate(model):
         other.encode_video(np.zeros((1, 30, 8, 8, 3), np.uint8))
 
 
+def test_rows_that_are_not_normalised_give_one_warning(model, tmp_path, caplog):
+    model = trained_with(model, Origin(encoder="hf:a/clip", normalised=True))
+    rows = features(3).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit[1] = 0  # a second without features
+    model.encode_video(unit)
+    assert caplog.text == ""
+    for video in ("a", "b"):
+        np.save(tmp_path / f"{video}.npy", 100 * unit)
+    model.encode_video([tmp_path / "a.npy", tmp_path / "b.npy"])
+    assert caplog.text.count("the median norm of these rows is 100.") == 1
+
+
 def test_features_of_another_encoder_give_one_warning(model, tmp_path, caplog):
     model = trained_with(model, Origin(encoder="hf:a/clip", normalised=True))
     for name, encoder in (("same", "hf:a/clip"), ("other", "timm:resnet")):

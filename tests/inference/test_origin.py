@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mmpt.config import DatasetConfig, load_config
+from mmpt.errors import CheckpointError
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.inference.origin import (
     Origin,
@@ -89,6 +90,14 @@ def test_damaged_facts_of_a_run_give_only_a_warning(
     (tmp_path / "run.json").write_text(text)
     assert find_origin(config, tmp_path / "checkpoint_best.pt").encoder is None
     assert "features of the training are not known" in caplog.text
+
+
+def test_a_checkpoint_for_another_rate_is_an_error(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    facts = {"features": {"width": 512, "fps": 2}}
+    (folder / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="with 2 rows per second, but `dataset"):
+        MMPTModel.from_pretrained(folder)
 
 
 def test_features_without_a_name_are_recognised(tmp_path: Path) -> None:

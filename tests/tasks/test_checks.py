@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -230,6 +231,47 @@ def test_training_need_not_start_from_a_checkpoint(tmp_path):
 WHOLE = {"model": {"w": torch.ones(9)}, "optimizer_history": [], "extra_state": {}}
 
 
+def starting_run(
+    folder: Path,
+    trained: dict[str, Any],
+    found: dict[str, Any],
+    *,
+    layernorm_only: bool,
+) -> RunConfig:
+    """Returns a run that starts from a checkpoint, with the features of both."""
+    start, features, run = (folder / name for name in ("start", "feat", "run"))
+    for each in (start, features, run):
+        each.mkdir()
+    torch.save(WHOLE, start / "w.pt")
+    facts = {"features": {"width": 512, **trained}}
+    (start / "run.json").write_text(json.dumps(facts))
+    (features / "features.json").write_text(json.dumps({"width": 512, **found}))
+    return RunConfig(
+        path="a.yaml",
+        dataset=DatasetConfig(vfeat_dir=str(features), feature_fps=found.get("fps", 1)),
+        model=ModelConfig(layernorm_only=layernorm_only),
+        fairseq={
+            "checkpoint": {"restore_file": str(start / "w.pt"), "save_dir": str(run)}
+        },
+    )
+
+
+@pytest.mark.parametrize("layernorm_only", [False, True])
+def test_a_checkpoint_for_features_of_another_rate_is_reported(
+    tmp_path: Path, layernorm_only: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = starting_run(
+        tmp_path, {"fps": 2}, {"fps": 1}, layernorm_only=layernorm_only
+    )
+    difference = "with 2 rows per second, but `dataset.feature_fps` is 1"
+    if layernorm_only:
+        with pytest.raises(CheckpointError, match=difference):
+            check_start(config)
+    else:
+        check_start(config)
+        assert difference in caplog.text
+
+
 @pytest.mark.parametrize(
     ("trained", "found", "layernorm_only", "warns"),
     [
@@ -250,21 +292,7 @@ def test_a_checkpoint_for_features_of_another_encoder_gives_a_warning(
     warns: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    start, features, run = (tmp_path / name for name in ("start", "feat", "run"))
-    for folder in (start, features, run):
-        folder.mkdir()
-    torch.save(WHOLE, start / "w.pt")
-    facts = {"features": {"width": 512, **trained}}
-    (start / "run.json").write_text(json.dumps(facts))
-    (features / "features.json").write_text(json.dumps({"width": 512, **found}))
-    config = RunConfig(
-        path="a.yaml",
-        dataset=DatasetConfig(vfeat_dir=str(features)),
-        model=ModelConfig(layernorm_only=layernorm_only),
-        fairseq={
-            "checkpoint": {"restore_file": str(start / "w.pt"), "save_dir": str(run)}
-        },
-    )
+    config = starting_run(tmp_path, trained, found, layernorm_only=layernorm_only)
     check_start(config)
     assert len(caplog.messages) == warns
     if warns:
@@ -276,6 +304,6 @@ def test_a_checkpoint_for_features_of_another_encoder_gives_a_warning(
         ):
             assert part in caplog.text
     # The warning was already given when the run started.
-    torch.save(WHOLE, run / "checkpoint_last.pt")
+    torch.save(WHOLE, Path(config.save_dir) / "checkpoint_last.pt")
     check_start(config)
     assert len(caplog.messages) == warns
