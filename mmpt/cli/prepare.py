@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmpt.batch import Split
-from mmpt.cli.main import Command
+from mmpt.cli.main import Command, require_projects
 from mmpt.cli.prepare_options import Options
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
@@ -35,11 +35,13 @@ def prepare(options: Options) -> None:
     used, with reasons. Run the command again after an interruption to continue.
     """
     options.check()
+    recipe_path = f"projects/retri/{options.recipe}/how2_pretrain.yaml"
+    require_projects("mmpt prepare", recipe_path)
     if options.videos is not None:
         import av  # noqa: F401  # reports a missing package before any work is done
     own_yaml.check_replaceable(options.yaml)
     wanted = parse_wanted(options.language or ["en"])
-    recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")
+    recipe = load_config(recipe_path)
     report = new_report()
     videos = None
     if options.features is not None:
