@@ -85,11 +85,13 @@ def embed_texts(
     """Returns the vectors [N, D] of texts."""
     import torch
 
-    from mmpt.inference.embedding import batches
+    from mmpt.inference.embedding import batches, tokenise_texts
 
-    parts = batches(texts, batch_size)
+    # All texts at once, so that each of its warnings is logged once.
+    ids = tokenise_texts(model.tokenizer, texts, model.aligner.max_text_len)
+    parts = batches(ids, batch_size)
     counted = progress(parts, len(texts), "texts embedded", logger, unit=batch_size)
-    vectors = [model.encode_text(part, batch_size).cpu() for part in counted]
+    vectors = [model.encode_ids(part, batch_size).cpu() for part in counted]
     return torch.cat(vectors)
 
 
