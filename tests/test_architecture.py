@@ -233,6 +233,8 @@ TRAINING = (
     "mmpt.tasks.fairseqmmtask, mmpt.losses.nce, mmpt.losses.sequence, mmpt.models.heads, "
     "mmpt.retrieval.faiss_index"
 )
+# Their import takes seconds, which help and completion in the shell should not wait for.
+SLOW = {"torch", "transformers", "faiss"}
 
 
 @pytest.mark.spawn
@@ -247,7 +249,13 @@ TRAINING = (
             None,
         ),
         ("mmpt.retrieval.plan, mmpt.tasks.task", {"faiss"}, None),
-        ("mmpt.cli.predict", {"fairseq", "matplotlib"}, None),
+        ("mmpt.cli.predict", {*SLOW, "fairseq", "matplotlib"}, None),
+        ("mmpt.cli.report", {*SLOW, "fairseq", "matplotlib"}, None),
+        ("mmpt.cli.embed", SLOW, None),
+        ("mmpt.cli.index", SLOW, None),
+        ("mmpt.cli.search", SLOW, None),
+        ("mmpt.cli.push", SLOW, None),
+        ("mmpt.cli.prepare", SLOW, None),
         ("mmpt.processors.sampling", {"mmpt.endtasks"}, 5),
         (TRAINING, {"mmpt.endtasks"}, 90),
     ],

@@ -15,9 +15,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from mmpt.cli.main import Command
+from mmpt.cli.main import Command, require_projects
 from mmpt.config.yaml_files import read_yaml, write_yaml
-from mmpt.errors import LaunchError
 
 VIDEOCLIP = "projects/retri/videoclip/how2_demo.yaml"
 PLAIN = "projects/retri/norton/how2_demo_plain.yaml"
@@ -82,11 +81,7 @@ def demo(
     directory. Run the command again after an interruption to continue.
     """
     begin = time.monotonic()
-    if missing := [path for path in YAMLS if not os.path.exists(path)]:
-        raise LaunchError(
-            f"{missing[0]}: no such file. Run the demo in a checkout of MMPT, or copy its folder "
-            "`projects` into the current directory."
-        )
+    require_projects("mmpt demo", *YAMLS)
     if seed:
         for path, values in demo_yamls(seed).items():
             write_yaml(path, values)

@@ -4,22 +4,24 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 from typer import Option
 
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import DataError, LaunchError
-from mmpt.inference.embedding import batches
-from mmpt.inference.inputs import Video
-from mmpt.inference.mmptmodel import MMPTModel
-from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.media.video_list import VIDEO_SUFFIXES, files_in
 from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.io import atomic_write, read_lines
 from mmpt.utils.log import get_logger, progress
+
+# The functions below import these themselves, so that --help and argument errors do not wait.
+if TYPE_CHECKING:
+    import torch
+
+    from mmpt.inference.inputs import Video
+    from mmpt.inference.mmptmodel import MMPTModel
 
 logger = get_logger(__name__)
 
@@ -77,20 +79,28 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def embed_texts(model: MMPTModel, texts: list[str], batch_size: int) -> torch.Tensor:
+def embed_texts(
+    model: "MMPTModel", texts: list[str], batch_size: int
+) -> "torch.Tensor":
     """Returns the vectors [N, D] of texts."""
-    parts = batches(texts, batch_size)
+    import torch
+
+    from mmpt.inference.embedding import batches, tokenise_texts
+
+    # All texts at once, so that each of its warnings is logged once.
+    ids = tokenise_texts(model.tokenizer, texts, model.aligner.max_text_len)
+    parts = batches(ids, batch_size)
     counted = progress(parts, len(texts), "texts embedded", logger, unit=batch_size)
-    vectors = [model.encode_text(part, batch_size).cpu() for part in counted]
+    vectors = [model.encode_ids(part, batch_size).cpu() for part in counted]
     return torch.cat(vectors)
 
 
 def read_features(
-    model: MMPTModel,
-    videos: Mapping[str, Video],
+    model: "MMPTModel",
+    videos: "Mapping[str, Video]",
     names: Iterable[str],
     skip_broken: bool,
-) -> Iterator[tuple[str, torch.Tensor]]:
+) -> "Iterator[tuple[str, torch.Tensor]]":
     """Yields the name and the features of videos, one at a time.
 
     Args:
@@ -122,8 +132,8 @@ def read_features(
 
 
 def embed_files(
-    model: MMPTModel, files: dict[str, Path], batch_size: int, skip_broken: bool
-) -> tuple[list[str], torch.Tensor]:
+    model: "MMPTModel", files: dict[str, Path], batch_size: int, skip_broken: bool
+) -> "tuple[list[str], torch.Tensor]":
     """Returns the ids and the vectors [N, D] of files.
 
     Files are read one at a time, so that the error can name a broken one.
@@ -131,6 +141,10 @@ def embed_files(
     Raises:
         DataError: a file cannot be read and `skip_broken` is False, or no file can be read.
     """
+    import torch
+
+    from mmpt.inference.embedding import batches
+
     names: list[str] = []
     vectors: list[torch.Tensor] = []
     counted = progress(files, len(files), "files embedded", logger)
@@ -148,7 +162,7 @@ def embed_files(
 
 
 def save_vectors(
-    out: Path, names: list[str], vectors: torch.Tensor, model: MMPTModel
+    out: Path, names: list[str], vectors: "torch.Tensor", model: "MMPTModel"
 ) -> None:
     """Writes ids, vectors and the fingerprint of the weights of `model` to an .npz file."""
     fingerprint = np.array(weights_fingerprint(model.fusion, trainable_only=False))
@@ -223,7 +237,7 @@ def find_videos(options: VideoOptions) -> dict[str, Path]:
     return {}
 
 
-def load_model(options: VideoOptions) -> MMPTModel:
+def load_model(options: VideoOptions) -> "MMPTModel":
     """Returns the model, with the encoder of frames if there are videos.
 
     Raises:
@@ -231,6 +245,11 @@ def load_model(options: VideoOptions) -> MMPTModel:
         DataError: this encoder cannot be loaded, or the model does not take the features in the
             folder.
     """
+    import torch
+
+    from mmpt.inference.mmptmodel import MMPTModel
+    from mmpt.media.s3d import S3D_WEIGHTS
+
     model = MMPTModel.from_pretrained(
         options.model,
         options.checkpoint,

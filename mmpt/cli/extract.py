@@ -22,7 +22,11 @@ from mmpt.media.video_list import VideoJob, VideoList, find_videos, shard_of
 from mmpt.prepare.features.encoder_run import EncoderRun, ExtractionReport
 from mmpt.prepare.features.extraction import Extraction
 from mmpt.prepare.features.feature_files import check_settings, extracting, locked
-from mmpt.shards.feature_info import FeatureInfo, write_feature_info
+from mmpt.shards.feature_info import (
+    FeatureInfo,
+    read_feature_info,
+    write_feature_info,
+)
 from mmpt.utils.io import remove_leftovers, write_json
 from mmpt.utils.log import get_logger
 
@@ -243,19 +247,20 @@ def _describe(
         DataError: the folder contains features that were extracted with other settings.
     """
     sampling = encoder.sampling
+    name = _recorded_name(folder, named)
     settings: dict[str, Any] = {
-        "type": named.name,
+        "type": name,
         "fps": float(sampling.frame_rate),
         "size": sampling.size,
         "weights": named.revision,
     }
     if sampling != S3D_SAMPLING:
         settings["frames"] = sampling.num_frames
-    for name in ("dtype", "half_precision", "l2_normalize", "hflip"):
-        settings[name] = getattr(options, name)
+    for option in ("dtype", "half_precision", "l2_normalize", "hflip"):
+        settings[option] = getattr(options, option)
     check_settings(folder, settings, folder_option)
     info = FeatureInfo(
-        encoder=named.name,
+        encoder=name,
         revision=named.revision,
         width=encoder.width,
         fps=sampling.fps,
@@ -263,6 +268,20 @@ def _describe(
     )
     with locked(folder):
         write_feature_info(folder, info)
+
+
+def _recorded_name(folder: Path, named: NamedEncoder) -> str:
+    """Returns the name of an encoder for the records of a folder of features.
+
+    A model in a folder may have several paths. If its weights have the recorded hash, the name is
+    the recorded one.
+    """
+    info = read_feature_info(folder)
+    if info is None or info.encoder is None or info.revision != named.revision:
+        return named.name
+    are_models = named.name.startswith("hf:") and info.encoder.startswith("hf:")
+    is_hash = (named.revision or "").startswith("sha256 ")
+    return info.encoder if are_models and is_hash else named.name
 
 
 def _open_encoders(options: Options) -> list[NamedEncoder]:

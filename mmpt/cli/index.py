@@ -11,7 +11,6 @@ from typer import Argument, Option
 from mmpt.cli.embed import VideoOptions, find_videos, load_model, read_features
 from mmpt.cli.main import CONTINUE, Command
 from mmpt.errors import LaunchError
-from mmpt.inference.moment_writer import open_writer
 from mmpt.shards.shard_videos import ShardVideos
 from mmpt.utils.log import get_logger, progress
 
@@ -55,6 +54,9 @@ def index(options: Options) -> None:
     folder. `mmpt search` searches the index.
     """
     videos = _find(options)
+    # Deferred, so that --help and argument errors do not wait for this import.
+    from mmpt.inference.moment_writer import open_writer
+
     model = load_model(options)
     if options.shards:
         model.features.check_folder(options.shards, str(options.shards))

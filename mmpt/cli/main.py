@@ -74,6 +74,21 @@ def num_cores() -> int:
     return os.cpu_count() or 1  # macOS
 
 
+def require_projects(command: str, *paths: str) -> None:
+    """Raises LaunchError if a YAML of the folder `projects` does not exist.
+
+    Args:
+        command: the command that reads the YAMLs, for the message.
+        paths: the YAMLs, relative to the current directory.
+    """
+    if missing := [path for path in paths if not os.path.exists(path)]:
+        raise LaunchError(
+            f"`{command}` reads the folder `projects` of MMPT, but {missing[0]} is not in the "
+            "current directory. Run the command in a checkout of MMPT, or copy its folder "
+            "`projects` into the current directory."
+        )
+
+
 def new_app(**settings: Any) -> typer.Typer:
     """Returns an app without commands. Its help is plain text, as rich truncates long options."""
     plain: dict[str, Any] = {

@@ -3,22 +3,24 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from mmpt import reporting
-from mmpt.cli import scoring
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import LaunchError
-from mmpt.evaluators import Results, render_markdown, render_table
 from mmpt.utils.log import get_logger
+
+# The functions below import these themselves, so that --help and argument errors do not wait.
+if TYPE_CHECKING:
+    from mmpt import reporting
+    from mmpt.evaluators import Results
 
 logger = get_logger(__name__)
 
 
-Tables = list[tuple[Sequence[str], dict[str, Results]]]
+Tables = list[tuple[Sequence[str], "dict[str, Results]"]]
 """For each table, its checkpoints and its columns: `chance`, then a column per checkpoint."""
 
 
@@ -95,6 +97,10 @@ def score(options: Options) -> None:
     # Reports mistakes before scoring begins.
     configs = [load_config(path) for path in paths]
     device = choose_device(options.device)
+    from mmpt import reporting
+    from mmpt.cli import scoring
+    from mmpt.evaluators import render_markdown, render_table
+
     tables: Tables = []
     notes: list[str] = []
     try:
@@ -120,7 +126,7 @@ def score(options: Options) -> None:
 
 
 def add_table(
-    tables: Tables, checkpoints: Sequence[str], columns: Mapping[str, Results]
+    tables: Tables, checkpoints: Sequence[str], columns: "Mapping[str, Results]"
 ) -> None:
     """Adds the results of an evaluation to the tables.
 
@@ -139,8 +145,10 @@ def add_table(
     tables.append((checkpoints, copy))
 
 
-def _notes(config: RunConfig, run: reporting.Run, all_checkpoints: bool) -> list[str]:
+def _notes(config: RunConfig, run: "reporting.Run", all_checkpoints: bool) -> list[str]:
     """Returns the lines below the tables about one evaluation: missing items, best checkpoint."""
+    from mmpt.cli import scoring
+
     notes = []
     num_scored, num_items = len(run.positions), len(run.dataset)
     if num_scored < num_items:

@@ -4,10 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmpt.batch import Split
-from mmpt.cli import extract
-from mmpt.cli.check import check
-from mmpt.cli.extract_options import Options as ExtractOptions
-from mmpt.cli.main import Command
+from mmpt.cli.main import Command, require_projects
 from mmpt.cli.prepare_options import Options
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
@@ -38,9 +35,13 @@ def prepare(options: Options) -> None:
     used, with reasons. Run the command again after an interruption to continue.
     """
     options.check()
+    recipe_path = f"projects/retri/{options.recipe}/how2_pretrain.yaml"
+    require_projects("mmpt prepare", recipe_path)
+    if options.videos is not None:
+        import av  # noqa: F401  # reports a missing package before any work is done
     own_yaml.check_replaceable(options.yaml)
     wanted = parse_wanted(options.language or ["en"])
-    recipe = load_config(f"projects/retri/{options.recipe}/how2_pretrain.yaml")
+    recipe = load_config(recipe_path)
     report = new_report()
     videos = None
     if options.features is not None:
@@ -173,6 +174,9 @@ def _check_result(options: Options) -> None:
     Raises:
         DataError: the data are damaged or implausible.
     """
+    # Deferred, like the imports below, so that --help and argument errors do not wait for it.
+    from mmpt.cli.check import check
+
     folder = options.out / "check"
     remove_leftovers(folder, {"statistics.json", "histograms.png"})
     try:
@@ -205,12 +209,16 @@ def extract_videos(
     jobs = [job for job in videos.jobs if job.video_id in ids]
     if not jobs:
         return
+    from mmpt.cli import extract
+    from mmpt.cli.extract_options import Options as ExtractOptions
+    from mmpt.media.s3d import S3D_WEIGHTS
+
     settings = ExtractOptions(
         vdir=str(options.videos),
         fdir=options.extracted,
         encoder=options.encoder,
         fps=options.fps,
-        weights=options.weights,
+        weights=options.weights or S3D_WEIGHTS,
         random_weights=options.random_weights,
         num_decoding_thread=options.decoders,
     )

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from typer import Option
 
 from mmpt.errors import DataError, LaunchError
-from mmpt.media.s3d import S3D_WEIGHTS
 from mmpt.prepare.shards.reading import Source
 from mmpt.shards.writer import SHARD_SIZE
 
@@ -76,7 +75,10 @@ class Options:
             help="Divide each row of --features by its L2 norm, as `mmpt extract` does.",
         ),
     ] = False
-    weights: Annotated[Path, Option(help="File of the S3D weights.")] = S3D_WEIGHTS
+    weights: Annotated[
+        Path | None,
+        Option(help="File of the S3D weights. Default: pretrained_models/."),
+    ] = None
     random_weights: Annotated[
         bool,
         Option(

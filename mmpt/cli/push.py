@@ -3,17 +3,19 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from huggingface_hub import EvalResult
 from typer import Argument, Option
 
 from mmpt.cli.main import Command
 from mmpt.errors import DataError, LaunchError
-from mmpt.evaluators.card_results import card_results
-from mmpt.inference import hub
-from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.utils.log import get_logger
+
+# The functions below import these themselves, so that --help and argument errors do not wait.
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from mmpt.inference.mmptmodel import MMPTModel
 
 logger = get_logger(__name__)
 
@@ -68,9 +70,13 @@ def push(options: Options) -> None:
     """
     if options.out is not None and not options.dryrun:
         raise LaunchError("`--out` is the folder of `--dryrun`. Give both or neither.")
+    from mmpt.inference import hub
+
     hub.check_name(options.name)
     if not options.dryrun:
         hub.check_token(options.name)
+    from mmpt.inference.mmptmodel import MMPTModel
+
     model = MMPTModel.from_pretrained(options.source, options.checkpoint)
     results = _read_results(options, model)
     if options.dryrun:
@@ -94,13 +100,15 @@ def push(options: Options) -> None:
     print(address)
 
 
-def _read_results(options: Options, model: MMPTModel) -> list[EvalResult]:
+def _read_results(options: Options, model: "MMPTModel") -> "list[EvalResult]":
     """Returns the results for the model card.
 
     Raises:
         LaunchError: results are given, but the model is not from a checkpoint.
         DataError: a file is not a results file, or has no row of the checkpoint.
     """
+    from mmpt.evaluators.card_results import card_results
+
     checkpoint = model.origin.checkpoint
     if checkpoint is None:
         if options.results:

@@ -8,14 +8,10 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from mmpt.cli import scoring, training_runs
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.config import RunConfig, load_config
 from mmpt.config.yaml_files import YAML_SUFFIXES
 from mmpt.errors import DataError, LaunchError
-from mmpt.evaluators import METRICS, read_results
-from mmpt.evaluators.table import checkpoint_names
-from mmpt.reporting import write_report
 
 
 def report(
@@ -62,6 +58,9 @@ def report(
                 f"{yaml} is a folder, and `--videos` and `--device` belong to the report of an "
                 "evaluation; leave them out, or name an evaluation YAML."
             )
+        # Deferred, like the imports below, so that --help and argument errors do not wait for it.
+        from mmpt.cli import training_runs
+
         training_runs.report_training_run(yaml, results or [], out)
         return
     if Path(yaml).suffix not in YAML_SUFFIXES:
@@ -87,6 +86,11 @@ def report_evaluation(
         raise LaunchError(
             f"{yaml} is a training YAML. Name the training folder: mmpt report {config.save_dir}"
         )
+    from mmpt.cli import scoring
+    from mmpt.evaluators import METRICS
+    from mmpt.evaluators.table import checkpoint_names
+    from mmpt.reporting import write_report
+
     results = scoring.results_folder(config) / "results.json"
     if not results.exists():
         raise DataError(
@@ -128,6 +132,8 @@ def _rows_of(config: RunConfig, results: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: there is none.
     """
+    from mmpt.evaluators import read_results
+
     # Tuples become lists, as in the file.
     settings = json.loads(json.dumps(config.to_dict()))
     rows = [row for row in read_results(results) if row.get("settings") == settings]

@@ -10,7 +10,6 @@ from typer import Argument, Option
 from mmpt.cli.embed import read_texts
 from mmpt.cli.main import Command, Device, choose_device
 from mmpt.errors import LaunchError
-from mmpt.inference.moment_index import MomentIndex
 from mmpt.inference.moments import Moment
 from mmpt.utils.log import format_seconds
 from mmpt.utils.tables import text_table
@@ -59,6 +58,9 @@ def search(
     Overlapping moments of a video are left out, except for the best one.
     """
     texts = _read_queries(queries or [], file)
+    # Deferred, so that --help and argument errors do not wait for this import.
+    from mmpt.inference.moment_index import MomentIndex
+
     searched = MomentIndex.load(index, model, checkpoint, device=choose_device(device))
     results = searched.search(texts, top, max_overlap)
     found = list(zip(texts, results, strict=True))

@@ -7,7 +7,7 @@ window, D hidden size, I width of the features.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,19 +17,22 @@ from torch.nn.utils.rnn import pad_sequence
 from mmpt.errors import DataError
 from mmpt.losses.base import upcast
 from mmpt.processors.sampling import Span
-from mmpt.processors.tensorise import stack_texts
+from mmpt.processors.tensorise import NUM_SPECIAL, stack_texts
 from mmpt.processors.tokenizer import SpecialTokens
 from mmpt.processors.window_aligner import (
     average_seconds,
     average_windows,
     window_spans,
 )
+from mmpt.utils.log import get_logger
 
 if TYPE_CHECKING:
     # The import takes seconds, and evaluations are checked without a model.
     from mmpt.models.mmfusion import MMFusionSeparate
 
 T = TypeVar("T")
+
+logger = get_logger(__name__)
 
 
 class Window(NamedTuple):
@@ -45,6 +48,41 @@ class Window(NamedTuple):
     """[D], pooled vector, in float32 or float64."""
     states: Tensor
     """[rows, D], state of each row, in float32 or float64."""
+
+
+def tokenise_texts(tokenizer: Any, texts: list[str], num_slots: int) -> list[list[int]]:
+    """Returns the word-piece ids of texts, without special tokens.
+
+    Logs a warning if texts are longer than T - 3 word pieces, or if the vocabulary knows none of
+    the words of a text.
+
+    Args:
+        tokenizer: the tokenizer of the model.
+        texts: the texts.
+        num_slots: T.
+    """
+    # Without `verbose`, transformers does not warn that long texts result in indexing errors. They
+    # do not, because the ids are cut.
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+    most_ids = num_slots - NUM_SPECIAL
+    num_long = sum(len(ids_of_text) > most_ids for ids_of_text in ids)
+    if num_long:
+        logger.warning(
+            "%d of %d texts were cut to their first %d word pieces, the most that the model takes",
+            *(num_long, len(texts), most_ids),
+        )
+    unknown = []
+    for text, ids_of_text in zip(texts, ids, strict=True):
+        if set(ids_of_text) == {tokenizer.unk_token_id}:
+            unknown.append(text)
+    if unknown:
+        logger.warning(
+            "%d of %d texts have no word that the vocabulary of the model knows, so their vectors "
+            "are meaningless; the first one is %r",
+            *(len(unknown), len(texts), unknown[0][:60]),
+        )
+    return ids
 
 
 def embed_texts(

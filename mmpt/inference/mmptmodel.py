@@ -31,6 +31,7 @@ from mmpt.inference.embedding import (
     embed_texts,
     embed_windows,
     states_of_seconds,
+    tokenise_texts,
 )
 from mmpt.inference.frame_encoder import FrameEncoder
 from mmpt.inference.inputs import Array, Texts, Video, Videos
@@ -359,7 +360,7 @@ class MMPTModel(nn.Module):
         Args:
             texts: one string, or a list, tuple, array of one axis, pandas Series or other iterable
                 of strings (also NumPy's). Empty strings are allowed. Word pieces after the first
-                T - 3 are cut off.
+                T - 3 are cut off, which a warning reports.
             batch_size: number of texts in a batch.
         Returns:
             float32 or float64 [N, D] on the model's device.
@@ -367,7 +368,20 @@ class MMPTModel(nn.Module):
             DataError: there is no text, or something is not a string.
         """
         strings = inputs.to_texts(texts, "texts")
-        ids = self.tokenizer(strings, add_special_tokens=False)["input_ids"]
+        num_slots = self.aligner.max_text_len
+        ids = tokenise_texts(self.tokenizer, strings, num_slots)
+        return self.encode_ids(ids, batch_size)
+
+    @torch.no_grad()
+    def encode_ids(self, ids: Sequence[list[int]], batch_size: int = 256) -> Tensor:
+        """Embeds texts that are tokenised already; see `encode_text`.
+
+        Args:
+            ids: word-piece ids of each text, without special tokens.
+            batch_size: number of texts in a batch.
+        Returns:
+            float32 or float64 [N, D] on the model's device.
+        """
         vectors_ND = embed_texts(
             self.fusion,
             ids,

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -16,9 +16,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mmpt.batch import FEATURE_DIM
 from mmpt.config import DatasetConfig
 from mmpt.inference.origin import Origin, extract_command, published_encoder
-from mmpt.models.mmfusion import MMFusionSeparate
 from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger
+
+if TYPE_CHECKING:
+    # The import takes seconds, and `mmpt push` checks its arguments without it.
+    from mmpt.models.mmfusion import MMFusionSeparate
 
 logger = get_logger(__name__)
 
@@ -33,7 +36,7 @@ SIGNED = re.compile(SIGNATURE.format("([0-9a-f]{64})"))
 
 def make_card(
     name: str,
-    fusion: MMFusionSeparate,
+    fusion: "MMFusionSeparate",
     dataset: DatasetConfig,
     origin: Origin,
     results: Sequence[EvalResult] = (),
@@ -144,7 +147,7 @@ def _recipe(training: dict[str, Any] | None) -> str | None:
     return "Norton" if contrast.get("sequence_contrast_weight") else "VideoCLIP"
 
 
-def _model_facts(fusion: MMFusionSeparate, dataset: DatasetConfig) -> dict[str, Any]:
+def _model_facts(fusion: "MMFusionSeparate", dataset: DatasetConfig) -> dict[str, Any]:
     """Returns what a card says about the two towers."""
     video = fusion.video_encoder.bert.config
     text = fusion.text_encoder.config
@@ -160,7 +163,7 @@ def _model_facts(fusion: MMFusionSeparate, dataset: DatasetConfig) -> dict[str, 
 
 
 def _feature_facts(
-    fusion: MMFusionSeparate, dataset: DatasetConfig, origin: Origin
+    fusion: "MMFusionSeparate", dataset: DatasetConfig, origin: Origin
 ) -> dict[str, Any]:
     """Returns what a card says about the features that the model takes."""
     width = fusion.video_encoder.input_dim

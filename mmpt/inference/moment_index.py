@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mmpt.errors import DataError
+from mmpt.errors import CheckpointError, DataError
 from mmpt.inference.index_folder import IndexFolder, IndexSettings
 from mmpt.inference.inputs import Array, Texts, Video, to_vectors
 from mmpt.inference.mmptmodel import MMPTModel
@@ -139,15 +139,23 @@ class MomentIndex:
                 f"{folder}: does not say where its model is; give the model, or its path."
             )
         bert = settings.bert
-        loaded = MMPTModel.from_pretrained(
-            source,
-            checkpoint or settings.checkpoint,
-            bert_name=bert if bert and Path(bert).is_dir() else None,
-            device=device,
-            dtype=getattr(torch, settings.dtype),
-            encoder=encoder,
-            s3d=s3d or S3D_WEIGHTS,
-        )
+        try:
+            loaded = MMPTModel.from_pretrained(
+                source,
+                checkpoint or settings.checkpoint,
+                bert_name=bert if bert and Path(bert).is_dir() else None,
+                device=device,
+                dtype=getattr(torch, settings.dtype),
+                encoder=encoder,
+                s3d=s3d or S3D_WEIGHTS,
+            )
+        except CheckpointError as err:
+            if model is not None or Path(source).exists():
+                raise
+            raise CheckpointError(
+                f"{err} The index {folder} was built with this model. If it has moved, give its "
+                "new path with `--model`."
+            ) from err
         return cls(folder, loaded)
 
     def search(

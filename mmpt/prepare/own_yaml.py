@@ -7,7 +7,6 @@ from mmpt.batch import FEATURE_DIM
 from mmpt.config import RunConfig
 from mmpt.config.yaml_files import to_yaml
 from mmpt.errors import DataError
-from mmpt.models.bert import WEIGHT_FILES, read_bert_config
 from mmpt.shards.feature_info import FeatureInfo
 from mmpt.utils.io import atomic_write
 from mmpt.utils.log import get_logger
@@ -101,6 +100,9 @@ def _model_keys(bert_name: str) -> dict[str, Any]:
     folder = Path(bert_name)
     if not folder.is_dir():
         return {}
+    # Deferred: takes seconds, and mistakes in the arguments are found before.
+    from mmpt.models.bert import WEIGHT_FILES, read_bert_config
+
     keys: dict[str, Any] = {}
     num_layers = read_bert_config(bert_name).num_hidden_layers
     if num_layers < VIDEO_LAYERS:

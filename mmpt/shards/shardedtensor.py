@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 
 from mmpt.batch import FEATURE_DIM, Split
@@ -335,6 +334,8 @@ def _map_npy(path: str) -> np.ndarray:
     """Maps a `.npy` file read-only, without keeping a file descriptor."""
     # NumPy parses the header, then torch maps the same bytes and closes the file. The numbers begin
     # after the header.
+    import torch  # deferred: takes seconds, and writing shards does not need it
+
     array = load_npy(path, REMEDY, mmap_mode="r")
     assert isinstance(array, np.memmap)
     size = array.offset + array.nbytes

@@ -9,13 +9,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from mmpt.errors import DataError
 from mmpt.utils.io import read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import nn  # takes seconds, and stamps do not need it
 
 
 def fingerprint(*inputs: Any) -> str:
@@ -28,7 +28,7 @@ def fingerprint(*inputs: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
+def weights_fingerprint(module: "nn.Module", trainable_only: bool = True) -> str:
     """Returns the SHA-256, in hex, of the names, dtypes, shapes and values of the parameters.
 
     It does not depend on the device.
@@ -36,6 +36,8 @@ def weights_fingerprint(module: nn.Module, trainable_only: bool = True) -> str:
     Args:
         trainable_only: leave out frozen parameters, which do not change in the course of a run.
     """
+    import torch  # deferred, as above
+
     digest = hashlib.sha256()
     num_parameters = 0
     for name, parameter in module.named_parameters():

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
-
 from mmpt.errors import UserError
 from mmpt.utils.command import end_with_parent
 from mmpt.utils.killed import worker_failure
@@ -28,6 +26,8 @@ def run_tasks(
     Raises:
         UserError: a worker was killed. Errors of `function` are raised unchanged.
     """
+    from torch.utils.data import DataLoader  # deferred: takes seconds
+
     workers = min(workers, len(tasks))
     loader: DataLoader[Any] = DataLoader(
         tasks,  # type: ignore[arg-type]

@@ -75,6 +75,14 @@ def test_texts_get_the_vectors_of_encode_text(run, tmp_path):
     np.testing.assert_allclose(out["vectors"], expected, rtol=0, atol=1e-5)
 
 
+def test_long_texts_are_reported_once(run, tmp_path, caplog):
+    (tmp_path / "texts.txt").write_text(f"cut\n{'cut ' * 3000}\n" * 3)
+    options = ["--texts", tmp_path / "texts.txt", "--batch-size", 2]
+    assert call(run, tmp_path / "out.npz", *options) == 0
+    assert caplog.text.count("3 of 6 texts were cut to their first") == 1
+    assert caplog.text.count("were cut to") == 1
+
+
 def test_a_broken_file_is_an_error_or_is_left_out(
     run, folder, tmp_path, capsys, caplog
 ):

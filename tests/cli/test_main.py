@@ -107,7 +107,15 @@ def test_locallaunch_is_mmpt_train(
 
 @pytest.mark.spawn
 @pytest.mark.parametrize(
-    ("line", "code"), [("--help", 0), ("train --help", 0), ("train nowhere.yaml", 2)]
+    ("line", "code"),
+    [
+        ("--help", 0),
+        ("train --help", 0),
+        ("train nowhere.yaml", 2),
+        ("search nowhere", 2),
+        ("prepare --captions nowhere", 2),
+        ("push model not/a/name", 2),
+    ],
 )
 def test_python_dash_m_mmpt_does_not_import_torch_for_help_and_mistakes(
     line: str, code: int

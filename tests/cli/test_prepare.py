@@ -320,6 +320,15 @@ def test_mistakes_are_reported_before_anything_is_written(
     assert not (folder / "data/mine/shards").exists()
 
 
+def test_without_the_folder_projects_an_error_says_where_it_is(corpus, folder, capsys):
+    shutil.rmtree(folder / "projects")
+    assert run(corpus) == 2
+    err = capsys.readouterr().err
+    assert "error: `mmpt prepare` reads the folder `projects` of MMPT, but" in err
+    assert "Run the command in a checkout of MMPT, or copy" in err
+    assert not (folder / "data").exists()
+
+
 def test_videos_without_any_captions_are_an_error(corpus, folder, capsys):
     shutil.rmtree(folder / "captions")
     (folder / "captions").mkdir()

@@ -83,6 +83,23 @@ def test_encode_text_returns_the_vectors_of_the_text_tower(model, batch_size):
     assert torch.equal(one_text, model.encode_text(TEXTS[:1]))
 
 
+def test_a_long_text_is_cut_with_one_warning(model, monkeypatch, caplog, capfd):
+    monkeypatch.setattr(model.tokenizer, "model_max_length", 512)
+    num_kept = model.aligner.max_text_len - 3
+    long, cut = model.encode_text(["cut " * 3000, "cut " * num_kept])
+    torch.testing.assert_close(long, cut)
+    (message,) = caplog.messages
+    assert message.startswith(f"1 of 2 texts were cut to their first {num_kept} word")
+    assert "indexing errors" not in capfd.readouterr().err
+
+
+def test_texts_without_a_known_word_are_reported(model, caplog):
+    model.encode_text(["cut", "", "野菜を切る"])
+    (message,) = caplog.messages
+    assert message.startswith("1 of 3 texts have no word that the vocabulary of the")
+    assert message.endswith("the first one is '野菜を切る'")
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_a_long_video_is_the_mean_of_its_windows_weighted_by_length(model, batch_size):
     videos = [features(5), features(F, 1), features(2 * F + 3, 2)]

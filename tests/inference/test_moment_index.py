@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.errors import DataError
+from mmpt.errors import CheckpointError, DataError
 from mmpt.inference import Moment, MomentIndex
 from mmpt.inference.mmptmodel import MMPTModel
 from tests.support.known_towers import known_model, seconds_of
@@ -115,6 +115,19 @@ def test_load_finds_the_model_and_refuses_other_models(run, videos, tmp_path):
     torch.save(state, copy / "checkpoint_best.pt")
     with pytest.raises(DataError, match="must be searched with the model that"):
         MomentIndex.load(folder, copy)
+
+
+def test_the_error_for_a_model_that_has_moved_names_the_option(model, videos, tmp_path):
+    folder = tmp_path / "index"
+    MomentIndex.build(folder, model, videos, source=tmp_path / "moved.pt")
+    advice = "If it has moved, give its new path with `--model`."
+    with pytest.raises(CheckpointError) as caught:
+        MomentIndex.load(folder)
+    assert f"{tmp_path}/moved.pt: must be a YAML" in str(caught.value)
+    assert advice in str(caught.value)
+    with pytest.raises(CheckpointError) as caught:
+        MomentIndex.load(folder, tmp_path / "other.pt")
+    assert advice not in str(caught.value)
 
 
 def test_an_index_without_a_model_and_an_unfinished_index(model, videos, tmp_path):

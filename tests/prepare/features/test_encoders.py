@@ -105,6 +105,17 @@ def test_another_encoder_needs_another_folder(
     assert "were made with other settings: type" in capsys.readouterr().err
 
 
+def test_another_path_of_the_same_model_continues(
+    run_extract, videos, tmp_path, folders, monkeypatch
+):
+    monkeypatch.chdir(folders["clip"].parent)
+    for path in (folders["clip"], "./clip", "clip"):
+        options = ["--encoder", f"hf:{path}", "--limit", "1"]
+        assert run_extract(videos, tmp_path / "out", *options) == 0
+        info = read_feature_info(tmp_path / "out")
+        assert info.encoder == f"hf:{folders['clip']}"
+
+
 OWN = """
 import torch
 from mmpt.media import Sampling
