@@ -132,7 +132,7 @@ def _results_of(card: str) -> list[EvalResult]:
 
 
 def _recipe(training: dict[str, Any] | None) -> str | None:
-    """Returns the name of the method of a training, or of its loss. None: unknown."""
+    """Returns the name of the method of a training run, or of its loss. None: unknown."""
     loss = (training or {}).get("loss", {})
     name = loss.get("loss_cls")
     if name is None:

@@ -129,7 +129,7 @@ def saved_values(origin: Origin) -> dict[str, Any]:
 
 
 def published_settings(config: RunConfig) -> dict[str, Any]:
-    """Returns the settings of a training that a model card shows.
+    """Returns the settings of a training run that a model card shows.
 
     They contain no folders of this machine: only the last part of each path is kept.
     """
@@ -258,7 +258,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def _read_run_facts(folder: Path) -> FeatureInfo | None:
-    """Returns what a training has recorded in its folder about its features. None: nothing."""
+    """Returns what a training run has recorded in its folder about its features. None: nothing."""
     path = folder / RUN_FACTS
     if not path.is_file():
         return None

@@ -103,7 +103,7 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     """Returns the path of a checkpoint.
 
     A file name is looked up in `eval.save_path`, then in the folders of the checkpoints that the
-    YAML names, then in `save_dir` if the YAML is for a training.
+    YAML names, then in `save_dir` if the YAML is for a training run.
 
     Args:
         checkpoint: a file name, or a path, which is returned unchanged.

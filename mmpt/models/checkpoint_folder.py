@@ -74,7 +74,7 @@ def repair_last(last: Path) -> None:
 
 
 def newest_whole(folder: Path, ignored: Path) -> Path | None:
-    """Returns the checkpoint with the most updates among those that a training can continue from.
+    """Returns the checkpoint with the most updates among those that training can continue from.
 
     Returns None if there is none.
 

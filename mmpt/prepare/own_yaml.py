@@ -1,4 +1,4 @@
-"""Writes the YAML of a training on the user's own data."""
+"""Writes the YAML of a training run on the user's own data."""
 
 from pathlib import Path
 from typing import Any

@@ -18,10 +18,10 @@ from mmpt.evaluators.table import ResultsLike, format_value, numbers_of, values_
 from mmpt.reporting import retrieval  # noqa: F401  it registers pictures
 from mmpt.reporting.page import write_page
 from mmpt.reporting.run import Run, Section, pictures
-from mmpt.reporting.trainings import (
-    is_training,
+from mmpt.reporting.training_runs import (
+    is_training_run,
     loss_charts,
-    read_trainings,
+    read_training_runs,
     retrieval_charts,
 )
 from mmpt.utils.log import get_logger
@@ -66,9 +66,9 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _training_section(run: Run) -> list[Section]:
-    """Returns the section with the curves of the trainings of all checkpoints.
+    """Returns the section with the curves of the training runs of all checkpoints.
 
-    The list is empty if no folder of a checkpoint has the metrics of a training.
+    The list is empty if no folder of a checkpoint has the metrics of a training run.
     """
     charts = {}
     for row in run.rows:
@@ -82,15 +82,15 @@ def _training_section(run: Run) -> list[Section]:
 
 def _training_charts(folder: Path) -> dict[str, str]:
     """Returns {title: SVG} of the training in `folder`, empty if it cannot be read."""
-    if not is_training(folder):
+    if not is_training_run(folder):
         return {}
     try:
-        trainings = read_trainings([folder])
+        runs = read_training_runs([folder])
     except UserError as err:
         # The evaluation is complete, so a damaged log of the training does not stop it.
         logger.warning("the report is written without the training's curves. %s", err)
         return {}
-    return loss_charts(trainings) | retrieval_charts(trainings)
+    return loss_charts(runs) | retrieval_charts(runs)
 
 
 def _numbers_section(run: Run) -> Section:

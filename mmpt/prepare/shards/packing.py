@@ -180,7 +180,7 @@ def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Not
 
 def _remove_other_meta(target: Path, split: Split, info: FeatureInfo) -> None:
     """Removes the meta file of the other split if its rows were not divided by their length and the
-    new ones are, so that no training reads both.
+    new ones are, so that no training run reads both.
     """
     there = read_feature_info(target)
     if there is None or there.normalised == info.normalised:
