@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from mmpt.errors import DataError, DeviceMemoryError
+from mmpt.media.custom_encoder import describe
 from mmpt.media.encoders import Encoder
 from mmpt.media.frame_graph import SIZE, Sampling
-from mmpt.media.own_encoder import describe
 from mmpt.media.s3d import S3D, load_s3d
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger

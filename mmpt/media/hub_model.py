@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mmpt.errors import CheckpointError
-from mmpt.media.own_encoder import describe_briefly
+from mmpt.media.custom_encoder import describe_briefly
 from mmpt.utils.help_pages import TORCH_PAGE
 from mmpt.utils.hub_names import is_hub_name
 

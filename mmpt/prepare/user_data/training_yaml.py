@@ -41,7 +41,7 @@ def training_values(
     Args:
         recipe: the config that the YAML includes.
         dataset: the keys of `dataset` that name BERT, lists and shards.
-        settings: the settings of `own_videos.fitting_settings`.
+        settings: the settings of `videos.fitting_settings`.
         info: describes the features.
         save_dir: folder of the training.
         from_bert: start from BERT, whatever the recipe starts from.
