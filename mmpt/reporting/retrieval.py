@@ -13,8 +13,8 @@ from mmpt.evaluators.metrics import WholeVideoMetric
 from mmpt.evaluators.predictors import MAX_SAVED
 from mmpt.reporting.alignments import (
     MAX_SENTENCES,
-    NUM_FIGURES,
-    Figure,
+    NUM_HEAT_MAPS,
+    HeatMap,
     align_video,
     alignment_section,
     spread,
@@ -71,7 +71,7 @@ def retrieval_sections(
         Section("Retrieval gallery", "gallery.html", examples),
         Section("Worst failures", "retrieval_failures.html", failures),
         *_whole_video_sections(outputs, run, grouping.videos, first_captions),
-        *alignment_section(_figures(outputs, run, captions)),
+        *alignment_section(_heat_maps(outputs, run, captions)),
     ]
 
 
@@ -114,9 +114,9 @@ def _query(
     return {"words": words, "rank": right_rank, "cards": cards}
 
 
-def _figures(
+def _heat_maps(
     outputs: RetrievalOutputs, run: Run, captions: Sequence[str]
-) -> list[Figure | None]:
+) -> list[HeatMap | None]:
     """Returns the alignments of a few videos that have several timed captions."""
     timed: dict[str, list[TimedCaption]] = defaultdict(list)
     for position, clip in enumerate(outputs.clips):
@@ -124,8 +124,8 @@ def _figures(
             timed_caption = clip.start_s, clip.end_s, position
             timed[clip.video_id].append(timed_caption)
     fitting = [video for video in timed if len(timed[video]) >= MIN_SENTENCES]
-    figures = []
-    for video in spread(fitting, NUM_FIGURES):
+    maps = []
+    for video in spread(fitting, NUM_HEAT_MAPS):
         found = sorted(timed[video])[:MAX_SENTENCES]
         starts_s, ends_s, positions = zip(*found, strict=True)
         truth = list(zip(starts_s, ends_s, strict=True))
@@ -133,8 +133,8 @@ def _figures(
         (video_key, *_), _ = run.item(positions[0])
         key = (video_key, 0, int(max(ends_s)))
         words = [captions[position] for position in positions]
-        figures.append(align_video(run, video, key, words, truth))
-    return figures
+        maps.append(align_video(run, video, key, words, truth))
+    return maps
 
 
 @pictures.register
@@ -143,14 +143,14 @@ def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
     captions = [list(texts) for _, texts in run.test_items()]
     first_captions = [texts[0] for texts in captions]
     sections = _whole_video_sections(outputs, run, outputs.video_ids, first_captions)
-    figures = []
-    for index in spread(range(len(captions)), NUM_FIGURES):
+    maps = []
+    for index in spread(range(len(captions)), NUM_HEAT_MAPS):
         video = outputs.video_ids[index]
         texts = captions[index][:MAX_SENTENCES]
         video_key, _ = run.item(index)
         truth = [None] * len(texts)
-        figures.append(align_video(run, video, video_key, texts, truth))
-    return sections + alignment_section(figures)
+        maps.append(align_video(run, video, video_key, texts, truth))
+    return sections + alignment_section(maps)
 
 
 def _whole_video_sections(

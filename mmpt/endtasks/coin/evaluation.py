@@ -175,7 +175,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         ),
         Number(
             "step_choice_acc",
-            "step segmentation, the same if background is no choice, ours",
+            "step segmentation, accuracy among steps (no background class), ours",
         ),
         Number("predicted_O", "step segmentation, seconds predicted as background"),
         Number("true_O", "step segmentation, seconds that are background"),

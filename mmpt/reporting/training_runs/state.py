@@ -110,14 +110,14 @@ def _saved_progress(path: Path, settings: Values) -> Progress | None:
     task = value_at(checkpoint, "extra_state.FairseqMMTask")
     num_bad = value_at(task, "should_stop_early.num_runs") or 0
     taken_s = value_at(checkpoint, "extra_state.previous_training_time") or 0
-    most_bad = option(settings, "checkpoint.patience", -1)
+    max_bad = option(settings, "checkpoint.patience", -1)
     limit_s = 3600 * option(settings, "optimization.stop_time_hours", 0)
     return Progress(
         num_updates=_num_updates(checkpoint),
         epoch=max(next_epoch - is_end, 1),
         num_epochs=next_epoch - 1,
         is_due=bool(value_at(task, "is_due")),
-        has_stopped=0 < most_bad <= num_bad or 0 < limit_s < taken_s,
+        has_stopped=0 < max_bad <= num_bad or 0 < limit_s < taken_s,
     )
 
 
