@@ -45,7 +45,7 @@ logger = get_logger(__name__)
 class FrameEncoder(nn.Module):
     """Turns frames into the features that a model takes.
 
-    The encoder is loaded when there are frames for the first time.
+    The encoder is loaded when the first frames are encoded.
 
     Args:
         origin: where the model is from. It names the encoder of the features of its training.

@@ -93,7 +93,7 @@ def write_card(folder: Path, text: str, *, overwrite: bool) -> None:
     old = read_card(path)
     if not overwrite and not may_replace(old, text):
         logger.warning(
-            "%s is kept, because it is not as `save_pretrained` wrote it. Pass "
+            "%s is kept, because it was edited, or `save_pretrained` did not write it. Pass "
             "`overwrite_card=True` to replace it.",
             path,
         )

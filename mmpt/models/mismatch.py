@@ -47,7 +47,7 @@ def check_fit(
             f"{source}: the weights do not fit the model.",
             *problems,
             "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` "
-            "with the YAML that the checkpoint was made by.",
+            "with the YAML that produced the checkpoint.",
         ]
         raise CheckpointError("\n".join(lines))
 
@@ -73,6 +73,8 @@ def replace_first_layer(
         CheckpointError: the weights are not the start of a training run, or that run would not
             change the layer.
     """
+    # The layer is removed only if the two weights differ in the width of the features alone. A new
+    # training run may then start with a random first layer, but only if it trains this layer.
     name = f"{FIRST_LAYER}.weight"
     if name not in own or name not in found:
         return {}
