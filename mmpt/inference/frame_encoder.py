@@ -220,7 +220,7 @@ class FrameEncoder(nn.Module):
             name, encoder = found.name, found.encoder
         else:
             return
-        opened = ClipEncoder(encoder, device, name=name, shrinks=True)
+        opened = ClipEncoder(encoder, device, name=name, halves_batch_on_oom=True)
         self._check_kind(name, opened.width, opened.sampling.fps)
         self._clip_encoder = opened
 

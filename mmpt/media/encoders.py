@@ -244,7 +244,7 @@ def folder_names(names: Sequence[str]) -> list[str]:
             )
         if folders.count(folder) > 1:
             raise DataError(
-                f"`--encoder` must have another last part for each encoder, but {folder!r} comes "
+                f"`--encoder` names must differ in their last part, but {folder!r} occurs "
                 f"{folders.count(folder)} times. Extract these features in separate runs."
             )
     return folders

@@ -44,7 +44,7 @@ def check_source(name: str) -> None:
         is_path = True
         remedy = (
             f"{owner} is a folder here. Correct the path. If you mean the model {name} on the "
-            f"Hugging Face hub, run `hf download {name}` before."
+            f"Hugging Face hub, run `hf download {name}` first."
         )
     if is_path:
         raise CheckpointError(

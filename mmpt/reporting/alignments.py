@@ -9,7 +9,7 @@ from mmpt.inference.alignment import EPSILON
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.models import MMFusionSeparate
 from mmpt.reporting.figures import heat_maps
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 
 NUM_HEAT_MAPS = 4
 MAX_SENTENCES = 16
@@ -27,7 +27,7 @@ def spread(items: Sequence[T], max_items: int) -> list[T]:
 
 
 def align_video(
-    run: Run,
+    run: EvaluationRun,
     video_id: str,
     video_key: Any,
     sentences: Sequence[str],

@@ -17,12 +17,12 @@ from mmpt.reporting.alignments import (
     alignment_section,
     spread,
 )
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 
 NUM_FAILURES = 10
 
 
-def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
+def align_sections(outputs: How2AlignOutputs, run: EvaluationRun) -> list[Section]:
     """Returns heat maps of some videos, and the sentences placed farthest from their time."""
     items = run.test_items()
     maps = []
@@ -38,7 +38,9 @@ def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
     return [*alignment_section(maps), failures]
 
 
-def _heat_map(run: Run, video_id: str, sentences: Sequence[Sentence]) -> HeatMap | None:
+def _heat_map(
+    run: EvaluationRun, video_id: str, sentences: Sequence[Sentence]
+) -> HeatMap | None:
     """Returns the heat maps of a video's first sentences, up to the end of the last of them."""
     words = [sentence.text for sentence in sentences]
     truth: list[Span | None] = []

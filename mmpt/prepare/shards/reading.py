@@ -116,7 +116,7 @@ class Source:
 
 
 def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
-    """Returns the most frequent width of features, `default` if another is as frequent."""
+    """Returns the most frequent width of features, or `default` if it is at least as frequent."""
     widths: Counter[int] = Counter()
     for place in places:
         try:
