@@ -37,7 +37,7 @@ def loop_dtw(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     """
     d = -block * scale(block, lengths)
     if form == "released":
-        d = pad(d, lengths.most)
+        d = pad(d, lengths.maximum)
     num_rows, num_columns = d.shape
     total = np.zeros_like(d)
     for r in range(num_rows):
@@ -65,7 +65,7 @@ def loop_otam(block: np.ndarray, lengths: Lengths, form: Form) -> float:
     for side in (block, block.T):
         d = np.pad(-side * factor, ((0, 0), (1, 1)))
         if form == "released":
-            most_rows, most_columns = lengths.most
+            most_rows, most_columns = lengths.maximum
             d = pad(d, (most_rows, most_columns + 2))
         score -= otam_distance(d, form)
     return score
@@ -107,7 +107,7 @@ def loop_transport(block: np.ndarray, _: Lengths) -> float:
 
 def scale(block: np.ndarray, lengths: Lengths) -> np.float32:
     """Returns the factor that makes distances of pairs with different lengths comparable."""
-    most_captions, most_clips = lengths.most
+    most_captions, most_clips = lengths.maximum
     return np.float32(most_captions * most_clips / block.size)
 
 

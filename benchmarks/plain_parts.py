@@ -40,7 +40,7 @@ class DenseLoss(Loss):
     """Both terms of Norton's loss, computed on dense tensors."""
 
     Config = MMContraLoss.Config
-    contrasts = True
+    uses_negatives = True
     inputs = tuple(ModelOutput.__annotations__)
 
     def compute(self, **batch: Any) -> LossOutput:

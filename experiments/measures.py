@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.offsets import WAYS, calibrated, offset_curve, read_predictions
+from experiments.offsets import METHODS, calibrated, offset_curve, read_predictions
 from mmpt.config.yaml_files import read_yaml, write_yaml
 
 CHECKPOINT = "checkpoint_last.pt"
@@ -61,8 +61,8 @@ def read_measures(folder: Path, *, with_curves: bool) -> dict[str, Any]:
         for path in scores.glob("*.npz"):
             if name in WITH_PREDICTIONS:
                 predictions = read_predictions(path)
-                ways = tuple(WAYS) if with_curves else ("DTW",)
-                metrics[WITH_PREDICTIONS[name]] = calibrated(predictions, ways)
+                methods = tuple(METHODS) if with_curves else ("DTW",)
+                metrics[WITH_PREDICTIONS[name]] = calibrated(predictions, methods)
                 if with_curves:
                     curves[name] = offset_curve(predictions)
     return {"metrics": metrics, "curves": curves}

@@ -7,8 +7,8 @@ depends on c, because the cost of a path is a sum over its cells, and because th
 is scaled with its size: with a small c all cells of similar videos have negative distances, and a
 path that visits more of them costs less.
 
-`calibrated` chooses c for a checkpoint and a way to align from the scores alone, without knowing
-which paragraph belongs to which video. For each c, it counts the different videos that are the best
+`calibrated` chooses c for a checkpoint and a method from the scores alone, without knowing which
+paragraph belongs to which video. For each c, it counts the different videos that are the best
 match of at least one paragraph, and it takes the c with the highest count. If every paragraph finds
 its own video, all videos are counted. With a wrong c, a few long or short videos are the best match
 of many paragraphs. On 16 sets of scores (VideoCLIP, Norton and the plain loss, demo corpus and
@@ -33,13 +33,13 @@ CONSTANTS = (-4, -2, 0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 TRIED_QUANTILES = (0.5, 0.999)
 """The calibration tries values of c between these quantiles of all scores."""
 NUM_TRIED = 16
-WAYS: dict[str, tuple[Callable[..., np.ndarray], Form]] = {
+METHODS: dict[str, tuple[Callable[..., np.ndarray], Form]] = {
     "DTW": (full_video.dtw, "released"),
     "OTAM": (full_video.otam, "released"),
     "DTW-corrected": (full_video.dtw, "corrected"),
     "OTAM-corrected": (full_video.otam, "corrected"),
 }
-"""Name of a way to align -> its function and form."""
+"""Name of a method of alignment -> its function and form."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ def read_predictions(path: Path) -> Scores:
     return Scores(values_RM, Lengths.of(grouping.lengths), background=False)
 
 
-def pair_scores(scores: Scores, way: str, constant: float) -> np.ndarray:
+def pair_scores(scores: Scores, method: str, constant: float) -> np.ndarray:
     """Returns the scores of all paragraphs and videos with c = `constant`, float32 [p, n].
 
     Args:
-        way: a name of `WAYS`.
+        method: a name of `METHODS`.
     """
     background = scores.background
-    align, form = WAYS[way]
+    align, form = METHODS[method]
     moved_RM = scores.values - np.float32(constant)
     if background and align is full_video.dtw:
         moved_RM += full_video.BG_DTW_OFFSET  # `dtw` itself adds it to the distances
@@ -84,35 +84,39 @@ def recall_at_1(scores_pn: np.ndarray) -> float:
     return float((ranks_from_scores(scores_pn) == 0).mean())
 
 
-def calibrated(scores: Scores, ways: Iterable[str] = tuple(WAYS)) -> dict[str, float]:
-    """Returns the calibrated constant of each way, and R@1 with it, as `WAY-constant` and `WAY-R1`.
+def calibrated(
+    scores: Scores, methods: Iterable[str] = tuple(METHODS)
+) -> dict[str, float]:
+    """Returns the calibrated constant of each method, and R@1 with it.
+
+    Their names are `METHOD-constant` and `METHOD-R1`.
 
     If several constants have the same count, their median is taken.
 
     Args:
-        ways: names of `WAYS`.
+        methods: names of `METHODS`.
     """
     low, high = np.quantile(scores.values, TRIED_QUANTILES)
     constants = np.linspace(low, high, NUM_TRIED)
     found = {}
-    for way in ways:
+    for method in methods:
         counts = []  # videos that are the best match of some paragraph
         for constant in constants:
-            first_p = pair_scores(scores, way, constant).argmax(axis=1)
+            first_p = pair_scores(scores, method, constant).argmax(axis=1)
             counts.append(len(np.unique(first_p)))
         best = np.flatnonzero(np.array(counts) == max(counts))
         constant = float(constants[best[len(best) // 2]])
-        found[f"{way}-constant"] = constant
-        found[f"{way}-R1"] = recall_at_1(pair_scores(scores, way, constant))
+        found[f"{method}-constant"] = constant
+        found[f"{method}-R1"] = recall_at_1(pair_scores(scores, method, constant))
     return found
 
 
 def offset_curve(scores: Scores) -> dict[str, list[float]]:
-    """Returns R@1 for each constant of `CONSTANTS`, by the name of the way to align."""
+    """Returns R@1 for each constant of `CONSTANTS`, by the name of the method."""
     curve = {}
-    for way in WAYS:
+    for method in METHODS:
         recalls = [
-            recall_at_1(pair_scores(scores, way, constant)) for constant in CONSTANTS
+            recall_at_1(pair_scores(scores, method, constant)) for constant in CONSTANTS
         ]
-        curve[way] = [round(recall, 4) for recall in recalls]
+        curve[method] = [round(recall, 4) for recall in recalls]
     return curve

@@ -82,14 +82,14 @@ class Registry(Generic[T]):
         if known_class is not None:
             return known_class
         if "." in name:
-            return self._import_own(name, key)
+            return self._import_custom(name, key)
         known = sorted(self)
         hint = did_you_mean(name, known)
         listed = ", ".join(known)
         problem = f"no {self.kind} is called `{name}`.{hint} Known: {listed}."
         raise ConfigError(key, [problem])
 
-    def _import_own(self, name: str, key: str) -> type[T]:
+    def _import_custom(self, name: str, key: str) -> type[T]:
         """Returns a user's own class; arguments and errors as for `get`."""
         folder = os.getcwd()
         if folder not in sys.path:  # a user's modules are in the working directory

@@ -107,8 +107,8 @@ __all__ = ["Classified", "LabelAligner", "LabelMeta", "LabelPredictor", "TopOne"
 """
 PICTURES = """
 
-@pictures.register
-def _pictures(outputs: Classified, run: Run) -> list[Section]:
+@prediction_sections.register
+def _prediction_sections(outputs: Classified, run: EvaluationRun) -> list[Section]:
     from mmpt.endtasks.labels.report import sections
 
     return sections(outputs)
@@ -134,7 +134,9 @@ def test_the_example_can_be_a_folder_of_the_package(corpus: Path, folder: Path) 
     code = block("python")
     imports = "from mmpt.evaluators import METRICS, PREDICTORS\n"
     imports += "from mmpt.processors import ALIGNERS, META_PROCESSORS\n"
-    imports += "from mmpt.reporting import Run, Section, pictures\n"
+    imports += (
+        "from mmpt.reporting import EvaluationRun, Section, prediction_sections\n"
+    )
     head, classes = code.split("\n\n\n", 1)
     for name, registry in {
         "LabelMeta": "META_PROCESSORS",

@@ -129,7 +129,7 @@ if __name__ == "__main__":
 
     # The inference API and the page.
     from urllib.request import urlopen
-    from mmpt.app.page import served
+    from mmpt.app.page import serve_page
     from mmpt.app.video_files import VideoFiles
     from mmpt.inference.mmptmodel import MMPTModel
     from mmpt.inference.moment_index import MomentIndex
@@ -137,7 +137,7 @@ if __name__ == "__main__":
     MMPTModel.from_pretrained("scores.yaml", "checkpoint.pt").save_pretrained("saved")
     print(MMPTModel.from_pretrained("saved").encode_text(["text"]).shape)
     index = MomentIndex.load("moments", device="cpu")
-    with served(index, VideoFiles(index.windows.names, ["raw"])) as url:
+    with serve_page(index, VideoFiles(index.windows.names, ["raw"])) as url:
         print(urlopen(url).status, "app")
 """
     done = run_hidden(code, folder)

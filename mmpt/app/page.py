@@ -38,7 +38,7 @@ MONO_FONT = ["ui-monospace", "monospace"]
 
 
 @contextmanager
-def served(
+def serve_page(
     index: MomentIndex,
     files: VideoFiles,
     *,
@@ -52,7 +52,7 @@ def served(
         index: the index.
         files: the files of its videos.
         host: address to listen on. Only this machine can reach 127.0.0.1.
-        port: None: the first free one from 7860 on.
+        port: None: the first free port from 7860.
         top: number of moments that a search shows.
     Raises:
         LaunchError: the port is in use.
@@ -162,7 +162,7 @@ def _search_tab(
             shown = gr.HTML(HINT, elem_id="player")
 
     def search(text: str) -> tuple[list[Moment], list[Any], str]:
-        with reported_errors():
+        with report_errors():
             found = find_moments(index, text, top)
             return found, [picture(files, moment) for moment in found], HINT
 
@@ -196,7 +196,7 @@ def _alignment_tab(index: MomentIndex, files: VideoFiles, video: gr.Dropdown) ->
     result = gr.HTML(js_on_load=_read("alignment.js"), elem_id="result")
 
     def align(name: str | None, path: str | None, monotone: bool) -> str:
-        with reported_errors():
+        with report_errors():
             if not name or not path:
                 raise DataError("Choose a video and a transcript first.")
             return aligner.align(name, path, monotone)
@@ -205,8 +205,8 @@ def _alignment_tab(index: MomentIndex, files: VideoFiles, video: gr.Dropdown) ->
 
 
 @contextmanager
-def reported_errors() -> Iterator[None]:
-    """Shows a mistake of the user on the page."""
+def report_errors() -> Iterator[None]:
+    """Shows a user error on the page."""
     try:
         yield
     except UserError as err:

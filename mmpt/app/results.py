@@ -27,7 +27,7 @@ def find_moments(index: MomentIndex, text: str, top: int) -> list[Moment]:
         DataError: there is no text.
     """
     if not text.strip():
-        raise DataError("Describe first what the video should show.")
+        raise DataError("Enter a description of what the video should show.")
     (moments,) = index.search([text.strip()], top)
     return moments
 

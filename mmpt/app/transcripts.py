@@ -98,9 +98,9 @@ class Aligner:
         source = self._files.features(name) or self._files.video(name)
         if not self._files.has_folders:
             raise DataError(
-                f"{name}: cannot be aligned, because the index names no folder of videos or "
-                "features, as one from `mmpt index --shards`. Start `mmpt app` again with "
-                "`--features DIR` (.npy files named as the videos) or `--videos DIR`."
+                f"{name}: cannot be aligned: the index records no folder of videos or features "
+                "(for example, if `mmpt index --shards` built it). Start `mmpt app` again with "
+                "`--videos DIR` or `--features DIR` (.npy files with the names of the videos)."
             )
         if source is None:
             raise DataError(

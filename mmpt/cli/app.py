@@ -80,7 +80,7 @@ def app(options: Options) -> None:
             raise DataError(f"{folder}: must be a folder, but is not.")
     _check_host(options.host)
     # Deferred, so that --help and argument errors do not wait for these imports.
-    from mmpt.app.page import served
+    from mmpt.app.page import serve_page
     from mmpt.app.video_files import VideoFiles
     from mmpt.inference.moment_index import MomentIndex
 
@@ -93,7 +93,7 @@ def app(options: Options) -> None:
         s3d=options.s3d,
     )
     files = VideoFiles(index.windows.names, [*folders, *index.settings.folders])
-    with served(
+    with serve_page(
         index, files, host=options.host, port=options.port, top=options.top
     ) as url:
         logger.info("open %s in a browser; Ctrl-C closes the page", url)

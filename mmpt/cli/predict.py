@@ -145,7 +145,9 @@ def add_table(
     tables.append((checkpoints, copy))
 
 
-def _notes(config: RunConfig, run: "reporting.Run", all_checkpoints: bool) -> list[str]:
+def _notes(
+    config: RunConfig, run: "reporting.EvaluationRun", all_checkpoints: bool
+) -> list[str]:
     """Returns the lines below the tables about one evaluation: missing items, best checkpoint."""
     from mmpt.cli import scoring
 

@@ -9,13 +9,27 @@ from mmpt.cli.prepare_options import Options
 from mmpt.config import RunConfig, load_config
 from mmpt.errors import DataError
 from mmpt.media.video_list import VideoList, find_videos
-from mmpt.prepare import own_features, own_videos, own_yaml
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.corpus import write_corpus
 from mmpt.prepare.captions.language import parse_wanted
 from mmpt.prepare.captions.pretokenise import tokenise_captions
-from mmpt.prepare.own_captions import Report, gather_captions, new_report
 from mmpt.prepare.shards.packing import pack_features
+from mmpt.prepare.user_data.captions import Report, gather_captions, new_report
+from mmpt.prepare.user_data.features import (
+    find_ids,
+    report_unusable,
+    warn_of_unknown_encoder,
+)
+from mmpt.prepare.user_data.training_yaml import (
+    check_replaceable,
+    training_values,
+    write_training,
+)
+from mmpt.prepare.user_data.videos import (
+    choose_batch_size,
+    fitting_settings,
+    split_ids,
+)
 from mmpt.shards.feature_info import read_feature_info
 from mmpt.utils.io import atomic_write, remove_leftovers, write_json
 from mmpt.utils.lock import exclusive
@@ -39,13 +53,13 @@ def prepare(options: Options) -> None:
     require_projects("mmpt prepare", recipe_path)
     if options.videos is not None:
         import av  # noqa: F401  # reports a missing package before any work is done
-    own_yaml.check_replaceable(options.yaml)
+    check_replaceable(options.yaml)
     wanted = parse_wanted(options.language or ["en"])
     recipe = load_config(recipe_path)
     report = new_report()
     videos = None
     if options.features is not None:
-        ids = own_features.find_ids(options.source, options.captions, report)
+        ids = find_ids(options.source, options.captions, report)
     else:
         videos = find_videos([str(options.videos)], options.extracted)
         ids = [job.video_id for job in videos.jobs]
@@ -56,8 +70,8 @@ def prepare(options: Options) -> None:
         )
         remove_leftovers(options.yaml.parent, {options.yaml.name})
         captions = _gather(options, videos, ids, wanted, report)
-        batch = own_videos.choose_batch_size(len(captions), options.recipe)
-        train, val = own_videos.split_ids(list(captions), options.val_share, batch)
+        batch = choose_batch_size(len(captions), options.recipe)
+        train, val = split_ids(list(captions), options.val_share, batch)
         tfeat_dir = _write_shards(options, captions, train, val)
         _write_yaml(options, recipe, (len(train), len(val)), batch, tfeat_dir)
         _check_result(options)
@@ -85,7 +99,7 @@ def _gather(
         if videos is not None:
             extract_videos(options, videos, captions, report)
         else:
-            own_features.report_unusable(
+            report_unusable(
                 options.source, ids, captions, options.shards, report, options.workers
             )
     finally:  # the report is also useful after an error or an interrupt
@@ -146,7 +160,7 @@ def _write_yaml(
         "vfeat_dir": str(options.shards),
         "tfeat_dir": tfeat_dir,
     }
-    settings = own_videos.fitting_settings(
+    settings = fitting_settings(
         num_train=num_train,
         batch=batch,
         recipe=options.recipe,
@@ -155,8 +169,8 @@ def _write_yaml(
     info = read_feature_info(options.shards)
     assert info is not None, "packing writes it"
     if options.features is not None:
-        own_features.warn_of_unknown_encoder(info)
-    values = own_yaml.training_values(
+        warn_of_unknown_encoder(info)
+    values = training_values(
         recipe,
         dataset,
         settings,
@@ -165,7 +179,7 @@ def _write_yaml(
         from_bert=options.random_weights,
     )
     content = f"{num_train} training and {num_val} validation videos"
-    own_yaml.write_training(options.yaml, content, values)
+    write_training(options.yaml, content, values)
 
 
 def _check_result(options: Options) -> None:

@@ -26,7 +26,7 @@ from mmpt.datasets import MMDataset, collate
 from mmpt.errors import ConfigError
 from mmpt.evaluators.table import checkpoint_names
 from mmpt.models.checkpoint import check_checkpoint, load_weights
-from mmpt.reporting import KeyFrames, Run
+from mmpt.reporting import EvaluationRun, KeyFrames
 from mmpt.tasks import Task
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
@@ -162,7 +162,7 @@ def predict(
     allow_missing: bool = False,
     keep_results: bool = True,
     videos: str | None = None,
-) -> Run:
+) -> EvaluationRun:
     """Scores the checkpoints of an evaluation and writes `<eval.save_path>/results.json`.
 
     Args:
@@ -210,7 +210,7 @@ def predict(
         evaluators.write_results(
             results, rows, settings=config.to_dict(), chance=chance
         )
-    return Run(
+    return EvaluationRun(
         config=config,
         rows=rows,
         names=checkpoint_names(checked.paths),

@@ -20,7 +20,7 @@ from mmpt.utils.metrics_log import METRICS_LOG
 from mmpt.utils.tables import markdown_table, text_table
 
 if TYPE_CHECKING:
-    from mmpt.reporting.trainings import Training
+    from mmpt.reporting.training_runs import TrainingRun
 
 CONFIG = "config.yaml"
 REPORT = "training-report.html"
@@ -41,15 +41,17 @@ def is_training_folder(path: str | Path) -> bool:
     return (folder / METRICS_LOG).is_file() or is_new
 
 
-def read_training_runs(folders: Iterable[str | Path]) -> "list[Training]":
-    """Reads training runs; see `mmpt.reporting.trainings`.
+def read_training_runs(folders: Iterable[str | Path]) -> "list[TrainingRun]":
+    """Reads training runs; see `mmpt.reporting.training_runs`.
 
     torch is imported if there are folders.
     """
     folders = list(folders)
     if not folders:
         return []
-    from mmpt.reporting.trainings import read_trainings as read  # deferred: torch
+    from mmpt.reporting.training_runs import (
+        read_training_runs as read,
+    )  # deferred: torch
 
     return read(folders)
 
@@ -70,7 +72,7 @@ def report_training_run(folder: str, results: Sequence[str], out: Path | None) -
         DataError: the folder is not a training folder, or `results` does not belong to it.
         LaunchError: `results` names another training run.
     """
-    from mmpt.reporting.trainings import (
+    from mmpt.reporting.training_runs import (
         describe_best,
         describe_state,
     )  # deferred: torch
@@ -99,7 +101,7 @@ def report_training_run(folder: str, results: Sequence[str], out: Path | None) -
     print("\n\n".join([*texts, str(page)]))
 
 
-def _rows_of(training: "Training", paths: Sequence[str]) -> list[Row]:
+def _rows_of(training: "TrainingRun", paths: Sequence[str]) -> list[Row]:
     """Returns the rows of results files that belong to checkpoints of a training run."""
     folder = training.folder.resolve()
     rows = []
@@ -122,10 +124,10 @@ def _was_moved(checkpoint: Path, folder: Path, fingerprint: str) -> bool:
 
 
 def write_page(
-    trainings: "Sequence[Training]", groups: Sequence[Group], path: Path
+    trainings: "Sequence[TrainingRun]", groups: Sequence[Group], path: Path
 ) -> None:
     """Writes the HTML page of training runs with the scores of their checkpoints."""
-    from mmpt.reporting.trainings import Evaluation, write_training_page
+    from mmpt.reporting.training_runs import Evaluation, write_training_page
 
     evaluations = []
     for group in groups:
@@ -134,9 +136,9 @@ def write_page(
     write_training_page(trainings, evaluations, path)
 
 
-def as_text(trainings: "Sequence[Training]", *, markdown: bool) -> str:
+def as_text(trainings: "Sequence[TrainingRun]", *, markdown: bool) -> str:
     """Returns the figures of training runs, and the settings in which they differ, as tables."""
-    from mmpt.reporting.trainings import difference_rows, summary_rows
+    from mmpt.reporting.training_runs import difference_rows, summary_rows
 
     make_table = markdown_table if markdown else text_table
     names = [training.name for training in trainings]
@@ -158,9 +160,9 @@ def _shorten(cell: str) -> str:
     return f"…{end}"
 
 
-def as_group(trainings: "Sequence[Training]", page: Path) -> Group:
+def as_group(trainings: "Sequence[TrainingRun]", page: Path) -> Group:
     """Returns the figures of training runs as a `Group`, so that `--json` can print them."""
-    from mmpt.reporting.trainings import difference_rows, figures_of
+    from mmpt.reporting.training_runs import difference_rows, summary_of
 
     names = [training.name for training in trainings]
     differences = {}
@@ -170,7 +172,7 @@ def as_group(trainings: "Sequence[Training]", page: Path) -> Group:
         "benchmark": "training",
         "title": "training runs",
         "setting": "",
-        "runs": {training.name: figures_of(training) for training in trainings},
+        "runs": {training.name: summary_of(training) for training in trainings},
         "published": {},
         "notes": [],
         "differences": differences,

@@ -99,7 +99,7 @@ VlmKey = Annotated[bool | int | float | str | None, INERT]
 LauncherKey = Annotated[Any, INERT, Field(exclude=True)]
 """Setting of a cluster launcher or of a job file."""
 Released = Literal["released", "paper"]
-OWN_KEYS = (
+CUSTOM_CLASS_KEYS = (
     "your class declares its keys in a section `Config` (see README.md), and the YAML has them "
     "next to the others"
 )
@@ -108,7 +108,9 @@ REMOVED_KEYS = {
     "chunk) and `clips_per_forward` (`auto` or a number of clips); leave `memory` out",
     "model.tf32": "float32 is computed in float32; to let torch multiply in TF32, leave the key "
     "out and set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 in the environment",
-    **dict.fromkeys(("dataset.options", "model.options", "loss.options"), OWN_KEYS),
+    **dict.fromkeys(
+        ("dataset.options", "model.options", "loss.options"), CUSTOM_CLASS_KEYS
+    ),
     "bank": "the vectors of all videos are kept in files; leave it out",
     "keep_centre": "a batch is a sample of a centre's neighbours, as in the release; leave it out",
     "resolved": "leave it out, and give the `batch_size` that `subsampling` has not divided yet",

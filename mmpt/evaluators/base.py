@@ -20,9 +20,9 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-Numbers = dict[str, float]
+MetricValues = dict[str, float]
 """Number name -> value."""
-Results = dict[str, Numbers]
+Results = dict[str, MetricValues]
 """Metric class name -> its numbers."""
 
 
@@ -145,7 +145,7 @@ def model_inputs(
     return inputs
 
 
-def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
+def require_finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
     """Returns `rows_ND` unchanged.
 
     Args:
@@ -164,7 +164,7 @@ def finite(rows_ND: torch.Tensor, what: str) -> torch.Tensor:
     return rows_ND
 
 
-class Number(NamedTuple):
+class MetricValue(NamedTuple):
     """One number of a metric, and how tables show it."""
 
     name: str
@@ -183,14 +183,14 @@ class Metric(ABC, Generic[O]):
 
     input_type: ClassVar[type[Outputs]]
     """Class of the outputs that `compute` reads."""
-    numbers: ClassVar[tuple[Number, ...]]
+    numbers: ClassVar[tuple[MetricValue, ...]]
 
     @abstractmethod
-    def compute(self, outputs: O) -> Numbers:
+    def compute(self, outputs: O) -> MetricValues:
         """Returns a value for each of `numbers`. Tables leave out values with other names."""
 
     @abstractmethod
-    def chance(self, outputs: O) -> Numbers:
+    def chance(self, outputs: O) -> MetricValues:
         """Returns the expected numbers of random scores on the same test set, if they are known."""
 
     def summary(self, result: Mapping[str, float]) -> str:
@@ -212,7 +212,7 @@ class Metric(ABC, Generic[O]):
         return own[deciding.name]
 
 
-def prefixed(prefix: str, numbers: Mapping[str, float]) -> Numbers:
+def prefixed(prefix: str, numbers: Mapping[str, float]) -> MetricValues:
     """Returns the numbers with `prefix` before their names."""
     return {prefix + name: value for name, value in numbers.items()}
 

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult
 
 from mmpt.errors import DataError
 from mmpt.evaluators import published
-from mmpt.evaluators.base import Number
+from mmpt.evaluators.base import MetricValue
 from mmpt.evaluators.evaluator import read_results
 from mmpt.evaluators.table import numbers_of
 from mmpt.utils.io import file_hash
@@ -80,7 +80,7 @@ def _test_name(task: str, row: dict[str, Any]) -> str:
     return name
 
 
-def _shown_value(value: float, number: Number) -> float:
+def _shown_value(value: float, number: MetricValue) -> float:
     """Returns a share in percent, and a rank as it is."""
     if number.unit == "share":
         value = 100 * value

@@ -49,15 +49,15 @@ class Lengths:
 
     captions: np.ndarray  # int64 [p]: per paragraph
     clips: np.ndarray  # int64 [n]: per video
-    most: Size  # (T, L), over all paragraphs and videos
+    maximum: Size  # (T, L), over all paragraphs and videos
 
     @classmethod
     def of(cls, captions: np.ndarray, clips: np.ndarray | None = None) -> Lengths:
         """Returns the lengths of all paragraphs and videos; by default one clip per caption."""
         if clips is None:
             clips = captions
-        most = int(captions.max()), int(clips.max())
-        return cls(captions, clips, most)
+        maximum = int(captions.max()), int(clips.max())
+        return cls(captions, clips, maximum)
 
 
 class Grouping(NamedTuple):
@@ -160,7 +160,7 @@ def dtw(
         if background:
             distance_SkP = nearest_windows(BG_DTW_OFFSET - scores_SWP)
         scale = _scale(distance_SkP, lengths)
-        return -dtw_cost(distance_SkP * scale, lengths.most, form)
+        return -dtw_cost(distance_SkP * scale, lengths.maximum, form)
 
     return score_pairs(scores_RM, lengths, score)
 
@@ -186,10 +186,10 @@ def otam(
         if background:
             distance_SkP = nearest_windows(distance_SkP)
             longer_side = max(distance_SkP.shape[:2])
-            scale = np.float32(max(lengths.most) / longer_side)
+            scale = np.float32(max(lengths.maximum) / longer_side)
         else:
             scale = _scale(distance_SkP, lengths)
-        return -otam_cost(distance_SkP * scale, lengths.most, form)
+        return -otam_cost(distance_SkP * scale, lengths.maximum, form)
 
     return score_pairs(scores_RM, lengths, score)
 
@@ -278,7 +278,7 @@ def _pairs_of_equal_size(
             the release. A chunk has at least one pair.
     """
     # No block is larger than the padded one.
-    cells_per_pair = math.prod(lengths.most)
+    cells_per_pair = math.prod(lengths.maximum)
     pairs_per_chunk = max(1, cells_per_chunk // cells_per_pair)
     for num_rows in np.unique(lengths.captions):
         paragraphs = np.flatnonzero(lengths.captions == num_rows)
@@ -296,7 +296,7 @@ def _pairs_of_equal_size(
 def _scale(block_SWP: np.ndarray, lengths: Lengths) -> np.float32:
     """Returns T*L/(S*W), the factor of a block's distances in DTW and OTAM."""
     num_rows, num_cols, _ = block_SWP.shape
-    largest = math.prod(lengths.most)
+    largest = math.prod(lengths.maximum)
     return np.float32(largest / (num_rows * num_cols))
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mmpt.evaluators import full_video, functional
-from mmpt.evaluators.base import METRICS, Metric, Number, Numbers, prefixed
+from mmpt.evaluators.base import METRICS, Metric, MetricValue, MetricValues, prefixed
 from mmpt.evaluators.full_video import Lengths, Score
 from mmpt.evaluators.functional import RECALL_AT, ranks_from_vectors
 from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
@@ -16,7 +16,7 @@ from mmpt.evaluators.predictors import BGRetrievalOutputs, RetrievalOutputs
 
 def recall_numbers(
     title: str, prefix: str, *, is_detail: bool = False
-) -> tuple[Number, ...]:
+) -> tuple[MetricValue, ...]:
     """Returns `<prefix>R1`, `<prefix>R5` and `<prefix>R10`, shown as `<title>, R@1` and so on.
 
     Args:
@@ -24,7 +24,7 @@ def recall_numbers(
     """
     numbers = []
     for k in RECALL_AT:
-        number = Number(
+        number = MetricValue(
             f"{prefix}R{k}", f"{title}, R@{k}", is_detail=is_detail or k > 1
         )
         numbers.append(number)
@@ -38,12 +38,12 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
     input_type = RetrievalOutputs
     numbers = (
         *recall_numbers("clip, text to video", ""),
-        Number("MR", "clip, text to video, median rank", "rank"),
+        MetricValue("MR", "clip, text to video, median rank", "rank"),
         *recall_numbers("clip, video to text", "v2t-"),
-        Number("v2t-MR", "clip, video to text, median rank", "rank"),
+        MetricValue("v2t-MR", "clip, video to text, median rank", "rank"),
     )
 
-    def compute(self, outputs: RetrievalOutputs) -> Numbers:
+    def compute(self, outputs: RetrievalOutputs) -> MetricValues:
         """Returns R1, R5, R10 (fractions) and MR (1 is best) of both directions."""
         text_ND = outputs.pooled_text
         video_ND = outputs.pooled_video
@@ -52,7 +52,7 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
         to_text = functional.retrieval_metrics(to_text_N)
         return functional.retrieval_metrics(to_video_N) | prefixed("v2t-", to_text)
 
-    def chance(self, outputs: RetrievalOutputs) -> Numbers:
+    def chance(self, outputs: RetrievalOutputs) -> MetricValues:
         """Returns the expectation for independent random scores."""
         chance = functional.chance_metrics(len(outputs.clips))
         return chance | prefixed("v2t-", chance)
@@ -63,8 +63,8 @@ class RetrievalMetric(Metric[RetrievalOutputs]):
         return f"{recalls} - Median R: {result['MR']:.1f}"
 
 
-class Way(NamedTuple):
-    """A way to score a paragraph against a whole video."""
+class ScoringMethod(NamedTuple):
+    """A method that scores a paragraph against a whole video."""
 
     prefix: str
     """Prefix of the names of its numbers."""
@@ -74,28 +74,30 @@ class Way(NamedTuple):
     """True: short tables leave its numbers out."""
 
 
-def _ways(*, background: bool) -> tuple[Way, ...]:
-    """Returns the six ways of scoring. `background` does not change the caption average."""
+def _scoring_methods(*, background: bool) -> tuple[ScoringMethod, ...]:
+    """Returns the six scoring methods. `background` does not change the caption average."""
     dtw = partial(full_video.dtw, background=background)
     otam = partial(full_video.otam, background=background)
     corrected_dtw = partial(dtw, form="corrected")
     corrected_otam = partial(otam, form="corrected")
     transport = partial(full_video.optimal_transport, background=background)
     return (
-        Way("", "caption average", full_video.caption_average),
-        Way("DTW-", "DTW as published", dtw),
-        Way("OTAM-", "OTAM as published", otam),
-        Way("DTW-corrected-", "DTW corrected", corrected_dtw, is_detail=True),
-        Way("OTAM-corrected-", "OTAM corrected", corrected_otam, is_detail=True),
-        Way("OT-", "OT", transport),
+        ScoringMethod("", "caption average", full_video.caption_average),
+        ScoringMethod("DTW-", "DTW as published", dtw),
+        ScoringMethod("OTAM-", "OTAM as published", otam),
+        ScoringMethod("DTW-corrected-", "DTW corrected", corrected_dtw, is_detail=True),
+        ScoringMethod(
+            "OTAM-corrected-", "OTAM corrected", corrected_otam, is_detail=True
+        ),
+        ScoringMethod("OT-", "OT", transport),
     )
 
 
-def _numbers(ways: tuple[Way, ...], what: str) -> tuple[Number, ...]:
-    numbers: tuple[Number, ...] = ()
-    for way in ways:
-        title = f"{what}, {way.title}"
-        numbers += recall_numbers(title, way.prefix, is_detail=way.is_detail)
+def _numbers(methods: tuple[ScoringMethod, ...], what: str) -> tuple[MetricValue, ...]:
+    numbers: tuple[MetricValue, ...] = ()
+    for method in methods:
+        title = f"{what}, {method.title}"
+        numbers += recall_numbers(title, method.prefix, is_detail=method.is_detail)
     return numbers
 
 
@@ -113,35 +115,35 @@ class WholeVideoMetric(Metric[Any]):
     Sinkhorn with epsilon 1) is an extension without published numbers.
     """
 
-    ways: ClassVar[tuple[Way, ...]]
+    methods: ClassVar[tuple[ScoringMethod, ...]]
 
     @abstractmethod
     def vectors(self, outputs: Any) -> Vectors:
         """Returns the vectors of the test set, grouped and in order."""
 
-    def compute(self, outputs: Any) -> Numbers:
-        """Returns R1, R5, R10 (fractions) of every way."""
+    def compute(self, outputs: Any) -> MetricValues:
+        """Returns R1, R5, R10 (fractions) of every scoring method."""
         text_ND, video_MD, lengths = self.vectors(outputs)
-        scores = {way.prefix: way.score for way in self.ways}
+        scores = {method.prefix: method.score for method in self.methods}
         ranks = full_video.paragraph_ranks(text_ND, video_MD, lengths, scores)
-        result: Numbers = {}
+        result: MetricValues = {}
         for prefix, ranks_n in ranks.items():
             recalls = functional.recalls(ranks_n)
             result |= prefixed(prefix, recalls)
         return result
 
-    def chance(self, outputs: Any) -> Numbers:
+    def chance(self, outputs: Any) -> MetricValues:
         """Returns k/n for n videos. This is exact if all paragraphs have the same length."""
         num_videos = len(set(outputs.video_ids))
         chance = functional.chance_metrics(num_videos)
         del chance["MR"]
-        result: Numbers = {}
-        for way in self.ways:
-            result |= prefixed(way.prefix, chance)
+        result: MetricValues = {}
+        for method in self.methods:
+            result |= prefixed(method.prefix, chance)
         return result
 
     def summary(self, result: Mapping[str, float]) -> str:
-        """Returns one line with a part per published way to score."""
+        """Returns one line with a part per published scoring method."""
         average = _recall_line(result, "")
         dtw = _recall_line(result, "DTW-")
         otam = _recall_line(result, "OTAM-")
@@ -153,8 +155,8 @@ class FullVideoRetrievalMetric(WholeVideoMetric):
     """The recall of whole videos without background: of their clips with captions."""
 
     input_type = RetrievalOutputs
-    ways = _ways(background=False)
-    numbers = _numbers(ways, "full video")
+    methods = _scoring_methods(background=False)
+    numbers = _numbers(methods, "full video")
 
     def vectors(self, outputs: RetrievalOutputs) -> Vectors:
         """Returns both vectors, sorted by video and by time."""
@@ -171,8 +173,8 @@ class FullVideoBGRetrievalMetric(WholeVideoMetric):
     """The recall of whole videos with their background, that is of windows of the whole video."""
 
     input_type = BGRetrievalOutputs
-    ways = _ways(background=True)
-    numbers = _numbers(ways, "full video with background")
+    methods = _scoring_methods(background=True)
+    numbers = _numbers(methods, "full video with background")
 
     def vectors(self, outputs: BGRetrievalOutputs) -> Vectors:
         """Returns the vectors as they are."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mmpt.evaluators import CLIPS, PREDICTORS, WHOLE_VIDEO, Outputs, Predictor
-from mmpt.evaluators.base import Part, Prepared, finite
+from mmpt.evaluators.base import Part, Prepared, require_finite
 
 POOLED = ("pooled_text", "pooled_video")
 MAX_SAVED = 10_000
@@ -159,7 +159,7 @@ def pooled_vectors(output: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Returns pooled_text and pooled_video of a model's output as float32 on the CPU."""
     vectors = {}
     for name in POOLED:
-        rows_ND = finite(output[name].float(), f"rows of `{name}`")
+        rows_ND = require_finite(output[name].float(), f"rows of `{name}`")
         vectors[name] = rows_ND.cpu()
     return vectors
 

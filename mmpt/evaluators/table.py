@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mmpt.evaluators.base import METRICS, Number
+from mmpt.evaluators.base import METRICS, MetricValue
 from mmpt.utils.tables import GAP, markdown_table, text_table
 
 ResultsLike = Mapping[str, Mapping[str, float]]
@@ -90,14 +90,16 @@ def checkpoint_names(paths: Sequence[Path]) -> list[str]:
     return [f"{number}. {folder}" for number, folder in enumerate(folders, start=1)]
 
 
-def numbers_of(metric: str, columns: Mapping[str, ResultsLike]) -> Sequence[Number]:
+def numbers_of(
+    metric: str, columns: Mapping[str, ResultsLike]
+) -> Sequence[MetricValue]:
     """Returns the numbers that a metric declares, or all that were measured if it is unknown."""
     if metric in METRICS:
         return METRICS.get(metric, "metric").numbers
     names: dict[str, None] = {}  # an ordered set
     for results in columns.values():
         names |= dict.fromkeys(results.get(metric, {}))
-    return [Number(name, f"{metric} {name}") for name in names]
+    return [MetricValue(name, f"{metric} {name}") for name in names]
 
 
 def values_of(
@@ -111,7 +113,7 @@ def values_of(
     return values
 
 
-def format_value(value: float | None, number: Number) -> str:
+def format_value(value: float | None, number: MetricValue) -> str:
     """Returns a share in percent, a rank as it is, and `-` for none."""
     if value is None:
         return "-"

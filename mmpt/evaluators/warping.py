@@ -30,7 +30,7 @@ def dtw_cost(
 
     Args:
         distance_RKP: float32.
-        size: most rows and columns of any block; only the released form reads it.
+        size: largest numbers of rows and columns of any block; only the released form reads it.
         form: `released` pads every block to `size`. This lets a path skip the last cell, and
             overwrites the last row of a block that already has the most columns. `corrected` ends
             in the last cell of the block itself.
@@ -48,7 +48,7 @@ def otam_cost(
 
     Args:
         distance_RKP: float32.
-        size: most rows and columns of any block; only the released form reads it.
+        size: largest numbers of rows and columns of any block; only the released form reads it.
         form: `released` pads as `dtw_cost` does, both blocks to `size` although one of them is
             transposed, and subtracts the minimum in the first column. `corrected` adds the minimum,
             and ends in the last cell of the block itself.
@@ -59,8 +59,8 @@ def otam_cost(
         # A border column of zeros on each side lets a path begin and end at any row.
         bordered_RKP = np.pad(side_RKP, ((0, 0), (1, 1), (0, 0)))
         if form == "released":
-            most_rows, most_cols = size
-            padded_RKP = pad(bordered_RKP, (most_rows, most_cols + 2))
+            max_rows, max_cols = size
+            padded_RKP = pad(bordered_RKP, (max_rows, max_cols + 2))
             total_RKP = cumulate_otam(padded_RKP, first_sign=-1)
         else:
             total_RKP = cumulate_otam(bordered_RKP, first_sign=1)
@@ -77,15 +77,13 @@ def pad(block_RKP: np.ndarray, size: Size) -> np.ndarray:
     overwritten with zeros.
     """
     num_rows, num_cols, num_pairs = block_RKP.shape
-    most_rows, most_cols = size
-    padded_RKP = np.full(
-        (most_rows, most_cols, num_pairs), np.inf, dtype=block_RKP.dtype
-    )
-    kept_RKP = block_RKP[:most_rows, :most_cols]
+    max_rows, max_cols = size
+    padded_RKP = np.full((max_rows, max_cols, num_pairs), np.inf, dtype=block_RKP.dtype)
+    kept_RKP = block_RKP[:max_rows, :max_cols]
     kept_rows, kept_cols, _ = kept_RKP.shape
     padded_RKP[:kept_rows, :kept_cols] = kept_RKP
-    new_rows = most_rows - num_rows
-    new_cols = most_cols - num_cols
+    new_rows = max_rows - num_rows
+    new_cols = max_cols - num_cols
     last_real_row = -new_rows - 1
     padded_RKP[last_real_row:, -new_cols:] = 0
     return padded_RKP

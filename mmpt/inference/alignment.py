@@ -51,7 +51,7 @@ def align_sentences(
 
     Args:
         text_SD: float [S, D], pooled states of the sentences.
-        video_LD: float [L, D], a state for each second, of length 1.
+        video_LD: float [L, D], a state for each second, L2-normalised.
         epsilon: smoothness of the plan. A smaller value gives a sharper plan.
         iterations: iterations of Sinkhorn's algorithm.
         monotone: require that no sentence has its peak before that of an earlier sentence.

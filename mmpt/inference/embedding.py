@@ -179,7 +179,7 @@ def states_of_seconds(windows: Iterable[Window], fps: float) -> Tensor:
     """Returns the state of each second of a video, [S, D].
 
     It is the mean of the states of its rows. The state of a row is the mean of its states in the
-    windows that contain it, after these have been divided by their lengths.
+    windows that contain it, after these have been divided by their L2 norms.
 
     Args:
         windows: the windows of one video.

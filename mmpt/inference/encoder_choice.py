@@ -85,14 +85,14 @@ def choose_encoder(origin: Origin, chosen: str | Encoder | None) -> Choice:
         is_doubtful = origin.is_unnamed or origin.is_downloaded
         return Choice(
             encoder=S3D_NAME,
-            note="frames are encoded with S3D, because nothing says with which encoder the model "
-            "was trained. Scores are meaningless if it was another one. `encoder`, or `--encoder`, "
-            "names it.",
+            note="frames are encoded with S3D, because the model does not record the encoder that "
+            "it was trained with. If it was another one, scores are meaningless; name it with "
+            "`encoder` or `--encoder`.",
             level=logging.WARNING if is_doubtful else logging.INFO,
         )
     if is_s3d(name):
         return Choice(encoder=S3D_NAME)
-    reason = _reason_against(name, origin)
+    reason = _refusal_reason(name, origin)
     if reason is not None:
         raise DataError(reason)
     return Choice(
@@ -103,7 +103,7 @@ def choose_encoder(origin: Origin, chosen: str | Encoder | None) -> Choice:
     )
 
 
-def _reason_against(name: str, origin: Origin) -> str | None:
+def _refusal_reason(name: str, origin: Origin) -> str | None:
     """Returns why the encoder that a model records is not loaded. None: it may be loaded."""
     revision = origin.encoder_revision
     kind, _, source = name.partition(":")
@@ -161,7 +161,7 @@ def find_difference(origin: Origin, name: str, revision: str | None) -> str | No
     if name == trained and (revision or "").startswith(OF_FOLDER):
         source = name.partition(":")[2]
         if wanted is not None and COMMIT.fullmatch(wanted):
-            text += f" The folder {source} hides the model {source} of the Hub."
+            text += f" The local folder {source} shadows the Hub model of that name."
     return text
 
 

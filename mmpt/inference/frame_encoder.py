@@ -29,6 +29,7 @@ from mmpt.inference.inputs import Array
 from mmpt.inference.origin import S3D_NAME, Origin, extract_command
 from mmpt.inference.videos import CLIPS_AT_ONCE, decode, run_s3d, to_bytes
 from mmpt.media.s3d import S3D, S3D_WEIGHTS, load_s3d
+from mmpt.shards.feature_info import format_rate
 from mmpt.shards.feature_rows import finish_features
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
@@ -44,7 +45,7 @@ logger = get_logger(__name__)
 class FrameEncoder(nn.Module):
     """Turns frames into the features that a model takes.
 
-    The encoder is loaded when there are frames for the first time.
+    The encoder is loaded when the first frames are encoded.
 
     Args:
         origin: where the model is from. It names the encoder of the features of its training.
@@ -219,7 +220,7 @@ class FrameEncoder(nn.Module):
             name, encoder = found.name, found.encoder
         else:
             return
-        opened = ClipEncoder(encoder, device, name=name, shrinks=True)
+        opened = ClipEncoder(encoder, device, name=name, halves_batch_on_oom=True)
         self._check_kind(name, opened.width, opened.sampling.fps)
         self._clip_encoder = opened
 
@@ -232,7 +233,7 @@ class FrameEncoder(nn.Module):
     def _check_kind(self, name: str, width: int, fps: float) -> None:
         """Raises DataError if an encoder makes other features than the model takes."""
         if (width, fps) != (self.width, self.fps):
-            reason = f"{name} makes features {width} wide, {fps:g} a second"
+            reason = f"{name} produces {width}-d features at {format_rate(fps)}"
             raise self._refusal(reason)
 
     def _refusal(self, reason: str) -> DataError:
@@ -243,7 +244,7 @@ class FrameEncoder(nn.Module):
         if self.command is not None:
             remedy = f"Extract them with `{self.command}`"
         return DataError(
-            f"frames cannot be embedded: the model takes features{maker} {self.width} wide, "
-            f"{self.fps:g} a second, but {reason.rstrip('.')}. {remedy}, and embed these: "
+            f"frames cannot be embedded: the model takes {self.width}-d features{maker} at "
+            f"{format_rate(self.fps)}, but {reason.rstrip('.')}. {remedy}, and pass them with "
             "`--features FEATURES`."
         )

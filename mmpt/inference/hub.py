@@ -116,8 +116,8 @@ def upload(
         paths = set(folder.iterdir())
         if not overwrite_card and not _may_replace_card(api, folder, repo_id):
             logger.warning(
-                "the %s of %s is kept, because it is not as MMPT wrote it. `overwrite_card` "
-                "replaces it.",
+                "the %s of %s is kept, because it was edited, or MMPT did not write it. "
+                "`overwrite_card` replaces it.",
                 CARD_NAME,
                 repo_id,
             )
@@ -188,7 +188,7 @@ def _explain(error: Exception, offline: str) -> str:
         if isinstance(cause, UNREACHABLE):
             reason = first_line(cause).rstrip(".")
             return (
-                f"the Hugging Face Hub cannot be reached ({reason}). Run the same again with a "
-                f"network.{offline}"
+                f"the Hugging Face Hub cannot be reached ({reason}). Try again with a network "
+                f"connection.{offline}"
             )
-    return f"{first_line(error).rstrip('.')}. Run the same again later."
+    return f"{first_line(error).rstrip('.')}. Try again later."

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 WIDER = (
     "numbers exceed the range of the model's type, or weights were set to such values. Load the "
-    "model in a wider type (`dtype`), and divide features by their length"
+    "model in a wider type (`dtype`), and divide features by their L2 norm"
 )
 
 
@@ -73,7 +73,7 @@ class MMPTModel(nn.Module):
             embedded for the first time, and not needed for features. A class of your own is only
             imported if you name it.
         s3d: S3D, or the path of its weights.
-        normalise: divide the features of frames by their length. None: as for training, as far as
+        normalise: divide the features of frames by their L2 norm. None: as for training, as far as
             `origin` says, else True. The released wrapper does not; False reproduces its scores.
         origin: where the model is from. The model card describes it.
     """

@@ -96,7 +96,7 @@ def write_card(folder: Path, text: str, *, overwrite: bool) -> None:
     old = read_card(path)
     if not overwrite and not may_replace(old, text):
         logger.warning(
-            "%s is kept, because it is not as `save_pretrained` wrote it. Pass "
+            "%s is kept, because it was edited, or `save_pretrained` did not write it. Pass "
             "`overwrite_card=True` to replace it.",
             path,
         )
@@ -135,7 +135,7 @@ def _results_of(card: str) -> list[EvalResult]:
 
 
 def _recipe(training: dict[str, Any] | None) -> str | None:
-    """Returns the name of the method of a training, or of its loss. None: unknown."""
+    """Returns the name of the method of a training run, or of its loss. None: unknown."""
     loss = (training or {}).get("loss", {})
     name = loss.get("loss_cls")
     if name is None:

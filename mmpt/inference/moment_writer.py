@@ -35,6 +35,7 @@ from mmpt.retrieval.saved_index import (
     map_vectors,
     new_index,
 )
+from mmpt.shards.feature_info import format_rate
 from mmpt.utils.artefact import weights_fingerprint
 from mmpt.utils.io import remove_leftovers, writing
 from mmpt.utils.lock import exclusive
@@ -155,8 +156,8 @@ def _check_windows(model: MMPTModel, window_s: int, stride_s: int) -> None:
     for name, value_s in (("window", window_s), ("stride", stride_s)):
         if not (value_s * fps).is_integer():
             raise DataError(
-                f"`--{name}` must be a whole number of feature rows, of which the model takes "
-                f"{fps:g} a second, but is {value_s} seconds ({value_s * fps:g} rows)."
+                f"`--{name}` must be a whole number of feature rows, and the model takes "
+                f"{format_rate(fps)}, but is {value_s} seconds ({value_s * fps:g} rows)."
             )
 
 

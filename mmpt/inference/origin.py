@@ -27,7 +27,7 @@ S3D_NAME = "s3d"
 PREFIX = re.compile(r"hf:|timm:((hf[-_]hub|local-dir):)?|")
 """Beginning of the name of an encoder, before its name on a hub or its path."""
 FREE_NAME = re.compile(r"(?![A-Za-z]:[/\\])[^./~\\][^/\\]*(/[^/\\]+)?")
-"""A name from `mmpt pack --encoder` that is no path, such as `CLIP ViT-B/32`."""
+"""A name from `mmpt pack --encoder` that is not a path, such as `CLIP ViT-B/32`."""
 OF_FOLDER = "sha256 "
 """Beginning of the revision of an `hf:` encoder that is a folder."""
 EXTRACTED = re.compile(r"s3d|(hf|timm):.+|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -135,7 +135,7 @@ def saved_values(origin: Origin) -> dict[str, Any]:
 
 
 def published_settings(config: RunConfig) -> dict[str, Any]:
-    """Returns the settings of a training that a model card shows.
+    """Returns the settings of a training run that a model card shows.
 
     They contain no folders of this machine: only the last part of each path is kept.
     """
@@ -159,7 +159,7 @@ def published_encoder(encoder: str | None, revision: str | None) -> str | None:
     match = PREFIX.match(encoder)
     assert match is not None  # it also matches nothing
     prefix, model = match[0], encoder[match.end() :]
-    # The revision of an encoder of timm is a hash, too, although its name is no folder.
+    # The revision of a timm encoder is also a hash, although its name is not a folder.
     is_folder = prefix == "hf:" and (revision or "").startswith(OF_FOLDER)
     is_name = is_hub_name(model) if prefix else FREE_NAME.fullmatch(model)
     if is_name and not is_folder and prefix != "timm:local-dir:":
@@ -278,7 +278,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def _read_run_facts(folder: Path) -> FeatureInfo | None:
-    """Returns what a training has recorded in its folder about its features. None: nothing."""
+    """Returns what a training run has recorded in its folder about its features. None: nothing."""
     path = folder / RUN_METADATA
     if not path.is_file():
         return None

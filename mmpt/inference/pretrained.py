@@ -103,7 +103,7 @@ def _find_checkpoint(config: RunConfig, checkpoint: str) -> Path:
     """Returns the path of a checkpoint.
 
     A file name is looked up in `eval.save_path`, then in the folders of the checkpoints that the
-    YAML names, then in `save_dir` if the YAML is for a training.
+    YAML names, then in `save_dir` if the YAML is for a training run.
 
     Args:
         checkpoint: a file name, or a path, which is returned unchanged.
@@ -137,8 +137,8 @@ def _from_checkpoint(path: Path, bert_name: str | None) -> Pretrained:
     yaml = path.parent / "config.yaml"
     if not yaml.is_file():
         raise CheckpointError(
-            f"{path}: a checkpoint needs the YAML it was trained by, but there is no config.yaml "
-            "next to it. Give the YAML as the source and this file as `checkpoint`."
+            f"{path}: needs the YAML it was trained with, but there is no config.yaml next to it. "
+            "Give the YAML as the source and this file as `checkpoint`."
         )
     return _build(load_config(yaml, import_fairseq=False), path, bert_name)
 

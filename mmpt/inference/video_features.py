@@ -16,7 +16,7 @@ from mmpt.inference.frame_encoder import FrameEncoder
 from mmpt.inference.inputs import Video
 from mmpt.inference.origin import find_mismatch
 from mmpt.inference.videos import FRAME_AXES, read_array
-from mmpt.shards.feature_info import read_feature_info
+from mmpt.shards.feature_info import format_rate, read_feature_info
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -52,7 +52,7 @@ class VideoFeatures(nn.Module):
         width, fps, command = self.frames.width, self.frames.fps, self.frames.command
         if (info.width, info.fps) != (width, fps):
             raise DataError(
-                f"{name}: features must be {width} wide, {fps:g} a second, as the model takes "
+                f"{name}: must be {width}-d features at {format_rate(fps)}, as the model takes "
                 f"them, but are {info} (features.json)."
             )
         mismatch = find_mismatch(self.frames.origin, info)
@@ -91,7 +91,7 @@ class VideoFeatures(nn.Module):
         width, found = self.frames.width, array.shape[1]
         if found != width:
             raise DataError(
-                f"{name}: features must be {width} wide, as the model is, but are {found}."
+                f"{name}: features must be {width}-d, as the model takes them, but are {found}-d."
             )
         features_RI = inputs.contiguous(array).detach().to(device, dtype)
         self._check_norms(features_RI, name, source)

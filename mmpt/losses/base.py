@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from mmpt.config.schema import LossConfig
 from mmpt.errors import ConfigError, UserError
-from mmpt.losses.gather import join_batches
+from mmpt.losses.gather import gather_batches
 from mmpt.registry import Registry
 
 LOG_SCALE = math.log(1 / 0.07)
@@ -70,16 +70,16 @@ class Loss(nn.Module):
 
     Config: ClassVar[type[LossConfig]] = LossConfig
     """The keys under `loss` that the class reads. A subclass of `LossConfig` adds keys."""
-    contrasts: ClassVar[bool] = False
+    uses_negatives: ClassVar[bool] = False
     """True if the negatives are the other clips of the batch. All `inputs` then have a row per
     clip."""
     inputs: tuple[str, ...] = ()
     """Names of the model's outputs that `compute` reads. A model lists its own as `outputs`."""
     uses_temperature: bool = False
     """True if tau is part of the loss as configured."""
-    rows_together: int = 1
-    """Number of neighbouring rows of a batch that belong together: the clips of a sequence. 1 if
-    there are no sequences."""
+    sequence_length: int = 1
+    """Number of clips in a sequence, which are neighbouring rows of a batch. 1 if there are no
+    sequences."""
 
     compute: Callable[..., LossOutput]
 
@@ -92,7 +92,7 @@ class Loss(nn.Module):
         super().__init__()
         assert isinstance(config, self.Config), "a loss takes its own Config"
         self.config = config
-        assert self.inputs or not self.contrasts, (
+        assert self.inputs or not self.uses_negatives, (
             "a loss with negatives must name its inputs"
         )
         name = type(self).__name__
@@ -103,7 +103,7 @@ class Loss(nn.Module):
                 "term, or `loss.clip_temperature: paper` in the Norton loss; "
                 f"{name} as configured has none."
             )
-        if config.gather_negatives and not self.contrasts:
+        if config.gather_negatives and not self.uses_negatives:
             problems.append(
                 f"`loss.gather_negatives` needs a loss with negatives; {name} has none."
             )
@@ -131,13 +131,13 @@ class Loss(nn.Module):
     def forward(self, *, is_dummy_step: bool = False, **batch: Any) -> LossOutput:
         """Returns the terms and metrics of a batch.
 
-        The host waits for the GPU once, to check that the terms are finite. It waits once more if
-        tokens are contrasted, and once more if batches are joined.
+        Synchronises with the GPU once to check that the terms are finite, once more if token
+        similarities are computed, and once more if negatives are gathered.
 
         Args:
             is_dummy_step: True if this process has no batch left and computes an arbitrary one,
                 because the other processes wait for it. Its gradient is discarded, and its clips
-                are not joined to the batches of the others.
+                are not negatives of the other processes' clips.
             batch: entries of the batch and of the model's output. Entries that the loss does not
                 read are ignored.
         Raises:
@@ -145,8 +145,8 @@ class Loss(nn.Module):
             UserError: the batch does not fit the configuration.
         """
         if self.config.gather_negatives and self.training:
-            batch = join_batches(
-                batch, self.inputs, self.rows_together, is_dummy_step=is_dummy_step
+            batch = gather_batches(
+                batch, self.inputs, self.sequence_length, is_dummy_step=is_dummy_step
             )
         tensors = [value for value in batch.values() if isinstance(value, Tensor)]
         with torch.autocast(tensors[0].device.type, enabled=False):
@@ -207,13 +207,13 @@ def _require_finite(output: LossOutput, batch: dict[str, Any]) -> None:
     if bad_inputs:
         names = ", ".join(bad_inputs)
         cause = (
-            f"Not finite already: {names}; lower the learning rate, or the loss scale "
-            "under fp16."
+            f"These inputs are already not finite: {names}; lower the learning rate, or the loss "
+            "scale under fp16."
         )
     else:
         cause = (
-            "The inputs are finite, so there is a zero vector, a clip without a real token, or no "
-            "contrast at all."
+            "The inputs are finite. Either a vector is zero, a clip has no real token, or all "
+            "similarities in the batch are equal."
         )
     terms = [f"{name} is {term.item()}" for name, term in output.terms.items()]
     term_values = ", ".join(terms)

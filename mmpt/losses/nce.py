@@ -60,7 +60,7 @@ def dot_products(pooled_video: Tensor, pooled_text: Tensor) -> Tensor:
 class _OneDirectionLoss(Loss):
     """Base class of `T2VContraLoss` and `V2TContraLoss`."""
 
-    contrasts = True
+    uses_negatives = True
     inputs = POOLED
     text_to_video: bool
     """Whether captions search for clips. If False, clips search for captions."""

@@ -208,13 +208,13 @@ class SequenceContrastLoss(Loss):
 
     Config = SequenceConfig
     config: SequenceConfig
-    contrasts = True
+    uses_negatives = True
     inputs = STATES
     uses_temperature = True
     has_sequence_term = True
 
     @property
-    def rows_together(self) -> int:  # type: ignore[override]  # read only
+    def sequence_length(self) -> int:  # type: ignore[override]  # read only
         """Number of clips in a sequence, or 1 without the video-paragraph term."""
         sequence = self.config.sequence_contrast
         if sequence is None or sequence.threshold is None or not self.has_sequence_term:

@@ -1,4 +1,4 @@
-"""Decodes video files and encodes them with S3D."""
+"""Decodes video files and encodes them with S3D, or with models of transformers or timm."""
 
 import lazy_loader
 

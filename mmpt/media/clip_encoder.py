@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from mmpt.errors import DataError, DeviceMemoryError
+from mmpt.media.custom_encoder import describe
 from mmpt.media.encoders import Encoder
 from mmpt.media.frame_graph import SIZE, Sampling
-from mmpt.media.own_encoder import describe
 from mmpt.media.s3d import S3D, load_s3d
 from mmpt.utils.io import file_hash
 from mmpt.utils.log import get_logger
@@ -42,7 +42,8 @@ DTYPES = {
 DEVICE_ERROR: type[Exception] = getattr(
     torch, "AcceleratorError", torch.OutOfMemoryError
 )
-"""An exception of the device, which is unusable after it. Not in old versions of torch."""
+"""Exception after which the device cannot be used in this process. Old versions of torch do not
+have it."""
 
 
 class EncoderError(DataError):
@@ -113,8 +114,8 @@ class ClipEncoder:
         dtype: a key of `DTYPES`, the type in which convolutions are computed. Weights stay float32.
         batch_size: number of clips per batch on a GPU.
         name: value of `--encoder`, for messages. Default: the name of the class.
-        shrinks: halve the batches whenever the memory of the GPU does not suffice. The last bits of
-            features may then differ.
+        halves_batch_on_oom: halve the batch size whenever the GPU is out of memory. The last bits
+            of features may then differ.
     Raises:
         DataError: the encoder raises an exception for a black clip, or its methods return values of
             another kind than `Encoder` says.
@@ -128,7 +129,7 @@ class ClipEncoder:
         batch_size: int = 64,
         name: str | None = None,
         *,
-        shrinks: bool = False,
+        halves_batch_on_oom: bool = False,
     ):
         self.name = name or type(encoder).__name__
         self.device = device
@@ -136,7 +137,7 @@ class ClipEncoder:
         self.batch_size = 1
         if device.type == "cuda":
             self.batch_size = batch_size
-        self._shrinks = shrinks
+        self._halves_batch_on_oom = halves_batch_on_oom
         if isinstance(encoder, nn.Module):
             encoder.eval().to(device)
         self.encoder = encoder
@@ -158,10 +159,10 @@ class ClipEncoder:
             yield
         except torch.OutOfMemoryError as err:
             remedy = "Give a smaller `--batch_size`."
-            if self._shrinks:
+            if self._halves_batch_on_oom:
                 remedy = "Give a smaller encoder, or `--device cpu`."
             raise DeviceMemoryError(
-                f"`--encoder {self.name}`: the memory of the GPU does not suffice for batches of "
+                f"`--encoder {self.name}`: out of GPU memory with a batch size of "
                 f"{self.batch_size}. {remedy}"
             ) from err
         except DEVICE_ERROR:
@@ -235,11 +236,11 @@ class ClipEncoder:
             try:
                 return run()
             except DeviceMemoryError:
-                if not self._shrinks or self.batch_size == 1:
+                if not self._halves_batch_on_oom or self.batch_size == 1:
                     raise
             torch.cuda.empty_cache()  # not in the block, whose traceback holds tensors
             self.batch_size //= 2
-            message = "the memory of the GPU is full; %s now takes batches of %d"
+            message = "out of GPU memory; %s now uses a batch size of %d"
             logger.warning(message, self.name, self.batch_size)
 
     def run(self, clips: Iterable[torch.Tensor]) -> np.ndarray:

@@ -93,7 +93,8 @@ class ClipStream:
     def last_clip(self) -> np.ndarray | None:
         """Returns the clip that is not full at the end of the video, or None.
 
-        It is filled up with black frames for S3D, else with copies of its last frame.
+        It is filled up with black frames if `sampling.size` is set, as for S3D, and otherwise with
+        copies of its last frame.
         """
         if self._clip is not None and self._sampling.size is None:
             num_filled = self.num_frames % self._sampling.num_frames

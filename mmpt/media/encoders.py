@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError, first_line
+from mmpt.media.custom_encoder import load_custom_encoder
 from mmpt.media.frame_graph import S3D_SAMPLING, Sampling
 from mmpt.media.hub_model import (
     WEIGHT_SUFFIXES,
@@ -28,7 +29,6 @@ from mmpt.media.hub_model import (
     load_error,
     load_processor,
 )
-from mmpt.media.own_encoder import open_own
 from mmpt.utils.artefact import fingerprint, weights_fingerprint
 from mmpt.utils.io import file_hash
 
@@ -244,7 +244,7 @@ def folder_names(names: Sequence[str]) -> list[str]:
             )
         if folders.count(folder) > 1:
             raise DataError(
-                f"`--encoder` must have another last part for each encoder, but {folder!r} comes "
+                f"`--encoder` names must differ in their last part, but {folder!r} occurs "
                 f"{folders.count(folder)} times. Extract these features in separate runs."
             )
     return folders
@@ -273,8 +273,8 @@ def open_encoder(name: str, fps: float | None = None) -> NamedEncoder:
             f"`--fps` cannot be given with `--encoder {name}`, whose method `sampling` decides "
             "the rate."
         )
-    own, revision = open_own(name)
-    return NamedEncoder(name, revision, own)
+    custom, revision = load_custom_encoder(name)
+    return NamedEncoder(name, revision, custom)
 
 
 def _fraction(fps: float) -> Fraction:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mmpt.errors import CheckpointError
-from mmpt.media.own_encoder import describe_briefly
+from mmpt.media.custom_encoder import describe_briefly
 from mmpt.utils.help_pages import TORCH_PAGE
 from mmpt.utils.hub_names import is_hub_name
 
@@ -44,7 +44,7 @@ def check_source(name: str) -> None:
         is_path = True
         remedy = (
             f"{owner} is a folder here. Correct the path. If you mean the model {name} on the "
-            f"Hugging Face hub, run `hf download {name}` before."
+            f"Hugging Face hub, run `hf download {name}` first."
         )
     if is_path:
         raise CheckpointError(

@@ -154,7 +154,7 @@ class S3D(nn.Module):
 
 
 def _number_words(words: str | Path | Sequence[str]) -> dict[str, int]:
-    """Returns the ids of the words of a dictionary, from 1 on."""
+    """Returns the ids of the words of a dictionary, counted from 1."""
     if isinstance(words, str | Path):
         words = read_words(words)
     if not 0 < len(words) < NUM_EMBEDDINGS:

@@ -125,7 +125,7 @@ def find_videos(sources: Sequence[str | Path], feature_dir: str | Path) -> Video
 def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """Yields the files with these suffixes in a folder and its sub-folders, except hidden ones.
 
-    Some systems add hidden files that are no videos, such as `._a.mp4` on macOS.
+    Some systems add hidden files that are not videos, such as `._a.mp4` on macOS.
     """
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts

@@ -93,7 +93,8 @@ class VideoFile:
         """Yields uint8 [frames, H, W, 3] for each feature row: for S3D [30, 224, 224, 3].
 
         There must be one sampling. The last clip may have too few frames. It is filled up with
-        black frames for S3D, else with copies of its last frame.
+        black frames if `sampling.size` is set, as for S3D, and otherwise with copies of its last
+        frame.
 
         Raises:
             VideoError: the file is not a video, has no frames, or is too damaged. The error may

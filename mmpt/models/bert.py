@@ -247,7 +247,7 @@ class MMBertForEncoder(nn.Module):
         num_rows, width = vfeats_NFI.shape[1:]
         if width != self.input_dim:
             raise DataError(
-                f"video features must be {self.input_dim} wide, but are {width}; extract them with "
+                f"video features must be {self.input_dim}-d, but are {width}-d; extract them with "
                 "the network the model was trained on (S3D gives 512), or set `model.input_dim`."
             )
         assert num_rows <= self.max_video_len, "aligners cut clips"

@@ -25,7 +25,7 @@ from mmpt.utils.log import ON_SCREEN, get_logger
 logger = get_logger(__name__)
 
 TRAINING_ENTRIES = ("model", "optimizer_history", "extra_state")
-"""Entries of a checkpoint that fairseq needs to start a training from it."""
+"""Entries of a checkpoint that fairseq needs to start a training run from it."""
 WRAPPER_PREFIX = "mmmodel."
 DIVERGED = (
     "The training that wrote this file has diverged, or the file is damaged: use an earlier "
@@ -50,7 +50,7 @@ class Use(Enum):
     INFERENCE = "inference"
     """The model is evaluated."""
     START = "start"
-    """A new training starts from the weights, with a new optimizer."""
+    """A new training run starts from the weights, with a new optimizer."""
     RESUME = "resume"
     """An interrupted training continues."""
 
@@ -69,7 +69,7 @@ def check_checkpoint(path: str | Path) -> None:
 
 
 def check_training_checkpoint(path: str | Path, *, optimizer: bool = False) -> None:
-    """Checks that fairseq can start a training from a checkpoint.
+    """Checks that fairseq can start a training run from a checkpoint.
 
     Its weights must be readable and finite, and it must have fairseq's own entries.
 
@@ -157,7 +157,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path | Mapping[str, Any]) -
 def why_harmless(name: str, use: Use, *, in_file: bool) -> str | None:
     """Returns why a key may be present on one side only, or None if it may not.
 
-    A training may start with a newly initialised step classifier, which it then trains. An
+    A training run may start with a newly initialised step classifier, which it then trains. An
     evaluation may not, because its scores would be random.
 
     Args:
@@ -182,10 +182,10 @@ def adapt_state(
     """Returns a checkpoint's weights as a state dict that fits the model exactly.
 
     Logs the number of tensors, and which ones are renamed, cast or ignored, or keep the model's
-    own values: at DEBUG for inference, at INFO for a training. Neither the checkpoint nor the model
+    own values: at DEBUG for inference, at INFO for training. Neither the checkpoint nor the model
     is changed.
 
-    A training may start from a checkpoint for features of another width. The layer that takes the
+    Training may start from a checkpoint for features of another width. The layer that takes the
     features then keeps the model's own values.
 
     Args:

@@ -47,7 +47,7 @@ def check_fit(
             f"{source}: the weights do not fit the model.",
             *problems,
             "Compare `model.model_cls`, `model.num_hidden_video_layers` and `dataset.bert_name` "
-            "with the YAML that the checkpoint was made by.",
+            "with the YAML that produced the checkpoint.",
         ]
         raise CheckpointError("\n".join(lines))
 
@@ -66,13 +66,15 @@ def replace_first_layer(
         own: the state dict of the model.
         found: the tensors of the checkpoint.
         source: name of the checkpoint, for messages.
-        is_start: a new training starts from the weights.
+        is_start: a new training run starts from the weights.
     Returns:
         The removed keys, each with the reason; none if the widths are equal.
     Raises:
-        CheckpointError: the weights are not the start of a training, or the training would not
+        CheckpointError: the weights are not the start of a training run, or that run would not
             change the layer.
     """
+    # The layer is removed only if the two weights differ in the width of the features alone. A new
+    # training run may then start with a random first layer, but only if it trains this layer.
     name = f"{FIRST_LAYER}.weight"
     if name not in own or name not in found:
         return {}
@@ -85,8 +87,8 @@ def replace_first_layer(
     if not is_start:
         raise CheckpointError(
             f"{source}: takes {what}. Set `model.input_dim: {found_width}`, or use a checkpoint "
-            "for your features. (A new training may start from this one, with `reset_optimizer: "
-            "true`.)"
+            "for your features. (A new training run may start from this one, with "
+            "`reset_optimizer: true`.)"
         )
     if not model.get_parameter(name).requires_grad:
         raise CheckpointError(

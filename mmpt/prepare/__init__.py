@@ -1,1 +1,1 @@
-"""Prepares data before training. Only the commands and their page import this package."""
+"""Prepares data before training. Only `mmpt.cli` and `mmpt.app` import this package."""

@@ -192,7 +192,7 @@ class FixedLenAligner(Aligner):
             video_start=video_start,
             text_end=text_end,
             video_end=video_end,
-            video_id=first_of(video_key),
+            video_id=video_id_of(video_key),
         )
 
     def draw_clips(
@@ -304,8 +304,8 @@ class OverlappedAligner(VariedLenAligner):
         shortest = self.need_int("sampled_video_min_len")
         self.sampled_video_min_len = shortest
         self.sampled_video_max_len = self.need_int("sampled_video_max_len", shortest)
-        self.fewest_rows = config.num_rows(shortest)
-        self.most_rows = config.num_rows(self.sampled_video_max_len)
+        self.min_rows = config.num_rows(shortest)
+        self.max_rows = config.num_rows(self.sampled_video_max_len)
 
     def video_span(
         self, video_len: int, low_s: float, high_s: float, rng: random.Random
@@ -314,11 +314,11 @@ class OverlappedAligner(VariedLenAligner):
         low, high = rows_between(low_s, high_s, self.config.feature_fps)
         centre = rng.randint(low, high) if low < high else (low + high) // 2
         centre = max(0, min(centre, video_len - 1))
-        max_len = rng.randint(self.fewest_rows, self.most_rows)
+        max_len = rng.randint(self.min_rows, self.max_rows)
         return video_window(video_len, max_len, centre, rng)
 
 
-def first_of(key: Any) -> Any:
+def video_id_of(key: Any) -> Any:
     """Returns the video id in a key: the key itself if it is text, else its first element."""
     if isinstance(key, str):
         return key
@@ -327,7 +327,7 @@ def first_of(key: Any) -> Any:
 
 def video_name(key: Any) -> str:
     """Returns the name of a key's video for messages, with its place if it is packed."""
-    name = f"video {first_of(key)}"
+    name = f"video {video_id_of(key)}"
     if isinstance(key, ShardKey):
         name += f" (row {key.row} of shard {key.shard})"
     return name

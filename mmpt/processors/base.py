@@ -109,14 +109,14 @@ class TextReader(Processor, ABC):
 
 
 class ItemAligner(Processor, ABC):
-    """A maker of the tensors of an item."""
+    """A processor that builds the tensors of an item."""
 
     has_clip_axis: ClassVar[bool] = False
     """True if the tensors of an item have a leading axis of clips, along which a batch joins the
     items. Otherwise items are stacked on a new axis.
     """
     fills_batch: ClassVar[bool] = False
-    """True if items differ in size, so that a batch holds one."""
+    """True if items differ in size, so that each batch must hold exactly one."""
 
     @abstractmethod
     def __call__(

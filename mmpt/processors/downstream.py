@@ -11,7 +11,7 @@ import numpy as np
 from mmpt.batch import ClipBatch, Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError, DataError
-from mmpt.processors.aligner import Aligner, first_of, video_name
+from mmpt.processors.aligner import Aligner, video_id_of, video_name
 from mmpt.processors.base import (
     ALIGNERS,
     TEXT_PROCESSORS,
@@ -63,7 +63,7 @@ class VideoProcessor(VideoReader):
     def path(self, key: Any) -> Path:
         """Returns the feature file of an id, or of a key whose first element is one."""
         folder = Path(self.need_str("vfeat_dir"))
-        return folder / f"{first_of(key)}.npy"
+        return folder / f"{video_id_of(key)}.npy"
 
 
 @TEXT_PROCESSORS.register
@@ -139,6 +139,8 @@ def keep_with_features(
     if split is Split.TEST:
         return list(items)
     reader = VideoProcessor(config, split)
+    # Look up each video once, because several items may share one. Then check the fraction that is
+    # missing, and drop the items of missing videos.
     videos = [video_of(item) for item in items]
     has_features = {}
     missing = []

@@ -75,7 +75,7 @@ def text_span(
             right += 1
         else:
             left -= 1
-            if skip and left > 0:  # nor is the first
+            if skip and left > 0:  # the first caption is never skipped
                 skipped.append(left)
                 left -= 1
             num_pieces += sizes[left]

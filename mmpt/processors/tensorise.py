@@ -29,9 +29,9 @@ def stack_texts(
     shape = (len(texts), num_slots)
     caps_ST = np.full(shape, special.pad, dtype=np.int64)
     cmasks_ST = np.zeros(shape, dtype=bool)
-    most_ids = num_slots - NUM_SPECIAL
+    max_ids = num_slots - NUM_SPECIAL
     for row, ids in enumerate(texts):
-        kept = ids[:most_ids]
+        kept = ids[:max_ids]
         tokens = [special.cls, special.sep, *kept, special.sep]
         length = len(tokens)
         caps_ST[row, :length] = tokens
@@ -86,7 +86,7 @@ def _check_finite(vfeats: torch.Tensor, name: str) -> None:
     """Raises DataError unless all numbers are finite."""
     if vfeats.numel() == 0:
         return
-    # The largest magnitude of numbers with a NaN among them is NaN.
+    # The maximum of values that include NaN is NaN.
     largest = vfeats.abs().max()
     if largest.isfinite():
         return

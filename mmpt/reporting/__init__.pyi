@@ -1,5 +1,11 @@
 from .frames import KeyFrames
 from .report import write_report
-from .run import Run, Section, pictures
+from .run import EvaluationRun, Section, prediction_sections
 
-__all__ = ["KeyFrames", "Run", "Section", "pictures", "write_report"]
+__all__ = [
+    "EvaluationRun",
+    "KeyFrames",
+    "Section",
+    "prediction_sections",
+    "write_report",
+]

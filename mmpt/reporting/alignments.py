@@ -9,31 +9,31 @@ from mmpt.inference.alignment import EPSILON
 from mmpt.inference.mmptmodel import MMPTModel
 from mmpt.models import MMFusionSeparate
 from mmpt.reporting.figures import heat_maps
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 
-NUM_FIGURES = 4
+NUM_HEAT_MAPS = 4
 MAX_SENTENCES = 16
 T = TypeVar("T")
 Span = tuple[float, float]
-Figure = tuple[str, str]
+HeatMap = tuple[str, str]
 """Title and SVG of the heat maps of a video."""
 
 
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """Returns at most `most` evenly spaced items, including the first and the last one."""
-    num_items = min(most, len(items))
+def spread(items: Sequence[T], max_items: int) -> list[T]:
+    """Returns at most `max_items` evenly spaced items, including the first and the last one."""
+    num_items = min(max_items, len(items))
     positions = np.linspace(0, len(items) - 1, num_items).astype(int)
     return [items[position] for position in np.unique(positions)]
 
 
 def align_video(
-    run: Run,
+    run: EvaluationRun,
     video_id: str,
     video_key: Any,
     sentences: Sequence[str],
     truth: Sequence[Span | None],
     end_s: int | None = None,
-) -> Figure | None:
+) -> HeatMap | None:
     """Aligns sentences with the seconds of a video, and draws the result.
 
     Args:
@@ -73,10 +73,10 @@ def _overlap(true_span: Span, span: Span) -> float:
     return intersection / max(union, 1e-9)
 
 
-def alignment_section(figures: Iterable[Figure | None]) -> list[Section]:
-    """Returns the section of heat maps, or an empty list if there are no figures."""
-    known = dict(filter(None, figures))
+def alignment_section(maps: Iterable[HeatMap | None]) -> list[Section]:
+    """Returns the section of heat maps, or an empty list if there are none."""
+    known = dict(filter(None, maps))
     if not known:
         return []
-    data = {"figures": known, "epsilon": EPSILON}
+    data = {"maps": known, "epsilon": EPSILON}
     return [Section("Alignment of sentences and seconds", "alignment.html", data)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import mmpt
 from mmpt.errors import UserError
-from mmpt.evaluators import Number
+from mmpt.evaluators import MetricValue
 from mmpt.evaluators.published import (
     benchmark_key,
     comparability_notes,
@@ -15,13 +15,13 @@ from mmpt.evaluators.published import (
     setting_of,
 )
 from mmpt.evaluators.table import ResultsLike, format_value, numbers_of, values_of
-from mmpt.reporting import retrieval  # noqa: F401  it registers pictures
+from mmpt.reporting import retrieval  # noqa: F401  it registers sections
 from mmpt.reporting.page import write_page
-from mmpt.reporting.run import Run, Section, pictures
-from mmpt.reporting.trainings import (
-    is_training,
+from mmpt.reporting.run import EvaluationRun, Section, prediction_sections
+from mmpt.reporting.training_runs import (
+    is_training_run,
     loss_charts,
-    read_trainings,
+    read_training_runs,
     retrieval_charts,
 )
 from mmpt.utils.log import get_logger
@@ -29,17 +29,17 @@ from mmpt.utils.log import get_logger
 logger = get_logger(__name__)
 
 
-def write_report(run: Run, path: str | Path) -> Path:
+def write_report(run: EvaluationRun, path: str | Path) -> Path:
     """Writes the report of a run as one HTML file that loads no other files. Returns its path."""
     sections = [
         _numbers_section(run),
         *_training_section(run),
-        *pictures(run.outputs, run),
+        *prediction_sections(run.outputs, run),
     ]
     return write_page(path, f"{run.config.name}: report", _facts(run), sections)
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: EvaluationRun) -> dict[str, str]:
     """Returns the facts above the sections, title -> text. Empty texts are not shown."""
     benchmark = published_benchmarks().get(benchmark_key(run.config.name))
     best = run.rows[run.best]
@@ -65,10 +65,10 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def _training_section(run: Run) -> list[Section]:
-    """Returns the section with the curves of the trainings of all checkpoints.
+def _training_section(run: EvaluationRun) -> list[Section]:
+    """Returns the section with the curves of the training runs of all checkpoints.
 
-    The list is empty if no folder of a checkpoint has the metrics of a training.
+    The list is empty if no folder of a checkpoint has the metrics of a training run.
     """
     charts = {}
     for row in run.rows:
@@ -82,18 +82,18 @@ def _training_section(run: Run) -> list[Section]:
 
 def _training_charts(folder: Path) -> dict[str, str]:
     """Returns {title: SVG} of the training in `folder`, empty if it cannot be read."""
-    if not is_training(folder):
+    if not is_training_run(folder):
         return {}
     try:
-        trainings = read_trainings([folder])
+        runs = read_training_runs([folder])
     except UserError as err:
         # The evaluation is complete, so a damaged log of the training does not stop it.
         logger.warning("the report is written without the training's curves. %s", err)
         return {}
-    return loss_charts(trainings) | retrieval_charts(trainings)
+    return loss_charts(runs) | retrieval_charts(runs)
 
 
-def _numbers_section(run: Run) -> Section:
+def _numbers_section(run: EvaluationRun) -> Section:
     """Returns the section with the table of metrics and notes on what can be compared.
 
     If several checkpoints have different values, the best value is marked.
@@ -120,7 +120,7 @@ def _numbers_section(run: Run) -> Section:
 
 
 def _row(
-    run: Run, metric: str, number: Number, papers: Iterable[ResultsLike]
+    run: EvaluationRun, metric: str, number: MetricValue, papers: Iterable[ResultsLike]
 ) -> dict[str, Any]:
     """Returns the variables of a row of the table: one number of a metric in every column."""
     scored = [row["metrics"] for row in run.rows]

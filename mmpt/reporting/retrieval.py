@@ -13,13 +13,13 @@ from mmpt.evaluators.metrics import WholeVideoMetric
 from mmpt.evaluators.predictors import MAX_SAVED
 from mmpt.reporting.alignments import (
     MAX_SENTENCES,
-    NUM_FIGURES,
-    Figure,
+    NUM_HEAT_MAPS,
+    HeatMap,
     align_video,
     alignment_section,
     spread,
 )
-from mmpt.reporting.run import Run, Section, pictures
+from mmpt.reporting.run import EvaluationRun, Section, prediction_sections
 
 MAX_QUERIES = 10_000
 """Largest number of queries that are ranked. Only the first ones of a larger test set are used."""
@@ -34,12 +34,12 @@ NUM_VIDEOS = 8
 TimedCaption = tuple[float, float, int]
 """Start and end of a caption in seconds, and its position in the test set."""
 _PUBLISHED = ("", "DTW-", "OTAM-")
-"""Prefixes of the ways of scoring whole videos that papers report."""
+"""Prefixes of the methods of scoring whole videos that papers report."""
 
 
-@pictures.register
+@prediction_sections.register
 def retrieval_sections(
-    outputs: RetrievalOutputs, run: Run, max_queries: int = MAX_QUERIES
+    outputs: RetrievalOutputs, run: EvaluationRun, max_queries: int = MAX_QUERIES
 ) -> list[Section]:
     """Returns the sections of clip retrieval: examples, failures, whole videos, alignments."""
     captions = [str(text) for _, text in run.test_items()]
@@ -71,12 +71,12 @@ def retrieval_sections(
         Section("Retrieval gallery", "gallery.html", examples),
         Section("Worst failures", "retrieval_failures.html", failures),
         *_whole_video_sections(outputs, run, grouping.videos, first_captions),
-        *alignment_section(_figures(outputs, run, captions)),
+        *alignment_section(_heat_maps(outputs, run, captions)),
     ]
 
 
 def _query(
-    run: Run,
+    run: EvaluationRun,
     outputs: RetrievalOutputs,
     captions: Sequence[str],
     query: int,
@@ -114,9 +114,9 @@ def _query(
     return {"words": words, "rank": right_rank, "cards": cards}
 
 
-def _figures(
-    outputs: RetrievalOutputs, run: Run, captions: Sequence[str]
-) -> list[Figure | None]:
+def _heat_maps(
+    outputs: RetrievalOutputs, run: EvaluationRun, captions: Sequence[str]
+) -> list[HeatMap | None]:
     """Returns the alignments of a few videos that have several timed captions."""
     timed: dict[str, list[TimedCaption]] = defaultdict(list)
     for position, clip in enumerate(outputs.clips):
@@ -124,8 +124,8 @@ def _figures(
             timed_caption = clip.start_s, clip.end_s, position
             timed[clip.video_id].append(timed_caption)
     fitting = [video for video in timed if len(timed[video]) >= MIN_SENTENCES]
-    figures = []
-    for video in spread(fitting, NUM_FIGURES):
+    maps = []
+    for video in spread(fitting, NUM_HEAT_MAPS):
         found = sorted(timed[video])[:MAX_SENTENCES]
         starts_s, ends_s, positions = zip(*found, strict=True)
         truth = list(zip(starts_s, ends_s, strict=True))
@@ -133,28 +133,33 @@ def _figures(
         (video_key, *_), _ = run.item(positions[0])
         key = (video_key, 0, int(max(ends_s)))
         words = [captions[position] for position in positions]
-        figures.append(align_video(run, video, key, words, truth))
-    return figures
+        maps.append(align_video(run, video, key, words, truth))
+    return maps
 
 
-@pictures.register
-def background_sections(outputs: BGRetrievalOutputs, run: Run) -> list[Section]:
+@prediction_sections.register
+def background_sections(
+    outputs: BGRetrievalOutputs, run: EvaluationRun
+) -> list[Section]:
     """Returns the sections about paragraphs with the worst ranks and alignments of some videos."""
     captions = [list(texts) for _, texts in run.test_items()]
     first_captions = [texts[0] for texts in captions]
     sections = _whole_video_sections(outputs, run, outputs.video_ids, first_captions)
-    figures = []
-    for index in spread(range(len(captions)), NUM_FIGURES):
+    maps = []
+    for index in spread(range(len(captions)), NUM_HEAT_MAPS):
         video = outputs.video_ids[index]
         texts = captions[index][:MAX_SENTENCES]
         video_key, _ = run.item(index)
         truth = [None] * len(texts)
-        figures.append(align_video(run, video, video_key, texts, truth))
-    return sections + alignment_section(figures)
+        maps.append(align_video(run, video, video_key, texts, truth))
+    return sections + alignment_section(maps)
 
 
 def _whole_video_sections(
-    outputs: Outputs, run: Run, videos: Sequence[str], first_captions: Sequence[str]
+    outputs: Outputs,
+    run: EvaluationRun,
+    videos: Sequence[str],
+    first_captions: Sequence[str],
 ) -> list[Section]:
     """Returns a section about the paragraphs with the worst ranks for each metric of whole videos.
 
@@ -173,8 +178,8 @@ def _whole_video_sections(
         if max(len(text_ND), len(video_MD)) > MAX_SAVED:
             continue
         scores_NM = text_ND @ video_MD.T
-        ways = [way for way in metric.ways if way.prefix in _PUBLISHED]
-        scores = [way.score(scores_NM, lengths) for way in ways]
+        methods = [method for method in metric.methods if method.prefix in _PUBLISHED]
+        scores = [method.score(scores_NM, lengths) for method in methods]
         paragraphs = []
         for video, places in _mistaken(scores):
             paragraph = {
@@ -184,8 +189,8 @@ def _whole_video_sections(
                 "places": [(rank, videos[first]) for rank, first in places],
             }
             paragraphs.append(paragraph)
-        titles = [f"rank by {way.title}" for way in ways]
-        data = {"ways": titles, "num_videos": len(videos), "paragraphs": paragraphs}
+        titles = [f"rank by {method.title}" for method in methods]
+        data = {"methods": titles, "num_videos": len(videos), "paragraphs": paragraphs}
         sections.append(Section("Whole videos mistaken", "whole_videos.html", data))
     return sections
 
@@ -193,13 +198,13 @@ def _whole_video_sections(
 def _mistaken(scores: Sequence[np.ndarray]) -> list[tuple[int, list[tuple[int, int]]]]:
     """Returns the paragraphs whose own videos rank worst, the worst first.
 
-    They are sorted by the rank in the first way of scoring, then in the second, and so on.
-    Paragraphs whose own video ranks first in all ways are left out.
+    They are sorted by the rank by the first scoring method, then by the second, and so on.
+    Paragraphs whose own video ranks first by all methods are left out.
 
     Args:
-        scores: for each way, the scores of all paragraphs and videos [n, n].
+        scores: for each method, the scores of all paragraphs and videos [n, n].
     Returns:
-        Each paragraph with its places: for each way, the rank from 1, and the best video.
+        Each paragraph with its places: for each method, the rank from 1, and the best video.
     """
     ranks = [ranks_from_scores(scores_nn) + 1 for scores_nn in scores]
     firsts = [scores_nn.argmax(axis=1) for scores_nn in scores]

@@ -1,4 +1,4 @@
-"""The input and the parts of a report: a `Run`, `Section`s, and `pictures` of predictions."""
+"""The input of a report, an `EvaluationRun`, and its parts, `Section`s."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from mmpt.reporting.frames import KeyFrames
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class EvaluationRun:
     """The evaluation of one or several checkpoints on a test set."""
 
     config: RunConfig
@@ -66,9 +66,9 @@ class Section(NamedTuple):
 
 
 @singledispatch
-def pictures(outputs: Outputs, run: Run) -> list[Section]:
+def prediction_sections(outputs: Outputs, run: EvaluationRun) -> list[Section]:
     """Returns the sections that show predictions; an empty list for outputs of an unknown class.
 
-    A function for another class of outputs is registered with `@pictures.register`.
+    A function for another class of outputs is registered with `@prediction_sections.register`.
     """
     return []

@@ -54,8 +54,8 @@ def search_all(
     costs_mk = queries.new_full(shape, torch.inf)
     positions_mk = torch.full_like(costs_mk, -1, dtype=torch.int64)
     factor = -2 if is_l2 else -1
-    most_rows = max(1, max_distances // num_queries)
-    num_rows = min(max_block, most_rows)
+    max_rows = max(1, max_distances // num_queries)
+    num_rows = min(max_block, max_rows)
     for begin in range(0, len(vectors_ND), num_rows):
         end = begin + num_rows
         block_nD = np.array(vectors_ND[begin:end])  # torch needs it writable

@@ -2,7 +2,7 @@
 
 An inverted file groups the vectors into lists, one for each centroid of k-means. A query is
 compared only with the vectors in the lists of its nearest centroids, which are called its probes.
-With fewer probes a search is faster, but misses more of the true neighbours. `fewest_probes`
+With fewer probes a search is faster, but misses more of the true neighbours. `min_probes`
 estimates on a sample how many probes are needed.
 
 Only this module and `saved_index.py` import faiss. `retriever.py` imports this module when it is
@@ -119,7 +119,7 @@ def search_lists(
     return Neighbours(positions_mk, scores_mk)
 
 
-def fewest_probes(
+def min_probes(
     index: Any,
     queries_mD: np.ndarray,
     k: int,
@@ -149,8 +149,8 @@ def fewest_probes(
     sample = np.sort(shuffled[:sample_size])
     sample_sD = queries_mD[sample]
     needed_sk = _needed_probes(index, sample_sD, k)
-    for_recall = _fewest_for_recall(needed_sk, num_queries, index.nlist, recall)
-    num_probes = _fewest_for_size(index, queries_mD, k, for_recall)
+    for_recall = _min_for_recall(needed_sk, num_queries, index.nlist, recall)
+    num_probes = _min_for_size(index, queries_mD, k, for_recall)
     is_found_sk = needed_sk <= num_probes
     return num_probes, float(is_found_sk.mean())
 
@@ -170,7 +170,7 @@ def _needed_probes(index: Any, queries_sD: np.ndarray, k: int) -> np.ndarray:
     return rank_sk + 1
 
 
-def _fewest_for_recall(
+def _min_for_recall(
     needed_sk: np.ndarray, num_queries: int, num_lists: int, recall: float
 ) -> int:
     """Returns the fewest probes whose recall is high enough, with a margin for the sample's error.
@@ -195,7 +195,7 @@ def _fewest_for_recall(
     return num_lists
 
 
-def _fewest_for_size(index: Any, queries_mD: np.ndarray, k: int, at_least: int) -> int:
+def _min_for_size(index: Any, queries_mD: np.ndarray, k: int, at_least: int) -> int:
     """Returns the fewest probes, `at_least` or more, with which each query sees k vectors."""
     # It is not known in advance how many lists that takes. So each round looks up twice as many of
     # the nearest lists, until they are enough. All lists together hold N >= k vectors.
@@ -210,5 +210,5 @@ def _fewest_for_size(index: Any, queries_mD: np.ndarray, k: int, at_least: int) 
             break
         num_ordered = min(2 * num_ordered, index.nlist)
     num_short_m = is_short_mP.sum(axis=1)
-    most_short = int(num_short_m.max())
-    return max(at_least, most_short + 1)
+    max_short = int(num_short_m.max())
+    return max(at_least, max_short + 1)

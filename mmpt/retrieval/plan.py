@@ -135,9 +135,8 @@ class Plan:
         found = {key: value.get(key) for key in expected}
         if found != expected:
             raise DataError(
-                f"{path}: must be the plan of epoch {epoch} with the fingerprint {fingerprint}, as "
-                "it was written, but was made from something else or changed; the epoch is planned "
-                "again."
+                f"{path}: not the plan of epoch {epoch} with the fingerprint {fingerprint}: it was "
+                "made from other inputs, or was changed. The epoch is planned again."
             )
         batches = tuple(map(tuple, value["positions"]))
         return cls(epoch, fingerprint, list_fingerprint, value["num_videos"], batches)

@@ -157,8 +157,8 @@ class VectorRetriever:
         if centroids_LD is not None:
             num_lists = len(centroids_LD)
         else:
-            most_lists = max(1, num_vectors // MIN_EXAMPLES_PER_CENTROID)
-            num_lists = min(self.cent, most_lists)
+            max_lists = max(1, num_vectors // MIN_EXAMPLES_PER_CENTROID)
+            num_lists = min(self.cent, max_lists)
         if num_lists < self.cent:
             logger.warning(
                 f"{num_vectors} vectors are too few to train {self.cent} lists "
@@ -166,8 +166,8 @@ class VectorRetriever:
             )
         rng = np.random.default_rng(self.seed)
         shuffled = rng.permutation(num_vectors)
-        most_examples = num_lists * self.examples_per_cent_to_train
-        chosen = np.sort(shuffled[:most_examples])
+        max_examples = num_lists * self.examples_per_cent_to_train
+        chosen = np.sort(shuffled[:max_examples])
         num_examples = len(chosen)
         if self.db_type == "pq" and num_examples < PQ_MIN_EXAMPLES:
             raise DataError(
@@ -255,7 +255,7 @@ class VectorRetriever:
         elif self.recall == 1:
             self.last_nprobe = self.num_lists
         else:
-            self.last_nprobe, self.last_recall = faiss_index.fewest_probes(
+            self.last_nprobe, self.last_recall = faiss_index.min_probes(
                 self.index, queries_mD, wanted, self.recall, self.seed
             )
         return faiss_index.search_lists(

@@ -31,8 +31,8 @@ MIN_TRAINING = 1 << 16
 """Smallest number of training vectors. If there are fewer vectors, all of them are used."""
 TRAINING_PER_LIST = 50
 """Number of training vectors for each list of an inverted file."""
-SHARE_PROBED = 8
-"""A query searches one list out of this many."""
+LISTS_PER_PROBE = 8
+"""Number of lists of an inverted file for each list that a query searches."""
 MIN_CANDIDATES = 1000
 CANDIDATES_PER_ROOT = 4
 """Number of candidates whose exact scores are computed, for each square root of the number of
@@ -257,7 +257,7 @@ def _train(index: Any, vectors_ND: np.ndarray, seed: int) -> None:
     if lists is not None:
         num_training = max(num_training, TRAINING_PER_LIST * lists.nlist)
         # The number of lists to search is stored in the file of the index.
-        lists.nprobe = max(1, lists.nlist // SHARE_PROBED)
+        lists.nprobe = max(1, lists.nlist // LISTS_PER_PROBE)
     if not index.is_trained:
         rows = _sample_rows(len(vectors_ND), num_training, seed)
         logger.info("training the index with %d vectors", len(rows))

@@ -35,7 +35,12 @@ class FeatureInfo(BaseModel):
     """Whether rows were divided by their L2 norm. None: unknown."""
 
     def __str__(self) -> str:
-        return f"{self.width} wide, {self.fps:g} a second"
+        return f"{self.width}-d features at {format_rate(self.fps)}"
+
+
+def format_rate(fps: float) -> str:
+    """Returns a number of feature rows per second as text, such as "2 rows per second"."""
+    return f"{fps:g} row{'' if fps == 1 else 's'} per second"
 
 
 def read_feature_info(folder: str | Path) -> FeatureInfo | None:
@@ -125,6 +130,6 @@ def check_feature_info(config: DatasetConfig) -> None:
             problems.append(f"`{key}` must be {found:g}, but is {ours:g}")
     if problems:
         raise DataError(
-            f"{Path(config.vfeat_dir) / FILE}: these features are {info}, so "
+            f"{Path(config.vfeat_dir) / FILE}: the folder holds {info}, so "
             f"{', and '.join(problems)}. Correct the YAML, or `dataset.vfeat_dir`."
         )

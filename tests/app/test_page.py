@@ -22,10 +22,10 @@ BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 @pytest.fixture(scope="module")
 def url(small) -> Iterator[str]:
     """The address of the page."""
-    from mmpt.app.page import served  # needs Gradio
+    from mmpt.app.page import serve_page  # needs Gradio
 
     index, files = small
-    with served(index, files, top=6) as address:
+    with serve_page(index, files, top=6) as address:
         yield address
 
 
@@ -62,11 +62,11 @@ def test_only_local_connections_are_accepted(url: str) -> None:
 
 
 def test_a_port_in_use_gives_one_error(url: str, small) -> None:
-    from mmpt.app.page import served
+    from mmpt.app.page import serve_page
 
     port = urlsplit(url).port
     message = f"`--port` must be free on 127.0.0.1, but {port} cannot be used"
-    with pytest.raises(LaunchError, match=message), served(*small, port=port):
+    with pytest.raises(LaunchError, match=message), serve_page(*small, port=port):
         pass
 
 

@@ -48,5 +48,5 @@ def test_a_player_starts_at_the_start_of_the_moment(files: VideoFiles) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_a_search_needs_text(text: str) -> None:
-    with pytest.raises(DataError, match="Describe first"):
+    with pytest.raises(DataError, match="Enter a description"):
         find_moments(None, text, 3)

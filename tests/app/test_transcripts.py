@@ -71,6 +71,6 @@ def test_an_index_of_shards_has_no_files(small, transcript: Path) -> None:
     index, _ = small
     aligner = Aligner(index.model, VideoFiles([VIDEO], []))
     with pytest.raises(
-        DataError, match=r"as one from `mmpt index --shards`\. Start `mmpt app` again"
+        DataError, match=r"`mmpt index --shards` built it\)\. Start `mmpt app` again"
     ):
         aligner.align(VIDEO, transcript, monotone=True)

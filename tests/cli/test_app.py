@@ -32,12 +32,12 @@ def calls(monkeypatch) -> list[dict]:
     calls = []
 
     @contextmanager
-    def served(index, files, **options):
+    def serve_page(index, files, **options):
         calls.append({"index": index, "files": files} | options)
         yield "http://127.0.0.1:1"
 
     fake = ModuleType("mmpt.app.page")
-    fake.served = served
+    fake.serve_page = serve_page
     monkeypatch.setitem(sys.modules, "mmpt.app.page", fake)
 
     def interrupt(_):

@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_error(site: Site, start: Callable) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["s3e"], r"s3e: not known\. There is: bert, videoclip"),
+        (["s3e"], r"unknown items: s3e\. Known: bert, videoclip"),
         (
             ["coin", "--mirror", "ftp://host"],
             "`--mirror` must be an address such as https://",

@@ -275,7 +275,7 @@ def test_implausible_captions_are_reported_after_all_files_are_written(
     assert "All files were written, including projects/retri/mine/pretrain.yaml." in err
     statistics = json.loads((folder / "data/mine/check/statistics.json").read_text())
     figures = {finding["figure"] for finding in statistics["findings"]}
-    assert "length of a feature row" in figures
+    assert "norm of a feature row" in figures
     # With times in seconds, there are only warnings.
     for path in (folder / "captions").glob("*.json"):
         captions = json.loads(path.read_text())

@@ -139,8 +139,8 @@ def test_shards_of_another_rate_are_refused(run, tmp_path, capsys):
     write_feature_info(shards, FeatureInfo(width=512, fps=2))
     assert build(run, tmp_path / "x", "--shards", shards) == 2
     error = capsys.readouterr().err
-    assert "shards: features must be 512 wide, 1 a second" in error
-    assert "but are 512 wide, 2 a second (features.json)" in error
+    assert "shards: must be 512-d features at 1 row per second" in error
+    assert "but are 512-d features at 2 rows per second (features.json)" in error
 
 
 def test_features_in_a_sub_folder_of_another_rate_are_refused(run, tmp_path, capsys):
@@ -150,7 +150,7 @@ def test_features_in_a_sub_folder_of_another_rate_are_refused(run, tmp_path, cap
     write_feature_info(features, FeatureInfo(width=512, fps=2))
     assert build(run, tmp_path / "x", "--features", features) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert f"{features}: features must be 512 wide, 1 a second" in error
+    assert f"{features}: must be 512-d features at 1 row per second" in error
 
 
 @pytest.mark.slow

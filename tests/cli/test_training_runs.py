@@ -164,7 +164,7 @@ def test_results_alone_do_not_give_a_page(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        ("report", "empty", "empty: not the folder of a training"),
+        ("report", "empty", "empty: not the folder of a training run"),
         ("report", "new", "metrics.jsonl: holds no metrics"),
         ("report", "damaged", "metrics.jsonl, line 1: must be a JSON object"),
         ("report", "mine missing", "missing: no such file. Name results files"),

@@ -11,7 +11,7 @@ import torch
 
 import job_commands
 from mmpt.cli import report
-from mmpt.reporting.trainings import loss_charts, read_trainings
+from mmpt.reporting.training_runs import loss_charts, read_training_runs
 from mmpt.utils.checkpoint_file import load_checkpoint
 from mmpt.utils.metrics_log import SPEEDS, read_metrics
 from tests.support.jobs import (
@@ -87,7 +87,7 @@ def test_metrics_are_logged_once_per_update_and_validation(
 
 def test_a_report_shows_the_curves_of_the_run(videoclip: tuple[Path, str]) -> None:
     save_dir, _ = videoclip
-    (training,) = read_trainings([save_dir])
+    (training,) = read_training_runs([save_dir])
     # The only term of the loss, its accuracy, and no figures about speed.
     titles = ["clip-caption", "accuracy", "learning rate"]
     assert list(loss_charts([training])) == titles

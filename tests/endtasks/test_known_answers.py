@@ -14,7 +14,7 @@ import torch
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.errors import DataError
-from mmpt.reporting import Run
+from mmpt.reporting import EvaluationRun
 from tests.support.naive_moments import naive_metrics
 from tests.support.oracle import ORACLE_BG, make_oracle, sentence_vectors
 from tests.support.paths import ROOT
@@ -44,7 +44,7 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 def run(
     name: str, annotations: Path, features: Path, overrides: list[str], **options: bool
-) -> Run:
+) -> EvaluationRun:
     files = [f"dataset.test_path={annotations}", f"dataset.vfeat_dir={features}"]
     config = load_config(f"{PROJECT}/{name}.yaml", [*overrides, *files])
     return predict(config, device=torch.device("cpu"), **options)

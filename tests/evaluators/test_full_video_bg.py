@@ -55,7 +55,9 @@ def test_alignment_scores_equal_a_loop(
     result = getattr(full_video, kind)(scores, lengths, form, background=True)
     expected = []
     for row in blocks_of(scores, captions, windows):
-        expected.append([loop_score(block, kind, form, *lengths.most) for block in row])
+        expected.append(
+            [loop_score(block, kind, form, *lengths.maximum) for block in row]
+        )
     # 3.1e-5 of 999: float32.
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-5)
 

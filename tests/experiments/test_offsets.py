@@ -7,7 +7,7 @@ import pytest
 
 from experiments.offsets import (
     CONSTANTS,
-    WAYS,
+    METHODS,
     Scores,
     calibrated,
     offset_curve,
@@ -62,7 +62,7 @@ def test_a_constant_added_to_all_scores_moves_the_calibrated_constant(
 ) -> None:
     moved = Scores(scores.values + np.float32(8), scores.lengths, scores.background)
     found, moved_found = calibrated(scores), calibrated(moved)
-    for way in WAYS:
+    for way in METHODS:
         name = f"{way}-constant"
         assert moved_found[name] == pytest.approx(found[name] + 8, abs=1e-3)
         assert moved_found[f"{way}-R1"] == pytest.approx(
@@ -80,7 +80,7 @@ def test_the_calibration_does_not_use_the_pairing(scores: Scores) -> None:
     columns = np.concatenate([np.arange(ends[i] - clips[i], ends[i]) for i in order])
     lengths = Lengths.of(scores.lengths.captions, clips[order])
     found = calibrated(Scores(scores.values[:, columns], lengths, scores.background))
-    for way in WAYS:
+    for way in METHODS:
         assert found[f"{way}-constant"] == pytest.approx(
             calibrated(scores)[f"{way}-constant"]
         )
@@ -95,7 +95,7 @@ def test_the_calibrated_constant_is_near_the_best_one(scores: Scores) -> None:
 
 def test_the_curve_has_a_value_per_constant(scores: Scores) -> None:
     curve = offset_curve(scores)
-    assert set(curve) == set(WAYS)
+    assert set(curve) == set(METHODS)
     for way, values in curve.items():
         assert len(values) == len(CONSTANTS)
         at_0 = recall(pair_scores(scores, way, 0.0))

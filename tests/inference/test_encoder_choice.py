@@ -52,7 +52,7 @@ def test_a_recorded_name_of_s3d_may_have_a_suffix(name):
 def test_s3d_is_assumed_if_nothing_is_recorded(model, level):
     choice = choose_encoder(model, None)
     assert (choice.encoder, choice.level) == ("s3d", level)
-    assert "because nothing says with which encoder" in choice.note
+    assert "because the model does not record the encoder" in choice.note
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ FOLDER = "sha256 " + "0" * 64
         (CLIP, "hf:copy/of-clip", COMMIT, None),
         (CLIP, "s3d", None, ("s3d (unknown revision), but", f"hf:a/clip ({COMMIT})")),
         (CLIP, "hf:a/clip", "0" * 40, (f"hf:a/clip ({'0' * 40})", "if they differ.")),
-        (CLIP, "hf:a/clip", FOLDER, ("The folder a/clip hides the model a/clip",)),
+        (CLIP, "hf:a/clip", FOLDER, ("The local folder a/clip shadows the Hub model",)),
         (
             replace(CLIP, encoder_revision=None),
             "hf:a/clip",

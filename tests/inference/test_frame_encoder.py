@@ -178,10 +178,10 @@ def test_a_given_user_defined_class_makes_the_same_features(base, raw, tmp_path)
         # The features have the width and the rate of S3D.
         (
             Origin(encoder="hf:/models/clip"),
-            "takes features of hf:/models/clip 512 wide, 1 a second, but the revision of "
+            "takes 512-d features of hf:/models/clip at 1 row per second, but the revision of "
             "hf:/models/clip is not recorded, so it is only loaded if you name it: "
             "`encoder='hf:/models/clip'`, or `--encoder hf:/models/clip`. Extract them with `mmpt "
-            "extract --vdir VIDEOS --fdir FEATURES --encoder hf:/models/clip`, and embed these: "
+            "extract --vdir VIDEOS --fdir FEATURES --encoder hf:/models/clip`, and pass them with "
             "`--features FEATURES`",
         ),
         (
@@ -200,7 +200,7 @@ def test_a_given_user_defined_class_makes_the_same_features(base, raw, tmp_path)
         (
             Origin(encoder="my features"),
             "'my features' is not the name of an encoder that `mmpt extract` runs. Extract "
-            "features with the encoder of the training, and embed these: `--features FEATURES`",
+            "features with the encoder of the training, and pass them with `--features FEATURES`",
         ),
     ],
 )
@@ -229,9 +229,9 @@ def test_other_weights_are_an_error_unless_the_encoder_is_given(
 def test_features_of_another_width_or_rate_are_an_error(base, raw):
     encoder = f"hf:{raw / 'clip'}"
     model = model_for(base, Origin(), 20, 1, encoder=encoder)
-    with pytest.raises(DataError, match=r"20 wide, 1 a second, but hf:\S+ makes"):
+    with pytest.raises(DataError, match=r"20-d features at 1 row per second, but hf:"):
         model.load_encoder()
-    with pytest.raises(DataError, match="but S3D makes features 512 wide, 1 a second"):
+    with pytest.raises(DataError, match="but S3D produces 512-d features at 1 row per"):
         model_for(base, Origin(), 20, 1).load_encoder()
 
 

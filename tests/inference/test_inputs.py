@@ -327,7 +327,7 @@ def test_other_bad_arguments_are_refused(model):
 
 def test_a_damaged_file_is_reported(model, tmp_path: Path):
     np.save(tmp_path / "narrow.npy", features(2)[:, :100])
-    with pytest.raises(DataError, match=r"narrow\.npy: features must be 512 wide"):
+    with pytest.raises(DataError, match=r"narrow\.npy: features must be 512-d"):
         model.encode_video(tmp_path / "narrow.npy")
 
 

@@ -345,7 +345,7 @@ def test_invalid_sources_are_refused(run, tmp_path):
     [
         ([], "at least one"),
         (np.zeros((0, 512), np.float32), r"one second, but is float32 \[0, 512\]"),
-        (np.zeros((3, 500), np.float32), "512 wide"),
+        (np.zeros((3, 500), np.float32), "512-d"),
         (np.zeros((3, 512), np.int64), r"floats .* but is int64"),
         (np.array([["a"]]), "floats"),
         (np.full((3, 512), np.nan, np.float32), "finite"),
@@ -405,9 +405,9 @@ def test_features_of_another_width_and_rate(model):
     result = other.align(rows, TEXTS)
     assert result.plan.shape == (4, 14)
     assert max(end for _, end in result.spans) <= 14
-    with pytest.raises(DataError, match="features must be 20 wide"):
+    with pytest.raises(DataError, match="features must be 20-d"):
         other.encode_video(features(5))
-    with pytest.raises(DataError, match="takes features 20 wide, 2 a second"):
+    with pytest.raises(DataError, match="takes 20-d features at 2 rows per second"):
         other.encode_video(np.zeros((1, 30, 8, 8, 3), np.uint8))
 
 

@@ -77,7 +77,7 @@ def test_the_card_explains_how_to_make_the_features(model) -> None:
     hub = replace(FOLDER, encoder="hf:openai/clip-large", encoder_revision="ce19dc")
     text = card_of(model, hub).text
     assert "| encoder | hf:openai/clip-large |" in text
-    facts = "| normalised to length 1 | no |\n| revision of the encoder | ce19dc |"
+    facts = "| L2-normalised | no |\n| revision of the encoder | ce19dc |"
     assert facts in text
     command = (
         "mmpt extract --vdir VIDEOS --fdir FEATURES --encoder hf:openai/clip-large "
@@ -117,7 +117,7 @@ def test_the_card_mentions_what_is_unknown(model: MMPTModel) -> None:
     assert "The settings of the training are not known." in card.text
     assert "No results were given." in card.text
     assert "| encoder | not recorded (width and rate are S3D's) |" in card.text
-    assert "| normalised to length 1 | not recorded |" in card.text
+    assert "| L2-normalised | not recorded |" in card.text
     assert "mmpt extract" not in card.text
 
 

@@ -200,10 +200,10 @@ def test_all_mistakes_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("pooled_text", math.nan, "Not finite already: pooled_text"),
-        ("pooled_video", 0.0, "zero vector"),
-        ("text_outputs", math.inf, "Not finite already: text_outputs"),
-        ("video_mask_outputs", False, "clip without a real token"),
+        ("pooled_text", math.nan, "already not finite: pooled_text"),
+        ("pooled_video", 0.0, "a vector is zero"),
+        ("text_outputs", math.inf, "already not finite: text_outputs"),
+        ("video_mask_outputs", False, "a clip has no real token"),
     ],
 )
 def test_a_loss_that_is_not_finite_stops_the_run(

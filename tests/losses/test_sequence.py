@@ -102,7 +102,7 @@ def test_a_batch_that_cannot_be_divided_into_sequences_is_an_error() -> None:
 def test_a_batch_without_contrast_is_an_error() -> None:
     loss = SequenceContrastLoss(NORTON)
     batch = {name: tensor[[0] * 16] for name, tensor in constant_batch().items()}
-    with pytest.raises(NonFiniteLossError, match="no contrast"):
+    with pytest.raises(NonFiniteLossError, match="all similarities in the batch"):
         loss(**batch)
 
 

@@ -36,14 +36,16 @@ def test_batches_are_halved_if_memory_is_full(caplog):
     """A CPU has no batches, so the test sets their size."""
     clips = [torch.full((2, 3), float(value)) for value in range(11)]
     greedy = Greedy()
-    encoder = ClipEncoder(greedy, torch.device("cpu"), name="greedy", shrinks=True)
+    encoder = ClipEncoder(
+        greedy, torch.device("cpu"), name="greedy", halves_batch_on_oom=True
+    )
     encoder.batch_size = 8
     features = encoder.run(iter(clips))
     np.testing.assert_array_equal(features, torch.stack(clips).flatten(1))
     assert greedy.sizes == [1, 8, 4, *[2] * 6]
-    assert "greedy now takes batches of 4" in caplog.text
+    assert "greedy now uses a batch size of 4" in caplog.text
     greedy.fits = 0
-    with pytest.raises(DeviceMemoryError, match=r"batches of 1\. .*`--device cpu`"):
+    with pytest.raises(DeviceMemoryError, match=r"size of 1\. .*`--device cpu`"):
         encoder.run(clips)
 
 

@@ -134,7 +134,7 @@ def test_all_parameters_except_for_the_poolers_get_a_gradient():
 def test_features_of_another_shape_are_refused():
     clips = draw(2)
     doubled = clips | {"vfeats": torch.cat([clips["vfeats"]] * 2, -1)}
-    with pytest.raises(DataError, match=r"must be 512 wide, but are 1024"):
+    with pytest.raises(DataError, match=r"must be 512-d, but are 1024-d"):
         fusion()(**doubled)
     assert fusion(input_dim=1024)(**doubled)["pooled_video"].shape == (2, 32)
 

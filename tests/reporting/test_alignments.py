@@ -12,9 +12,9 @@ import torch
 from mmpt.cli.scoring import predict
 from mmpt.config import load_config
 from mmpt.inference.mmptmodel import MMPTModel
-from mmpt.reporting import Run, pictures
+from mmpt.reporting import EvaluationRun, prediction_sections
 from mmpt.reporting.alignments import align_video, spread
-from mmpt.reporting.retrieval import _figures
+from mmpt.reporting.retrieval import _heat_maps
 from mmpt.tasks import Task
 from tests.support.jobs import SCORES
 from tests.support.paths import ROOT
@@ -22,7 +22,7 @@ from tests.support.sample_runs import every_kind
 
 
 @pytest.fixture
-def run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluationRun:
     monkeypatch.chdir(ROOT)
     overrides = [
         f"dataset.bert_name={corpus}/bert",
@@ -45,9 +45,9 @@ def overlap(a: tuple[int, int], b: tuple[int, int]) -> float:
 
 
 @pytest.mark.slow
-def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
+def test_figures_show_the_alignment_of_the_model(run: EvaluationRun) -> None:
     captions = [text for _, text in run.test_items()]
-    figures = _figures(run.outputs, run, captions)
+    figures = _heat_maps(run.outputs, run, captions)
     assert len(figures) == 4
     model = MMPTModel(run.model, run.config.dataset, run.config.model)
     for title, svg in figures[:2]:
@@ -71,7 +71,7 @@ def test_figures_show_the_alignment_of_the_model(run: Run) -> None:
 
 @pytest.mark.parametrize("fps", [1, 2])
 def test_only_the_part_of_a_video_that_has_sentences_is_shown(
-    run: Run, fps: int, monkeypatch: pytest.MonkeyPatch
+    run: EvaluationRun, fps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = every_kind()["alignments"]
     video_key, _ = run.item(0)
@@ -90,15 +90,15 @@ def test_only_the_part_of_a_video_that_has_sentences_is_shown(
         return align(self, video, *args, **options)
 
     monkeypatch.setattr(MMPTModel, "align", record)
-    alignments, _ = pictures(made.outputs, scored)
-    first, second = alignments.data["figures"]
+    alignments, _ = prediction_sections(made.outputs, scored)
+    first, second = alignments.data["maps"]
     assert shown_rows == [51 * fps, 51 * fps]
     # The last sentence ends at 50 s.
     assert first.startswith("one: 4 sentences, 51 s, mean overlap")
     assert second.startswith("two: 4 sentences, 51 s, mean overlap")
 
 
-def test_a_model_without_two_towers_has_no_figure(run: Run) -> None:
+def test_a_model_without_two_towers_has_no_figure(run: EvaluationRun) -> None:
     object.__setattr__(run, "model", torch.nn.Identity())
     assert align_video(run, "a", ("a", 0, 1), ["x"], [None]) is None
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mmpt.reporting import write_report
-from mmpt.reporting.trainings import read_trainings, write_training_page
+from mmpt.reporting.training_runs import read_training_runs, write_training_page
 from tests.support.sample_runs import NASTY, every_kind, retrieval, write_training
 from tests.support.sample_trainings import write_run
 
@@ -101,7 +101,7 @@ def test_all_parts_of_a_retrieval_report_are_visible(tmp_path: Path) -> None:
 
 def test_the_page_of_training_runs_opens_without_an_error(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", offset=1)
-    write_training_page(read_trainings([one, two]), [], tmp_path / "report.html")
+    write_training_page(read_training_runs([one, two]), [], tmp_path / "report.html")
     seen = look(tmp_path)
     assert seen["errors"] == seen["requests"] == []
     assert seen["headings"] == seen["sections"] == 5

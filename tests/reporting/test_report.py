@@ -11,7 +11,7 @@ import pytest
 from mmpt.endtasks.coin.evaluation import SegmentationOutputs
 from mmpt.endtasks.coin.report import OTHER_STEP
 from mmpt.evaluators import Outputs
-from mmpt.reporting import Run, pictures, write_report
+from mmpt.reporting import EvaluationRun, prediction_sections, write_report
 from mmpt.reporting.retrieval import retrieval_sections
 from tests.support.sample_runs import (
     NASTY,
@@ -29,7 +29,7 @@ from tests.support.videos import regular_times, write_video
 ADDRESSES = ("src", "href", "{http://www.w3.org/1999/xlink}href")
 
 
-def read(run: Run, folder: Path) -> tuple[str, str]:
+def read(run: EvaluationRun, folder: Path) -> tuple[str, str]:
     """Returns the page and its text. Checks that the page is valid and loads no other files."""
     page = write_report(run, folder / "report.html").read_text()
     root = ElementTree.fromstring(page)  # fails if tags are not closed in order
@@ -170,7 +170,7 @@ def test_a_report_of_unknown_outputs_has_only_numbers(tmp_path: Path) -> None:
             return {}
 
     run = dataclasses.replace(retrieval(), outputs=Mine())
-    assert pictures(run.outputs, run) == []
+    assert prediction_sections(run.outputs, run) == []
     assert "Retrieval gallery" not in read(run, tmp_path)[1]
 
 

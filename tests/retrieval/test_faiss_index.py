@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from mmpt.retrieval.faiss_index import fewest_probes, search_lists
+from mmpt.retrieval.faiss_index import min_probes, search_lists
 from tests.support.vectors import DIM, build
 
 
@@ -35,7 +35,7 @@ def test_the_smallest_number_of_probes_that_reaches_the_recall(
     recall, num_probes, reached
 ):
     index, queries = known_lists()
-    found = fewest_probes(index, queries, 100, recall, seed=0)
+    found = min_probes(index, queries, 100, recall, seed=0)
     assert found == (num_probes, reached)
 
 
@@ -44,7 +44,7 @@ def test_the_smallest_number_of_probes_that_reaches_the_recall(
 )
 def test_the_smallest_number_of_probes_that_finds_k_vectors(k, num_probes):
     index, queries = known_lists()  # the lists hold 280, 15, 5 and 100 vectors
-    found, _ = fewest_probes(index, queries, k, 0.1, seed=0)
+    found, _ = min_probes(index, queries, k, 0.1, seed=0)
     assert found == num_probes
 
 
@@ -74,6 +74,6 @@ def test_all_queries_reach_the_recall_in_19_of_20_samples():
 
     reached = []
     for seed in range(100):
-        num_probes, _ = fewest_probes(index, vectors, 20, 0.88, seed, sample_size=100)
+        num_probes, _ = min_probes(index, vectors, 20, 0.88, seed, sample_size=100)
         reached.append(recalls[num_probes] >= 0.88)
     assert np.mean(reached) > 0.95  # measured: 0.99; 0.65 without the standard errors

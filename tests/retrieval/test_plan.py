@@ -89,13 +89,13 @@ def test_the_hardness_of_a_repeated_plan_is_logged_once(tmp_path):
 def test_a_plan_of_another_run_or_epoch_is_refused(tmp_path):
     path = PLAN.save(tmp_path, IDS)
     with pytest.raises(
-        DataError, match=r"plan_e3\.json: must be the plan .* fingerprint xyz"
+        DataError, match=r"plan_e3\.json: not the plan .* fingerprint xyz"
     ):
         Plan.load(tmp_path, 3, "xyz", "list")
-    with pytest.raises(DataError, match="made from something else"):
+    with pytest.raises(DataError, match="made from other inputs"):
         Plan.load(tmp_path, 3, "abc", "another list")
     path.rename(tmp_path / "plan_e4.json")
-    with pytest.raises(DataError, match=r"plan_e4\.json: must be the plan of epoch 4"):
+    with pytest.raises(DataError, match=r"plan_e4\.json: not the plan of epoch 4"):
         Plan.load(tmp_path, 4, "abc", "list")
 
 
@@ -114,7 +114,7 @@ def test_a_changed_plan_is_refused(tmp_path, change):
     path = PLAN.save(tmp_path, IDS)
     written = json.loads(path.read_text())
     path.write_text(json.dumps(written | change))
-    with pytest.raises(DataError, match="must be the plan of epoch 3"):
+    with pytest.raises(DataError, match="not the plan of epoch 3"):
         Plan.load(tmp_path, 3, "abc", "list")
 
 
@@ -127,7 +127,7 @@ def test_missing_truncated_and_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="not valid JSON"):
         Plan.load(tmp_path, 3, "abc", "list")
     path.write_bytes(b"[]")
-    with pytest.raises(DataError, match="must be the plan"):
+    with pytest.raises(DataError, match="not the plan"):
         Plan.load(tmp_path, 3, "abc", "list")
 
 

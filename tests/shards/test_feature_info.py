@@ -56,7 +56,7 @@ def test_every_reader_compares_the_note_with_the_settings(tmp_path, reader):
     write_feature_info(tmp_path, CLIP)
     reader(config.replace(feature_dim=768, feature_fps=2), Split.TRAIN)
     message = (
-        r"768 wide, 2 a second, so `model.input_dim` must be 768, but is 512, and "
+        r"768-d features at 2 rows per second, so `model.input_dim` must be 768, but is 512, and "
         r"`dataset.feature_fps` must be 2, but is 1\."
     )
     with pytest.raises(DataError, match=message):

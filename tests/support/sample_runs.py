@@ -24,7 +24,7 @@ from mmpt.evaluators import (
     Outputs,
     RetrievalOutputs,
 )
-from mmpt.reporting import KeyFrames, Run
+from mmpt.reporting import EvaluationRun, KeyFrames
 from mmpt.retrieval import Plan
 from mmpt.utils.metrics_log import MetricsLog
 
@@ -39,7 +39,7 @@ def make_run(
     task: str = "test_mine_zs",
     folder: str = "runs/a",
     videos: Path | None = None,
-) -> Run:
+) -> EvaluationRun:
     """Returns an evaluation of two checkpoints. The second one is a little better."""
     computed = {
         name: METRICS.get(name, "metric")().compute(outputs) for name in metrics
@@ -58,7 +58,7 @@ def make_run(
         }
         for name, numbers in (("old", worse), ("new", computed))
     ]
-    return Run(
+    return EvaluationRun(
         config=RunConfig(
             path=f"projects/{task}.yaml",
             metric=metrics,
@@ -79,7 +79,7 @@ def make_run(
     )
 
 
-def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
+def retrieval(folder: str = "runs/a", videos: Path | None = None) -> EvaluationRun:
     """Returns a run with three videos of four clips.
 
     The clip of caption 5 has the last rank. All other clips have the first rank.
@@ -105,7 +105,7 @@ def retrieval(folder: str = "runs/a", videos: Path | None = None) -> Run:
     )
 
 
-def background() -> Run:
+def background() -> EvaluationRun:
     """Returns a run with three whole videos. The third paragraph is most similar to the first
     video.
     """
@@ -126,7 +126,7 @@ def background() -> Run:
     )
 
 
-def choices() -> Run:
+def choices() -> EvaluationRun:
     """Returns a run with four questions. Answers 2 and 3 are wrong, by margins of 3 and 1."""
     scores = np.eye(5, dtype=np.float32)[:4] * 5
     scores[2, 4], scores[3, 0] = 8, 6
@@ -140,7 +140,7 @@ def choices() -> Run:
     return make_run(outputs, questions, "QAMetric")
 
 
-def moments() -> Run:
+def moments() -> EvaluationRun:
     """Returns a run with two queries. The first finds its moment (piece 2). The second finds piece
     5 instead of piece 0.
     """
@@ -158,7 +158,7 @@ def moments() -> Run:
     )
 
 
-def segments() -> Run:
+def segments() -> EvaluationRun:
     """Returns a run with two videos. Half of the seconds of the first one are right, and all of the
     second one.
     """
@@ -180,7 +180,7 @@ def segments() -> Run:
     )
 
 
-def placements() -> Run:
+def placements() -> EvaluationRun:
     """Returns a run with two videos of two steps. No step of the first one is found, and both of
     the second one.
     """
@@ -197,7 +197,7 @@ def placements() -> Run:
     return make_run(LocalisationOutputs(videos=videos), items, "CrossTaskMetric")
 
 
-def alignments() -> Run:
+def alignments() -> EvaluationRun:
     """Returns a run with two videos of 60 s. Sentence 1 is predicted 30 s late, and sentence 2 is
     not shown in the video.
     """
@@ -225,7 +225,7 @@ def alignments() -> Run:
     )
 
 
-def every_kind() -> dict[str, Run]:
+def every_kind() -> dict[str, EvaluationRun]:
     """Returns one run per kind of outputs."""
     return {
         maker.__name__: maker()

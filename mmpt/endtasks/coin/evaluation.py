@@ -22,11 +22,11 @@ from mmpt.evaluators import (
     PREDICTORS,
     WHOLE_VIDEO,
     Metric,
-    Number,
+    MetricValue,
     Outputs,
     Predictor,
 )
-from mmpt.evaluators.base import Numbers, Part, Prepared, finite
+from mmpt.evaluators.base import MetricValues, Part, Prepared, require_finite
 from mmpt.evaluators.functional import shared_credit
 from mmpt.inference.embedding import embed_texts
 from mmpt.losses.base import upcast
@@ -36,7 +36,7 @@ from mmpt.processors.window_aligner import (
     average_seconds,
     average_windows,
 )
-from mmpt.reporting import Run, Section, pictures
+from mmpt.reporting import EvaluationRun, Section, prediction_sections
 from mmpt.utils.log import get_logger
 
 logger = get_logger(__name__)
@@ -103,7 +103,7 @@ class COINPredictor(Predictor[SegmentationOutputs]):
         spans = self.config.spans(int(batch["video_len"][0]))
         scores_RC = average_windows(upcast(scores_WFC).cpu().numpy(), spans)
         scores_LC = average_seconds(scores_RC, self.config.feature_fps)
-        finite(torch.from_numpy(scores_LC), "seconds")
+        require_finite(torch.from_numpy(scores_LC), "seconds")
         if background is not None:
             scores_LC = np.pad(scores_LC, ((0, 0), (1, 0)), constant_values=background)
         targets_L = batch["video_targets"][0].numpy()
@@ -153,7 +153,7 @@ class COINZSPredictor(COINPredictor):
         ids = tokenizer(labels, add_special_tokens=False)["input_ids"]
         special = special_tokens(bert_name, self.config.use_fast)
         labels_CD = embed_texts(model, ids, special, self.config.max_text_len)
-        return finite(labels_CD, "step labels")
+        return require_finite(labels_CD, "step labels")
 
 
 def background_bound(labels_CD: torch.Tensor) -> float:
@@ -169,19 +169,21 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
 
     input_type = SegmentationOutputs
     numbers = (
-        Number("frame_acc", "step segmentation, frame accuracy, as published"),
-        Number(
+        MetricValue("frame_acc", "step segmentation, frame accuracy, as published"),
+        MetricValue(
             "step_frame_acc", "step segmentation, accuracy of seconds with a step, ours"
         ),
-        Number(
+        MetricValue(
             "step_choice_acc",
-            "step segmentation, the same if background is no choice, ours",
+            "step segmentation, accuracy among steps (no background class), ours",
         ),
-        Number("predicted_O", "step segmentation, seconds predicted as background"),
-        Number("true_O", "step segmentation, seconds that are background"),
+        MetricValue(
+            "predicted_O", "step segmentation, seconds predicted as background"
+        ),
+        MetricValue("true_O", "step segmentation, seconds that are background"),
     )
 
-    def compute(self, outputs: SegmentationOutputs) -> Numbers:
+    def compute(self, outputs: SegmentationOutputs) -> MetricValues:
         """Returns frame_acc, step_frame_acc, step_choice_acc, predicted_O and true_O, fractions.
 
         frame_acc counts background as a class like any other, so a model that predicts only
@@ -199,7 +201,7 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
             "true_O": float(1 - with_step_R.mean()),
         }
 
-    def chance(self, outputs: SegmentationOutputs) -> Numbers:
+    def chance(self, outputs: SegmentationOutputs) -> MetricValues:
         """Returns the expected numbers if the class of every second is drawn at random."""
         chance = 1 / outputs.num_classes
         true_O_R = outputs.targets == 0
@@ -212,8 +214,10 @@ class COINActionSegmentationMetric(Metric[SegmentationOutputs]):
         }
 
 
-@pictures.register
-def _pictures(outputs: SegmentationOutputs, run: Run) -> list[Section]:
+@prediction_sections.register
+def _prediction_sections(
+    outputs: SegmentationOutputs, run: EvaluationRun
+) -> list[Section]:
     from mmpt.endtasks.coin.report import segmentation_sections  # deferred: matplotlib
 
     return segmentation_sections(outputs, run)

@@ -9,13 +9,15 @@ import numpy as np
 from mmpt.endtasks.coin.data import COINActionSegmentationMetaProcessor, step_labels
 from mmpt.endtasks.coin.evaluation import SegmentationOutputs
 from mmpt.reporting.figures import Bar, bars
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 from mmpt.reporting.timelines import NUM_VIDEOS, STEP_COLOURS, runs_of
 
 NO_STEP, OTHER_STEP = "#dfe4ea", "#a9b4c0"
 
 
-def segmentation_sections(outputs: SegmentationOutputs, run: Run) -> list[Section]:
+def segmentation_sections(
+    outputs: SegmentationOutputs, run: EvaluationRun
+) -> list[Section]:
     """Returns the section about the videos with the lowest accuracy, and the best video."""
     ends = np.cumsum(outputs.video_lengths)[:-1]
     truth = np.split(outputs.targets, ends)

@@ -24,11 +24,11 @@ from mmpt.evaluators import (
     PREDICTORS,
     WHOLE_VIDEO,
     Metric,
-    Number,
+    MetricValue,
     Outputs,
     Predictor,
 )
-from mmpt.evaluators.base import Numbers, Part, Prepared, finite
+from mmpt.evaluators.base import MetricValues, Part, Prepared, require_finite
 from mmpt.losses.base import upcast
 from mmpt.processors.sampling import Span
 from mmpt.processors.window_aligner import (
@@ -36,7 +36,7 @@ from mmpt.processors.window_aligner import (
     average_seconds,
     average_windows,
 )
-from mmpt.reporting import Run, Section, pictures
+from mmpt.reporting import EvaluationRun, Section, prediction_sections
 
 
 class PlacedVideo(NamedTuple):
@@ -83,7 +83,7 @@ class CrossTaskPredictor(Predictor[LocalisationOutputs]):
         """Yields the placement of the steps of each video."""
         for batch, inputs in batches:
             logits_RK = upcast(self.run(model, inputs)["logits"])
-            logits_RK = finite(logits_RK.cpu(), "seconds")
+            logits_RK = require_finite(logits_RK.cpu(), "seconds")
             spans = self.config.spans(int(batch["video_len"][0]))
             fps = self.config.feature_fps
             logits_NK = average_rows(logits_RK.numpy(), spans)
@@ -166,20 +166,22 @@ class CrossTaskMetric(Metric[LocalisationOutputs]):
     """The share of steps that are placed at a second where they are done, as a mean over tasks."""
 
     input_type = LocalisationOutputs
-    numbers = (Number("recall", "step localisation, recall, mean over tasks"),)
+    numbers = (MetricValue("recall", "step localisation, recall, mean over tasks"),)
 
-    def compute(self, outputs: LocalisationOutputs) -> Numbers:
+    def compute(self, outputs: LocalisationOutputs) -> MetricValues:
         """Returns recall, and the recall of every task under its id; fractions."""
         hits = [float(num_hits(video)) for video in outputs.videos]
         return recall_by_task(outputs.videos, hits)
 
-    def chance(self, outputs: LocalisationOutputs) -> Numbers:
+    def chance(self, outputs: LocalisationOutputs) -> MetricValues:
         """Returns the expected recall if steps are placed in order at uniformly drawn seconds."""
         hits = [expected_hits(video.done) for video in outputs.videos]
         return recall_by_task(outputs.videos, hits)
 
 
-def recall_by_task(videos: Sequence[PlacedVideo], hits: Sequence[float]) -> Numbers:
+def recall_by_task(
+    videos: Sequence[PlacedVideo], hits: Sequence[float]
+) -> MetricValues:
     """Returns the recall of every task that has steps in its videos, and `recall`, their mean.
 
     The mean is NaN if no task has any.
@@ -234,8 +236,10 @@ def expected_hits(done_LK: np.ndarray) -> float:
     return float(ways_LK.sum() / num_ways)
 
 
-@pictures.register
-def _pictures(outputs: LocalisationOutputs, run: Run) -> list[Section]:
+@prediction_sections.register
+def _prediction_sections(
+    outputs: LocalisationOutputs, run: EvaluationRun
+) -> list[Section]:
     # deferred: matplotlib
     from mmpt.endtasks.crosstask.report import localisation_sections
 

@@ -1,4 +1,4 @@
-"""The report's section about step localisation: where steps are done, and where they were put."""
+"""The report's section about step localisation: when steps are done, and the predicted seconds."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,13 @@ from mmpt.endtasks.crosstask.evaluation import (
     num_steps_done,
 )
 from mmpt.reporting.figures import INK, Bar, bars
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 from mmpt.reporting.timelines import NUM_VIDEOS, STEP_COLOURS, runs_of
 
 
-def localisation_sections(outputs: LocalisationOutputs, run: Run) -> list[Section]:
+def localisation_sections(
+    outputs: LocalisationOutputs, run: EvaluationRun
+) -> list[Section]:
     """Returns the section about the videos with the lowest recall."""
     num_done = np.array([num_steps_done(video) for video in outputs.videos])
     num_found = np.array([num_hits(video) for video in outputs.videos])
@@ -37,7 +39,7 @@ def localisation_sections(outputs: LocalisationOutputs, run: Run) -> list[Sectio
 
 
 def _rows(video: PlacedVideo, texts: Sequence[str]) -> list[tuple[str, list[Bar]]]:
-    """Returns a row for each step: its words, when it is done, and the second where it was put."""
+    """Returns a row for each step: its words, when it is done, and the second predicted for it."""
     rows = []
     for step, text in enumerate(texts):
         colour = STEP_COLOURS[step % len(STEP_COLOURS)]
@@ -46,6 +48,6 @@ def _rows(video: PlacedVideo, texts: Sequence[str]) -> list[tuple[str, list[Bar]
             if done:
                 row_bars.append(Bar(start, end, colour, text))
         for second in np.flatnonzero(video.placed[:, step]).tolist():
-            row_bars.append(Bar(second, second + 1, INK, f"put: {text}"))
+            row_bars.append(Bar(second, second + 1, INK, f"predicted: {text}"))
         rows.append((text, row_bars))
     return rows

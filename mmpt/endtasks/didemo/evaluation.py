@@ -22,13 +22,13 @@ from mmpt.evaluators import (
     METRICS,
     PREDICTORS,
     Metric,
-    Number,
+    MetricValue,
     Outputs,
     Predictor,
 )
-from mmpt.evaluators.base import Numbers, Part, Prepared, finite, prefixed
+from mmpt.evaluators.base import MetricValues, Part, Prepared, prefixed, require_finite
 from mmpt.processors.window_aligner import average_seconds, num_seconds
-from mmpt.reporting import Run, Section, pictures
+from mmpt.reporting import EvaluationRun, Section, prediction_sections
 
 _CHANCE_DRAWS = 50
 
@@ -103,7 +103,7 @@ class DiDeMoPredictor(Predictor[MomentOutputs]):
             states_BRD = torch.stack([known_RD[video] for video in videos])
             pooled_BD, *_ = model.forward_text(inputs["caps"], inputs["cmasks"])
             scores_BR = torch.einsum("brd,bd->br", states_BRD, pooled_BD.float())
-            scores_RB = finite(scores_BR, "queries").cpu().numpy().T
+            scores_RB = require_finite(scores_BR, "queries").cpu().numpy().T
             scores_SB = average_seconds(scores_RB, fps)[:NUM_SECONDS]
             real_rows_B = batch["vmasks"][:, :num_rows].sum(dim=1)
             lengths_B = [num_seconds(rows, fps) for rows in real_rows_B.tolist()]
@@ -127,19 +127,19 @@ class DiDeMoMetric(Metric[MomentOutputs]):
 
     input_type = MomentOutputs
     numbers = (
-        Number("rank1", "moment, R@1, as published"),
-        Number("rank5", "moment, R@5, as published", is_detail=True),
-        Number("miou", "moment, mean IoU, as published"),
-        Number("real-rank1", "moment, R@1, corrected", is_detail=True),
-        Number("real-rank5", "moment, R@5, corrected", is_detail=True),
-        Number("real-miou", "moment, mean IoU, corrected", is_detail=True),
+        MetricValue("rank1", "moment, R@1, as published"),
+        MetricValue("rank5", "moment, R@5, as published", is_detail=True),
+        MetricValue("miou", "moment, mean IoU, as published"),
+        MetricValue("real-rank1", "moment, R@1, corrected", is_detail=True),
+        MetricValue("real-rank5", "moment, R@5, corrected", is_detail=True),
+        MetricValue("real-miou", "moment, mean IoU, corrected", is_detail=True),
     )
 
-    def compute(self, outputs: MomentOutputs) -> Numbers:
+    def compute(self, outputs: MomentOutputs) -> MetricValues:
         """Returns rank1, rank5 and miou (fractions) in both forms."""
         return _both_forms(outputs.ranking, outputs.times)
 
-    def chance(self, outputs: MomentOutputs) -> Numbers:
+    def chance(self, outputs: MomentOutputs) -> MetricValues:
         """Returns the mean over 50 draws of random scores, from a fixed seed."""
         rng = np.random.default_rng(1)
         num_queries = len(outputs.times)
@@ -154,15 +154,15 @@ class DiDeMoMetric(Metric[MomentOutputs]):
 
 def _both_forms(
     ranking: Callable[[Form], np.ndarray], times_NA2: np.ndarray
-) -> Numbers:
+) -> MetricValues:
     """Returns the metrics of the published ranking and, as `real-...`, of the corrected one."""
     released = moments.moment_metrics(ranking("released"), times_NA2)
     corrected = moments.moment_metrics(ranking("corrected"), times_NA2)
     return released | prefixed("real-", corrected)
 
 
-@pictures.register
-def _pictures(outputs: MomentOutputs, run: Run) -> list[Section]:
+@prediction_sections.register
+def _prediction_sections(outputs: MomentOutputs, run: EvaluationRun) -> list[Section]:
     from mmpt.endtasks.didemo.report import moment_sections  # deferred: matplotlib
 
     return moment_sections(outputs, run)

@@ -7,12 +7,12 @@ from mmpt.endtasks.didemo.evaluation import MomentOutputs
 from mmpt.endtasks.didemo.moments import MOMENTS, NUM_SECONDS, PIECE_S, agreement
 from mmpt.evaluators import ClipId
 from mmpt.reporting.figures import COLOURS, Bar, bars
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 
 NUM_MOMENTS = 10
 
 
-def moment_sections(outputs: MomentOutputs, run: Run) -> list[Section]:
+def moment_sections(outputs: MomentOutputs, run: EvaluationRun) -> list[Section]:
     """Returns the section about the queries whose first moment overlaps least with chosen ones."""
     ranking_NM = outputs.ranking("released")
     found = agreement(ranking_NM, outputs.times)

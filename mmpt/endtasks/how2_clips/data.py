@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from mmpt.batch import Split
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import DataError
-from mmpt.processors.aligner import first_of
+from mmpt.processors.aligner import video_id_of
 from mmpt.processors.base import (
     META_PROCESSORS,
     VIDEO_PROCESSORS,
@@ -116,7 +116,7 @@ class How2VideoProcessor(VideoReader):
 
     def has(self, key: Any) -> bool:
         """Returns True if the video of an id, or of a key whose first element is one, is packed."""
-        return first_of(key) in self.where
+        return video_id_of(key) in self.where
 
 
 @VIDEO_PROCESSORS.register

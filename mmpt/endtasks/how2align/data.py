@@ -26,7 +26,7 @@ from mmpt.processors.sampling import rows_between
 from mmpt.processors.window_aligner import WindowAligner, num_seconds
 from mmpt.utils.validation import NotBlank, Seconds, read_json_as
 
-EDGE_STEPS = 4
+EDGE_WINDOWS = 4
 """Number of first windows that are compared with all earlier sentences, too, and of last windows
 that are compared with all later ones.
 """
@@ -44,9 +44,9 @@ class Sentence(NamedTuple):
 
 Narration = tuple[list[list[int]], Sequence[Sentence]]
 """The word pieces of each sentence of a video, and the sentences."""
-Step = tuple[int, int, int]
-"""The start of a window (a second or a feature row), and the range of sentences (end exclusive) to
-compare it with."""
+WindowComparison = tuple[int, int, int]
+"""The start of a window (in seconds or feature rows), and the range of sentences (end exclusive)
+that it is compared with."""
 
 
 @base.META_PROCESSORS.register
@@ -92,8 +92,8 @@ class How2AlignAligner(WindowAligner):
         nothing.
 
         caps and cmasks are [n, T], vfeats [W, F, width], vmasks [W, F], aligned bool [n],
-        sentence_s float64 [n, 2] (start and end), windows int64 [W, 3] (`Step`s, which begin at a
-        feature row), video_len int64 [], the feature rows.
+        sentence_s float64 [n, 2] (start and end), windows int64 [W, 3]
+        (`WindowComparison`s, in feature rows), video_len int64 [], the feature rows.
 
         Raises:
             DataError: features that are not finite [rows, width] floats, or no rows.
@@ -103,12 +103,12 @@ class How2AlignAligner(WindowAligner):
         length_s = num_seconds(len(video_feature), fps)
         # Windows are chosen in seconds, and cut from feature rows.
         chosen = comparisons(sentences, length_s, self.stride, self.width)
-        steps = []
+        windows = []
         for start_s, first, last in chosen:
             start, _ = rows_between(start_s, start_s, fps)
-            steps.append((start, first, last))
+            windows.append((start, first, last))
         width = self.config.num_rows(self.width)
-        spans = [(start, start + width) for start, _, _ in steps]
+        spans = [(start, start + width) for start, _, _ in windows]
         name = video_name(video_key)
         batch, _ = self.build_item(
             video_key, video_feature, ids, name=name, spans=spans
@@ -118,14 +118,14 @@ class How2AlignAligner(WindowAligner):
             **batch,
             "aligned": torch.tensor([sentence.aligned for sentence in sentences]),
             "sentence_s": torch.tensor(times, dtype=torch.float64),
-            "windows": torch.tensor(steps, dtype=torch.int64).reshape(-1, 3),
+            "windows": torch.tensor(windows, dtype=torch.int64).reshape(-1, 3),
             "video_len": torch.tensor(len(video_feature)),
         }
 
 
 def comparisons(
     sentences: Sequence[Sentence], num_seconds: int, stride: int = 8, width: int = 32
-) -> list[Step]:
+) -> list[WindowComparison]:
     """Returns the windows of a video and the sentences that each is compared with, as released.
 
     A window begins every `stride` seconds as long as more than half a window is left. It is
@@ -139,7 +139,7 @@ def comparisons(
     )
     spoken_n = np.array([not sentence.aligned for sentence in sentences])
     starts = range(0, num_seconds - width // 2, stride)
-    steps = []
+    windows = []
     for number, start in enumerate(starts):
         is_after_n = middles_n >= start - width
         is_before_n = middles_n <= start + 2 * width
@@ -149,12 +149,12 @@ def comparisons(
         first = found[0]
         last = found[-1] + 1
         # The first windows are compared with all earlier sentences, the last ones with all later.
-        if number < EDGE_STEPS:
+        if number < EDGE_WINDOWS:
             first = 0
-        elif number >= len(starts) - EDGE_STEPS:
+        elif number >= len(starts) - EDGE_WINDOWS:
             last = len(sentences)
-        steps.append((start, first, last))
-    return steps
+        windows.append((start, first, last))
+    return windows
 
 
 _Sentences = Annotated[list[Sentence], Field(min_length=1)]

@@ -24,13 +24,13 @@ from mmpt.evaluators import (
     PREDICTORS,
     WHOLE_VIDEO,
     Metric,
-    Number,
+    MetricValue,
     Outputs,
     Predictor,
 )
-from mmpt.evaluators.base import Numbers, Part, Prepared, finite
+from mmpt.evaluators.base import MetricValues, Part, Prepared, require_finite
 from mmpt.processors.window_aligner import average_seconds
-from mmpt.reporting import Run, Section, pictures
+from mmpt.reporting import EvaluationRun, Section, prediction_sections
 
 
 class AlignedVideo(NamedTuple):
@@ -93,7 +93,7 @@ class How2AlignPredictor(Predictor[How2AlignOutputs]):
         for batch, inputs in batches:
             only = {name: value[0] for name, value in inputs.items()}
             pooled_nD, *_ = model.forward_text(only["caps"], only["cmasks"])
-            text_nD = normalize(finite(pooled_nD.float(), "sentences"), dim=-1)
+            text_nD = normalize(require_finite(pooled_nD.float(), "sentences"), dim=-1)
             total_nR = text_nD.new_zeros(len(text_nD), int(batch["video_len"]))
             count_nR = torch.zeros_like(total_nR)
             # Add the cosines of every window and the sentences that it is compared with.
@@ -158,7 +158,7 @@ def encode_windows(
     )
     states_WFD = states[:, 1 : num_slots + 1]  # [CLS] is first
     # Normalise the real rows of all windows, then divide them among the windows.
-    real_ND = finite(states_WFD[vmasks_WF].float(), "seconds")
+    real_ND = require_finite(states_WFD[vmasks_WF].float(), "seconds")
     num_rows_W = vmasks_WF.sum(dim=1)
     return list(normalize(real_ND, dim=-1).split(num_rows_W.tolist()))
 
@@ -175,13 +175,13 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
 
     input_type = How2AlignOutputs
     numbers = (
-        Number("Recall", "alignment, recall, as published"),
-        Number("AUC", "alignment, ROC-AUC, as published"),
-        Number("Recall-corrected", "alignment, recall, corrected", is_detail=True),
-        Number("AUC-corrected", "alignment, ROC-AUC, corrected", is_detail=True),
+        MetricValue("Recall", "alignment, recall, as published"),
+        MetricValue("AUC", "alignment, ROC-AUC, as published"),
+        MetricValue("Recall-corrected", "alignment, recall, corrected", is_detail=True),
+        MetricValue("AUC-corrected", "alignment, ROC-AUC, corrected", is_detail=True),
     )
 
-    def compute(self, outputs: How2AlignOutputs) -> Numbers:
+    def compute(self, outputs: How2AlignOutputs) -> MetricValues:
         """Returns recall and ROC-AUC (fractions) in both forms, and the share of sentences that
         were never compared.
         """
@@ -201,10 +201,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         never_N = outputs.num_covered == 0
         return result | {"never-compared": float(never_N.mean())}
 
-    def chance(self, outputs: How2AlignOutputs) -> Numbers:
+    def chance(self, outputs: How2AlignOutputs) -> MetricValues:
         """Returns the expected numbers if every cosine is drawn independently."""
         auc = chance_auc(outputs.num_covered, outputs.aligned)
-        result: Numbers = {}
+        result: MetricValues = {}
         for suffix in ("", "-corrected"):
             hits = []
             for video in outputs.videos:
@@ -217,8 +217,10 @@ class How2AlignMetric(Metric[How2AlignOutputs]):
         return result
 
 
-@pictures.register
-def _pictures(outputs: How2AlignOutputs, run: Run) -> list[Section]:
+@prediction_sections.register
+def _prediction_sections(
+    outputs: How2AlignOutputs, run: EvaluationRun
+) -> list[Section]:
     from mmpt.endtasks.how2align.report import align_sections  # deferred: matplotlib
 
     return align_sections(outputs, run)

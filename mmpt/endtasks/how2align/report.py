@@ -10,24 +10,24 @@ from mmpt.endtasks.how2align.data import Sentence
 from mmpt.endtasks.how2align.evaluation import AlignedVideo, How2AlignOutputs
 from mmpt.reporting.alignments import (
     MAX_SENTENCES,
-    NUM_FIGURES,
-    Figure,
+    NUM_HEAT_MAPS,
+    HeatMap,
     Span,
     align_video,
     alignment_section,
     spread,
 )
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 
 NUM_FAILURES = 10
 
 
-def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
+def align_sections(outputs: How2AlignOutputs, run: EvaluationRun) -> list[Section]:
     """Returns heat maps of some videos, and the sentences placed farthest from their time."""
     items = run.test_items()
-    figures = []
-    for video_id, sentences in spread(items, NUM_FIGURES):
-        figures.append(_figure(run, video_id, sentences[:MAX_SENTENCES]))
+    maps = []
+    for video_id, sentences in spread(items, NUM_HEAT_MAPS):
+        maps.append(_heat_map(run, video_id, sentences[:MAX_SENTENCES]))
     sentences_of = dict(items)
     misses = []
     for video in outputs.videos:
@@ -35,10 +35,12 @@ def align_sections(outputs: How2AlignOutputs, run: Run) -> list[Section]:
     misses.sort(key=lambda miss: -miss["off_s"])
     worst = misses[:NUM_FAILURES]
     failures = Section("Worst failures", "how2align/misses.html", {"misses": worst})
-    return [*alignment_section(figures), failures]
+    return [*alignment_section(maps), failures]
 
 
-def _figure(run: Run, video_id: str, sentences: Sequence[Sentence]) -> Figure | None:
+def _heat_map(
+    run: EvaluationRun, video_id: str, sentences: Sequence[Sentence]
+) -> HeatMap | None:
     """Returns the heat maps of a video's first sentences, up to the end of the last of them."""
     words = [sentence.text for sentence in sentences]
     truth: list[Span | None] = []

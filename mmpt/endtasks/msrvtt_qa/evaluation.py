@@ -18,13 +18,13 @@ from mmpt.evaluators import (
     METRICS,
     PREDICTORS,
     Metric,
-    Number,
+    MetricValue,
     Outputs,
     Predictor,
 )
-from mmpt.evaluators.base import Numbers, Part, Prepared, finite
+from mmpt.evaluators.base import MetricValues, Part, Prepared, require_finite
 from mmpt.evaluators.functional import shared_credit
-from mmpt.reporting import Run, Section, pictures
+from mmpt.reporting import EvaluationRun, Section, prediction_sections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def answer_scores(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
     text_RD, *_ = model.forward_text(caps_RT, cmasks_RT)
     text_BAD = text_RD.float().unflatten(0, (num_videos, num_answers))
     scores_BA = torch.einsum("bd,bad->ba", video_BD.float(), text_BAD)
-    return finite(scores_BA, "questions")
+    return require_finite(scores_BA, "questions")
 
 
 @METRICS.register
@@ -99,22 +99,22 @@ class QAMetric(Metric[QAOutputs]):
     """The share of questions that are answered correctly."""
 
     input_type = QAOutputs
-    numbers = (Number("acc", "multiple choice, accuracy"),)
+    numbers = (MetricValue("acc", "multiple choice, accuracy"),)
 
-    def compute(self, outputs: QAOutputs) -> Numbers:
+    def compute(self, outputs: QAOutputs) -> MetricValues:
         """Returns acc, the share of questions whose right answer has the largest score. Answers
         with equal scores share the credit.
         """
         credit_N = shared_credit(outputs.scores, outputs.answers)
         return {"acc": float(credit_N.mean())}
 
-    def chance(self, outputs: QAOutputs) -> Numbers:
+    def chance(self, outputs: QAOutputs) -> MetricValues:
         """Returns one divided by the number of answers."""
         return {"acc": 1 / outputs.scores.shape[1]}
 
 
-@pictures.register
-def _pictures(outputs: QAOutputs, run: Run) -> list[Section]:
+@prediction_sections.register
+def _prediction_sections(outputs: QAOutputs, run: EvaluationRun) -> list[Section]:
     from mmpt.endtasks.msrvtt_qa.report import choice_sections  # deferred: matplotlib
 
     return choice_sections(outputs, run)

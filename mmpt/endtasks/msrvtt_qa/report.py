@@ -4,12 +4,12 @@ import numpy as np
 
 from mmpt.endtasks.msrvtt_qa.evaluation import QAOutputs
 from mmpt.evaluators import ClipId
-from mmpt.reporting.run import Run, Section
+from mmpt.reporting.run import EvaluationRun, Section
 
 NUM_QUESTIONS = 12
 
 
-def choice_sections(outputs: QAOutputs, run: Run) -> list[Section]:
+def choice_sections(outputs: QAOutputs, run: EvaluationRun) -> list[Section]:
     """Returns the wrong answers, sorted by how far the chosen answer scores above the right one."""
     right, chosen = outputs.answers, outputs.predictions
     rows = np.arange(len(right))

@@ -7,7 +7,7 @@ from mmpt.errors import DataError
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.language import parse_tag
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions
-from mmpt.prepare.own_videos import MEDIA_SUFFIXES
+from mmpt.prepare.user_data.videos import MEDIA_SUFFIXES
 from mmpt.utils.io import reading
 from mmpt.utils.log import get_logger, progress
 

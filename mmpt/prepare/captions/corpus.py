@@ -132,7 +132,7 @@ def _check_unique(
         first = numbers.setdefault(video_id, number)
         if first != number:
             raise DataError(
-                f"{path}: a video must be there once, but {video_id} is entry {first} and entry "
+                f"{path}: each video must occur once, but {video_id} is entry {first} and entry "
                 f"{number}. Remove one of them."
             )
         yield video_id, value

@@ -151,7 +151,7 @@ def _num_repeated(window: list[Words], cue: Cue, by_lines: bool) -> int:
     if starts_blank and not cue.is_hold:
         return 0
     words = cue.words
-    # Words from the first one with a time on are new.
+    # In a cue with word times, all words from the first timed one are new.
     limit = len(words)
     if cue.new_from is not None:
         limit = cue.new_from

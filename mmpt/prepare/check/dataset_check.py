@@ -18,7 +18,7 @@ from mmpt.config import RunConfig
 from mmpt.config.schema import DatasetConfig
 from mmpt.errors import ConfigError
 from mmpt.prepare.check.plausible import (
-    ROW_LENGTHS,
+    ROW_NORMS,
     Finding,
     find_implausible,
     plausible_text,
@@ -46,7 +46,7 @@ class DatasetReport:
     splits: dict[str, SplitStatistics] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
     normalised: bool = True
-    """Whether the features' rows should have length 1."""
+    """Whether the features' rows should have an L2 norm of 1."""
 
     def table(self) -> str:
         """Returns the statistics as an aligned table with a column per split."""
@@ -65,7 +65,7 @@ class DatasetReport:
         found = []
         for split, statistics in self.splits.items():
             for finding in find_implausible(split, statistics):
-                if self.normalised or finding.figure not in ROW_LENGTHS:
+                if self.normalised or finding.figure not in ROW_NORMS:
                     found.append(finding)
         return found
 

@@ -29,7 +29,7 @@ SHIFTED = (
 )
 EARLY = (
     "caption times are probably minutes or shares of the video, and must be seconds; or there are "
-    "more feature rows a second than `dataset.feature_fps`; or most captions are missing"
+    "more feature rows per second than `dataset.feature_fps`; or most captions are missing"
 )
 LIST = "the lists were probably joined from lists that overlap"
 IDS = "captions probably belong to other videos: compare the ids of captions and lists"
@@ -59,12 +59,14 @@ LONG_TEXTS = (
     f"captions are probably long sentences or paragraphs: cut them; or {LANGUAGE}"
 )
 SCALE = (
-    "rows were probably not divided by their length (`mmpt extract --l2_normalize 1`, or `mmpt "
+    "rows were probably not divided by their L2 norm (`mmpt extract --l2_normalize 1`, or `mmpt "
     "prepare` and `mmpt pack` with `--l2-normalize`), were scaled twice, or are [width, rows] that "
     "was reshaped and not transposed"
 )
 ZEROS = "videos were probably padded, or could not be decoded"
-STILL = "rows were probably repeated to get more a second, or videos are still pictures"
+STILL = (
+    "rows were probably repeated to get more per second, or videos are still pictures"
+)
 CONSTANT = "the network probably has wrong weights, or narrower features were padded with constants"
 COLLAPSED = (
     "all feature rows are nearly the same: the network probably has wrong weights, or its frames "
@@ -145,16 +147,16 @@ RANGES = (
     ),
     Range("video time with captions", FEW, low=10, error_low=0.1, is_time=True),
     Range("caption time on other captions", SCROLLING, high=60),
-    Range("length of a feature row", SCALE, 0.98, 1.02),
-    Range("length of the mean feature row", COLLAPSED, high=0.97),
-    Range("feature rows: not of length 1", SCALE, high=1),
+    Range("norm of a feature row", SCALE, 0.98, 1.02),
+    Range("norm of the mean feature row", COLLAPSED, high=0.97),
+    Range("feature rows: norm is not 1", SCALE, high=1),
     Range("feature rows: of zeros", ZEROS, high=1, error_high=90),
     Range("feature rows: equal to the one before", STILL, high=30),
     Range("feature rows: NaN or infinite numbers", BROKEN, high=0, error_high=0),
     Range("constant feature columns", CONSTANT, high=1, error_high=99.99),
 )
 
-ROW_LENGTHS = ("length of a feature row", "feature rows: not of length 1")
+ROW_NORMS = ("norm of a feature row", "feature rows: norm is not 1")
 """Statistics that say nothing about features that are not normalised."""
 
 

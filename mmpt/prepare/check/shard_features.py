@@ -71,7 +71,7 @@ def _count_rows(report: ShardReport, rows: RowMeasures, owners_R: np.ndarray) ->
     statistics.still_rows = num_true(listed_R & still_R)
     measured_R = listed_R & _has_direction(rows)
     norms = rows.norms[measured_R]
-    statistics.tallies["length of a feature row"].add(norms)
+    statistics.tallies["norm of a feature row"].add(norms)
     deviations = np.abs(norms - 1)
     statistics.uneven_rows = num_true(deviations > 0.01)
 

@@ -19,7 +19,7 @@ EDGES: dict[str, np.ndarray] = {
     "seconds of a caption": np.linspace(0, 30, 61),
     "word pieces of a caption": np.linspace(-0.5, 64.5, 66),
     "share of a video with captions": np.linspace(0, 1, 41),
-    "length of a feature row": np.linspace(0, 2, 81),
+    "norm of a feature row": np.linspace(0, 2, 81),
     SPAN: np.linspace(-4.01, 7.01, 552),  # 0 is in the middle of a bin
 }
 """Name of a histogram -> edges of its bins."""
@@ -189,14 +189,12 @@ class SplitStatistics:
         """Returns the rows about features."""
         damaged = self.nan + self.infinite
         return {
-            "length of a feature row": self.tallies[
-                "length of a feature row"
-            ].statistic(3),
-            "length of the mean feature row": _ratio(
+            "norm of a feature row": self.tallies["norm of a feature row"].statistic(3),
+            "norm of the mean feature row": _ratio(
                 self.direction, self.directed_rows, 3
             ),
             "feature rows": Statistic(f"{self.feature_rows:,}"),
-            "feature rows: not of length 1": _part(self.uneven_rows, self.feature_rows),
+            "feature rows: norm is not 1": _part(self.uneven_rows, self.feature_rows),
             "feature rows: of zeros": _part(self.zero_rows, self.feature_rows),
             "feature rows: equal to the one before": _part(
                 self.still_rows, self.feature_rows

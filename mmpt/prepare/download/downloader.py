@@ -93,7 +93,7 @@ def download(
     unknown = [name for name in names if name not in CATALOGUE]
     if unknown:
         known = ", ".join(CATALOGUE)
-        raise UserError(f"{', '.join(unknown)}: not known. There is: {known}.")
+        raise UserError(f"unknown items: {', '.join(unknown)}. Known: {known}.")
     if mirror is not None and not re.match(r"https?://[^/]", mirror):
         raise UserError(
             f"`--mirror` must be an address such as https://host/prefix, but is {mirror}."
@@ -106,7 +106,7 @@ def download(
         item = CATALOGUE[name]
         if not item.files:
             problems.append(
-                f"{name}: cannot be downloaded by a program. {item.by_hand}"
+                f"{name}: cannot be downloaded automatically. {item.by_hand}"
             )
         try:
             busy = "another process is downloading it. Wait until it has ended."
@@ -146,7 +146,7 @@ class Downloader:
         target = self.root / file.target
         if not file.urls and not target.exists():
             raise DownloadError(
-                f"cannot be downloaded by a program. {by_hand} Put it at {target}."
+                f"cannot be downloaded automatically. {by_hand} Put it at {target}."
             )
         # Check the members that exist. If all do, the archive itself is not needed.
         missing = {}

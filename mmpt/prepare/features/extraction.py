@@ -3,7 +3,7 @@
 The work is divided like this:
 
 - A task of a thread decodes and prepares the next few clips of one video. A clip has the frames of
-  one feature row: with S3D, a second. FFmpeg releases the interpreter's lock meanwhile.
+  one feature row, which is a second with S3D. FFmpeg releases the GIL while it decodes.
 - The main thread collects the clips of finished tasks, starts the next task of the same video, and
   runs a network when it has a full batch. While a GPU computes one batch, the next is collected.
 
@@ -93,7 +93,7 @@ class Extraction:
         self._clips_per_task = max(2, clips_per_thread)
 
     def run(self) -> None:
-        """Extracts the features. The reports of the runs have the result, also after Ctrl-C.
+        """Extracts the features. The results are in `run.report` of each run, also after Ctrl-C.
 
         Call it within `extracting`, which keeps other processes from the same videos.
 

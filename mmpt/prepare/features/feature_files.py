@@ -55,7 +55,7 @@ def extracting(folder: Path, part: int = 0, num_parts: int = 1) -> Iterator[None
     path = folder / f".extract_{part}_of_{num_parts}.lock"
     message = (
         f"{folder}: another process extracts part {part} of {num_parts} of these videos. "
-        "Wait for its end, or give each process a part of its own with `--shard I/N`."
+        "Wait until it ends, or give each process its own part with `--shard I/N`."
     )
     with exclusive(path, "extracting features", message):
         yield

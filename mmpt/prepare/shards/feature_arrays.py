@@ -188,7 +188,9 @@ def _load_torch(file: Path | io.BytesIO) -> Any:
         raise
     except Exception as err:  # with damaged files torch raises almost any error
         reason = first_line(err)
-        raise FeatureError(f"torch does not read it without code ({reason})") from None
+        raise FeatureError(
+            f"torch cannot read it without running its code ({reason})"
+        ) from None
 
 
 def _is_tensor(value: Any) -> bool:
@@ -227,7 +229,7 @@ def _tensor_as_array(tensor: Any) -> np.ndarray:
     except (TypeError, RuntimeError, NotImplementedError):
         what = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
         raise FeatureError(
-            f"holds a tensor that NumPy does not have ({what}); save it as float32"
+            f"holds a tensor that NumPy cannot represent ({what}); save it as float32"
         ) from None
     return array
 

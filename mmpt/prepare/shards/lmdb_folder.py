@@ -25,7 +25,7 @@ older versions of NumPy stored this argument of `np.savez`.
 _NUMPY_FILES = (b"PK\x03\x04", b"\x93NUMPY")  # first bytes of .npz and .npy files
 _FILE_SUFFIXES = (".mdb", ".lmdb")
 _MAGIC = 0xBEEFC0DE.to_bytes(4, "little")  # bytes 16 to 20 of a data file
-_TYPES = [f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8")]
+_TYPES = ("<f2", "<f4", "<f8", ">f2", ">f4", ">f8")
 
 
 def lmdb_file(source: Path) -> Path | None:

@@ -159,7 +159,7 @@ def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Sta
         stem: path stem of the shard.
         places: the place of each video's features.
         width: width of the features.
-        source: has the name of the array, and whether rows are divided by their length.
+        source: has the name of the array, and whether rows are divided by their L2 norm.
     """
     packed: list[str] = []
     skipped: dict[str, str] = {}
@@ -181,8 +181,9 @@ def write_shard(stem: str, places: Places, *, width: int, source: Source) -> Sta
 
 
 def _remove_other_meta(target: Path, split: Split, info: FeatureInfo) -> None:
-    """Removes the meta file of the other split if its rows were not divided by their length and the
-    new ones are, so that no training reads both.
+    """Removes the meta file of the other split if only one of the two splits is L2-normalised.
+
+    A training run then cannot read both.
     """
     there = read_feature_info(target)
     if there is None or there.normalised == info.normalised:
@@ -192,7 +193,7 @@ def _remove_other_meta(target: Path, split: Split, info: FeatureInfo) -> None:
         if path.exists():
             path.unlink()
             logger.warning(
-                "the %s shards have rows of another length; pack them again, too",
+                "the %s shards differ in L2 normalisation; pack them again",
                 other.shard_name,
             )
 

@@ -49,7 +49,7 @@ class Source:
     fps: float | None = None
     """Rows per second, if there is no `features.json`. Default: 1."""
     l2_normalize: bool = False
-    """Divide each row by its length."""
+    """Divide each row by its L2 norm."""
 
     def describe(
         self, places: Mapping[str, Place], usual_width: int = FEATURE_DIM
@@ -102,7 +102,7 @@ class Source:
         info = self.describe(places, FEATURE_DIM if there is None else there.width)
         if there is not None and there.normalised and info.normalised is None:
             raise DataError(
-                f"{target / FILE}: the rows there were divided by their length, but these may not "
+                f"{target / FILE}: the rows there were divided by their L2 norm, but these may not "
                 "be. Give `--l2-normalize` again, or another folder for the shards."
             )
         merge_feature_info(target, info)
@@ -116,7 +116,7 @@ class Source:
 
 
 def _usual_width(places: Iterable[Place], key: str | None, default: int) -> int:
-    """Returns the most frequent width of features, `default` if another is as frequent."""
+    """Returns the most frequent width of features, or `default` if it is at least as frequent."""
     widths: Counter[int] = Counter()
     for place in places:
         try:
@@ -135,7 +135,7 @@ def read_features(place: Place | None, width: int, source: Source) -> np.ndarray
     """Returns the features of a video, float16 [rows, width]. The file may have any float dtype.
 
     Args:
-        source: has the name of the array, and whether rows are divided by their length.
+        source: has the name of the array, and whether rows are divided by their L2 norm.
     Raises:
         FeatureError: the file is missing, unreadable or truncated, has another shape or dtype, has
             no rows, or has numbers that are not finite in float16.

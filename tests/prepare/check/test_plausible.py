@@ -176,7 +176,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
             repeated(25, seed=0),
             "warning",
             "first to",
-            "more feature rows a second",
+            "more feature rows per second",
         ),
         (FEATURES, repeated(2), "warning", "one before", "repeated"),
         (
@@ -194,14 +194,14 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
             FEATURES,
             scaled(1 / 16),
             "warning",
-            "length of a feature row",
+            "norm of a feature row",
             "scaled twice",
         ),
         (
             FEATURES,
             each(transposed_wrongly),
             "warning",
-            "not of length 1",
+            "norm is not 1",
             "not transposed",
         ),
         (FEATURES, each(np.zeros_like), "error", "of zeros", "could not be decoded"),
@@ -209,7 +209,7 @@ def test_howto100m_is_plausible(copy, every_s, length_s, words):
             FEATURES,
             each(collapsed),
             "warning",
-            "length of the mean feature row",
+            "norm of the mean feature row",
             "nearly the same",
         ),
         (
@@ -269,7 +269,7 @@ def test_constant_columns_of_few_rows_are_not_reported(copy):
     change(copy, FEATURES, each(lambda rows: np.ones_like(rows[:4])))
     figures = figures_of(copy)
     assert "constant feature columns" not in figures
-    assert "length of the mean feature row" not in figures
+    assert "norm of the mean feature row" not in figures
 
 
 def test_equal_captions_of_all_videos_are_found(copy):
@@ -302,8 +302,8 @@ def results(folder: Path) -> dict:
 def test_warnings_give_exit_code_0(copy, caplog):
     change(copy, FEATURES, scaled(20))
     assert run(copy) == 0
-    assert "rows were probably not divided by their length" in caplog.text
-    assert "length of a feature row: 20.000 (19.99" in caplog.text
+    assert "rows were probably not divided by their L2 norm" in caplog.text
+    assert "norm of a feature row: 20.000 (19.99" in caplog.text
     assert "(plausible: 0.98 to 1.02)" in caplog.text
     findings = results(copy)["findings"]
     assert {finding["severity"] for finding in findings} == {"warning"}

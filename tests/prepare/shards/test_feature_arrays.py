@@ -143,5 +143,5 @@ def test_code_in_a_file_is_not_run(raw, tmp_path, capsys):
     assert main(arguments(raw)) == 0
     skipped = json.loads((tmp_path / "packed/train_not_packed.json").read_text())
     assert "only pickles of plain values" in skipped["video0"]
-    assert "torch does not read it without code" in skipped["video1"]
+    assert "torch cannot read it without running its code" in skipped["video1"]
     assert "code ran" not in capsys.readouterr().out

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mmpt.reporting.trainings import (
+from mmpt.reporting.training_runs import (
     difference_rows,
-    figures_of,
-    read_trainings,
+    read_training_runs,
+    summary_of,
     summary_rows,
 )
 from tests.support.sample_trainings import (
@@ -20,8 +20,8 @@ from tests.support.sample_trainings import (
 
 
 def test_the_figures_of_a_training_run(tmp_path: Path) -> None:
-    (training,) = read_trainings([write_run(tmp_path)])
-    assert figures_of(training) == pytest.approx(
+    (training,) = read_training_runs([write_run(tmp_path)])
+    assert summary_of(training) == pytest.approx(
         {
             "state": "finished",
             "epoch": 3,
@@ -50,8 +50,8 @@ def test_the_mean_time_excludes_an_epoch_in_progress(tmp_path: Path) -> None:
     line = {"split": "train", "epoch": 4, "update": 32, "time": 1, "bsz": 64}
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line | {"clips_per_s": 64}) + "\n")
-    (training,) = read_trainings([tmp_path])
-    figures = figures_of(training)
+    (training,) = read_training_runs([tmp_path])
+    figures = summary_of(training)
     assert figures["minutes_per_epoch"] == pytest.approx(SECONDS_PER_EPOCH / 60)
     assert figures["minutes"] == pytest.approx((3 * SECONDS_PER_EPOCH + 2) / 60)
 
@@ -64,8 +64,8 @@ def test_the_best_validation_is_chosen_by_the_metric_in_the_settings(
         "maximize_best_checkpoint_metric": True,
     }
     write_run(tmp_path, fairseq={"checkpoint": choice})
-    (training,) = read_trainings([tmp_path])
-    figures = figures_of(training)
+    (training,) = read_training_runs([tmp_path])
+    figures = summary_of(training)
     assert figures["best_valid_clip_caption"] == 5
     assert figures["best_valid_update"] == 10
     assert "best_valid_loss" not in figures
@@ -77,7 +77,7 @@ def test_unknown_figures_are_shown_as_dashes(tmp_path: Path) -> None:
     lines = (two / "metrics.jsonl").read_text().splitlines(keepends=True)
     trained = [line for line in lines if '"train"' in line]
     (two / "metrics.jsonl").write_text("".join(trained))
-    rows = {row[0]: row[1:] for row in summary_rows(read_trainings([two, one]))}
+    rows = {row[0]: row[1:] for row in summary_rows(read_training_runs([two, one]))}
     assert rows["best validation loss"] == ["-", "5"]
     assert rows["coverage, %"] == ["-", "63"]
     assert rows["refresh, seconds"] == ["-", "13"]
@@ -88,12 +88,12 @@ def test_settings_that_differ_are_found(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", num_cands=8, eval={"save_path": "a"})
     two = write_run(tmp_path / "two", max_epoch=6, num_cands=8, recall=0.9)
     # Folders of the runs are left out.
-    assert difference_rows(read_trainings([one, two])) == [
+    assert difference_rows(read_training_runs([one, two])) == [
         ["fairseq.optimization.max_epoch", "3", "6"],
         ["recall", "not set", "0.9"],
     ]
-    assert difference_rows(read_trainings([one])) == []
+    assert difference_rows(read_training_runs([one])) == []
     three = write_run(tmp_path / "three", num_cands=8)
     (three / "config.yaml").unlink()
-    rows = difference_rows(read_trainings([one, two, three]))
+    rows = difference_rows(read_training_runs([one, two, three]))
     assert rows[0] == ["fairseq.optimization.max_epoch", "3", "6", "-"]

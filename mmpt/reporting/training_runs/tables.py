@@ -1,4 +1,4 @@
-"""Tables about trainings: their figures, and the settings in which they differ."""
+"""Tables about training runs: their summaries, and the settings in which they differ."""
 
 import json
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from statistics import fmean, median
 from typing import Any
 
 from mmpt.config.origins import leaves
-from mmpt.reporting.trainings.charts import metric_names
-from mmpt.reporting.trainings.run import Training
-from mmpt.reporting.trainings.state import best_metric
+from mmpt.reporting.training_runs.charts import metric_names
+from mmpt.reporting.training_runs.run import TrainingRun
+from mmpt.reporting.training_runs.state import best_metric
 
-Figures = dict[str, Any]
-OWN = {
+Summary = dict[str, Any]
+OUTPUT_FOLDERS = {
     ("fairseq", "checkpoint", "save_dir"),
     ("fairseq", "common", "tensorboard_logdir"),
     ("eval", "save_path"),
 }
-"""Settings that name folders for the results of a training. They are not compared."""
+"""Settings that name folders for the results of a training run. They are not compared."""
 TITLES = {
     "best_valid_update": "best validation after update",
     "clips_per_s": "clips per second",
@@ -26,32 +26,32 @@ TITLES = {
     "coverage_percent": "coverage, %",
     "refresh_s": "refresh, seconds",
 }
-"""Titles in tables for the figures whose names alone would not be clear."""
+"""Titles in tables for the values whose names alone would not be clear."""
 
 
-def figures_of(training: Training) -> Figures:
-    """Returns the figures of a training by name. Figures that are unknown are absent.
+def summary_of(run: TrainingRun) -> Summary:
+    """Returns the summary of a training run, {name: value}. Values that are unknown are absent.
 
     `final_*` are the values in the last line of the log, which are means since the line before.
     `minutes*` do not include interruptions, and `minutes_per_epoch` is the mean over the complete
-    epochs. `pretraining.md` describes the other figures.
+    epochs. `pretraining.md` describes the other values.
     """
-    progress = training.state.progress
-    figures: Figures = {
-        "state": training.state.condition,
+    progress = run.state.progress
+    summary: Summary = {
+        "state": run.state.condition,
         "epoch": progress.epoch,
         "updates": progress.num_updates,
     }
-    trained = training.lines_of("train")
-    for name in dict.fromkeys(["loss", *metric_names([training])]):
+    trained = run.lines_of("train")
+    for name in dict.fromkeys(["loss", *metric_names([run])]):
         if trained and name in trained[-1].metrics:
-            figures[f"final_{name}"] = trained[-1].metrics[name]
-    return figures | _best_validation(training) | _speed(training) | _batches(training)
+            summary[f"final_{name}"] = trained[-1].metrics[name]
+    return summary | _best_validation(run) | _speed(run) | _batches(run)
 
 
-def _best_validation(training: Training) -> Figures:
-    name, is_maximum = best_metric(training.settings)
-    curve = training.curve("valid", name)
+def _best_validation(run: TrainingRun) -> Summary:
+    name, is_maximum = best_metric(run.settings)
+    curve = run.curve("valid", name)
     if not curve:
         return {}
     choose = max if is_maximum else min
@@ -59,56 +59,56 @@ def _best_validation(training: Training) -> Figures:
     return {f"best_valid_{name}": curve[update], "best_valid_update": update}
 
 
-def _speed(training: Training) -> Figures:
-    figures: Figures = {}
+def _speed(run: TrainingRun) -> Summary:
+    summary: Summary = {}
     for key, metric, average, factor in (
         ("clips_per_s", "clips_per_s", median, 1),
         ("data_wait_percent", "data_wait", fmean, 100),
         ("memory_gb", "memory_gb", max, 1),
     ):
-        values = training.curve("train", metric).values()
+        values = run.curve("train", metric).values()
         if values:
-            figures[key] = factor * average(values)
-    seconds = training.seconds_by_epoch()
-    num_epochs = training.state.progress.num_epochs
+            summary[key] = factor * average(values)
+    seconds = run.seconds_by_epoch()
+    num_epochs = run.state.progress.num_epochs
     whole = [taken_s for epoch, taken_s in seconds.items() if epoch <= num_epochs]
     if whole:
-        figures["minutes_per_epoch"] = fmean(whole) / 60
+        summary["minutes_per_epoch"] = fmean(whole) / 60
     if seconds:
-        figures["minutes"] = sum(seconds.values()) / 60
-    return figures
+        summary["minutes"] = sum(seconds.values()) / 60
+    return summary
 
 
-def _batches(training: Training) -> Figures:
-    """Returns the figures of the last refresh."""
-    if not training.hardness:
+def _batches(run: TrainingRun) -> Summary:
+    """Returns the values of the last refresh."""
+    if not run.hardness:
         return {}
-    last = training.hardness[-1]
+    last = run.hardness[-1]
     covered = last.coverage
-    figures = {
+    summary = {
         "cosine_in_batch": last.mean_cosine,
         "cosine_at_random": last.random_mean_cosine,
         "coverage_percent": None if covered is None else 100 * covered,
         "refresh_s": last.refresh_s,
     }
-    return {name: value for name, value in figures.items() if value is not None}
+    return {name: value for name, value in summary.items() if value is not None}
 
 
-def summary_rows(trainings: Sequence[Training]) -> list[list[str]]:
-    """Returns the rows of a table: the name of a figure, and its value for each training."""
-    columns = [figures_of(training) for training in trainings]
+def summary_rows(runs: Sequence[TrainingRun]) -> list[list[str]]:
+    """Returns the rows of a table: the title of a value, and the value in each training run."""
+    columns = [summary_of(run) for run in runs]
     names: dict[str, None] = {}  # an ordered set
-    for figures in sorted(columns, key=len, reverse=True):
-        names |= dict.fromkeys(figures)
+    for summary in sorted(columns, key=len, reverse=True):
+        names |= dict.fromkeys(summary)
     rows = []
     for name in names:
-        values = [_text(figures.get(name)) for figures in columns]
+        values = [_text(summary.get(name)) for summary in columns]
         rows.append([_title(name), *values])
     return rows
 
 
 def _title(name: str) -> str:
-    """Returns the title of a figure, such as "final clip-caption"."""
+    """Returns the title of a value, such as "final clip-caption"."""
     if name in TITLES:
         return TITLES[name]
     for prefix, words in (("final_", "final "), ("best_valid_", "best validation ")):
@@ -118,7 +118,7 @@ def _title(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Returns a figure as text, and `-` for none."""
+    """Returns a value as text, and `-` for none."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -126,12 +126,12 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def difference_rows(trainings: Sequence[Training]) -> list[list[str]]:
-    """Returns the settings that are not equal in all trainings: the key, and each value.
+def difference_rows(runs: Sequence[TrainingRun]) -> list[list[str]]:
+    """Returns the settings that are not equal in all training runs: the key, and each value.
 
-    Trainings without a `config.yaml` are not considered.
+    Training runs without a `config.yaml` are not considered.
     """
-    columns = [leaves(training.settings) for training in trainings]
+    columns = [leaves(run.settings) for run in runs]
     known = [column for column in columns if column]
     keys: dict[tuple[str, ...], None] = {}  # an ordered set
     for column in known:
@@ -139,7 +139,7 @@ def difference_rows(trainings: Sequence[Training]) -> list[list[str]]:
     rows = []
     for key in keys:
         different = {_setting(column, key) for column in known}
-        if len(different) > 1 and key not in OWN:
+        if len(different) > 1 and key not in OUTPUT_FOLDERS:
             values = [_setting(column, key) if column else "-" for column in columns]
             rows.append([".".join(key), *values])
     return rows

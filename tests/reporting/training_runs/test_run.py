@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmpt.errors import ConfigError, DataError
-from mmpt.reporting.trainings import read_trainings
+from mmpt.reporting.training_runs import read_training_runs
 from tests.support.sample_trainings import SECONDS_PER_EPOCH, loss, write_run
 
 
@@ -19,7 +19,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_a_training_run_is_read_as_it_was_logged(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a")
     before = contents(folder)
-    (training,) = read_trainings([folder])
+    (training,) = read_training_runs([folder])
     assert contents(folder) == before
     assert training.name == "a"
     assert training.settings["dataset"] == {"max_len": 48}
@@ -45,14 +45,14 @@ def test_the_time_of_an_epoch_excludes_interruptions(tmp_path: Path) -> None:
     # The line after this one then covers four updates.
     lines = later.splitlines(keepends=True)
     log.write_text("".join(line for line in lines if '"update": 14,' not in line))
-    (training,) = read_trainings([tmp_path])
+    (training,) = read_training_runs([tmp_path])
     expected = dict.fromkeys((1, 2, 3), SECONDS_PER_EPOCH)
     assert training.seconds_by_epoch() == pytest.approx(expected)
 
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     log = write_run(tmp_path) / "metrics.jsonl"
-    (before,) = read_trainings([tmp_path])
+    (before,) = read_training_runs([tmp_path])
     for part in (
         '{"split": "train", "epoch": 4, "upda',
         '{"split": "train", "epoch": 4, "update": 32, "time": 1.0}',
@@ -60,7 +60,7 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     ):
         whole = log.read_bytes()
         log.write_bytes(whole + (part if isinstance(part, bytes) else part.encode()))
-        (training,) = read_trainings([tmp_path])
+        (training,) = read_training_runs([tmp_path])
         assert training.lines == before.lines
         log.write_bytes(whole)
 
@@ -69,20 +69,20 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     log = write_run(tmp_path) / "metrics.jsonl"
     line = '{"split": "train", "epoch": 4, "update": 32, "time": 1.0, "loss": null, "x": 2}\n'
     log.write_text(log.read_text() + line)
-    (training,) = read_trainings([tmp_path])
+    (training,) = read_training_runs([tmp_path])
     assert training.lines[-1].metrics == {"x": 2}
     assert 32 not in training.curve("train", "loss")
 
 
 def test_names_are_unique_and_a_folder_is_read_once(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one/run"), write_run(tmp_path / "two/run")
-    trainings = read_trainings([one, two, one / ".." / "run"])
+    trainings = read_training_runs([one, two, one / ".." / "run"])
     assert [training.name for training in trainings] == [str(one), str(two)]
 
 
 def test_a_training_run_without_settings_is_read(tmp_path: Path) -> None:
     (write_run(tmp_path) / "config.yaml").unlink()
-    (training,) = read_trainings([tmp_path])
+    (training,) = read_training_runs([tmp_path])
     assert training.settings == {}
 
 
@@ -112,18 +112,20 @@ def test_damaged_lines_are_an_error(
     lines[2] = line if isinstance(line, bytes) else line.encode()
     log.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(DataError, match=re.escape(f"{log}, {message}")):
-        read_trainings([tmp_path])
+        read_training_runs([tmp_path])
 
 
 def test_other_folders_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not the folder of a training, since it has"):
-        read_trainings([tmp_path])
-    with pytest.raises(DataError, match="not the folder of a training"):
-        read_trainings([tmp_path / "missing"])
+    with pytest.raises(
+        DataError, match="not the folder of a training run, since it has"
+    ):
+        read_training_runs([tmp_path])
+    with pytest.raises(DataError, match="not the folder of a training run"):
+        read_training_runs([tmp_path / "missing"])
     write_run(tmp_path)
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
-        read_trainings([tmp_path])
+        read_training_runs([tmp_path])
 
 
 def test_a_training_run_without_metrics_is_an_error(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_training_run_without_metrics_is_an_error(tmp_path: Path) -> None:
     for content in ("", '{"split": "tra'):
         log.write_text(content)
         with pytest.raises(DataError, match="holds no metrics"):
-            read_trainings([tmp_path])
+            read_training_runs([tmp_path])
     log.unlink()
     with pytest.raises(DataError, match="holds no metrics"):
-        read_trainings([tmp_path])
+        read_training_runs([tmp_path])

@@ -1,4 +1,4 @@
-"""Reports about trainings: reads the folder of a run, and shows one or several runs on a page.
+"""Reports about training runs: reads the folder of a run, and shows one or several runs on a page.
 
 Reading changes nothing in the folder of a run, which may be in progress.
 """

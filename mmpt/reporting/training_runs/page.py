@@ -1,4 +1,4 @@
-"""The HTML page about one or several trainings."""
+"""The HTML page about one or several training runs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from mmpt.evaluators.table import ResultsLike, table_rows
 from mmpt.reporting.figures import themed
 from mmpt.reporting.page import write_page
 from mmpt.reporting.run import Section
-from mmpt.reporting.trainings.charts import (
+from mmpt.reporting.training_runs.charts import (
     colour_of,
     loss_charts,
     retrieval_charts,
     speed_charts,
 )
-from mmpt.reporting.trainings.run import CONFIG, Training
-from mmpt.reporting.trainings.state import State, best_metric
-from mmpt.reporting.trainings.tables import difference_rows, summary_rows
+from mmpt.reporting.training_runs.run import CONFIG, TrainingRun
+from mmpt.reporting.training_runs.state import State, best_metric
+from mmpt.reporting.training_runs.tables import difference_rows, summary_rows
 from mmpt.utils.io import read_json
 from mmpt.utils.run_loggers import RUN_METADATA
 
@@ -34,52 +34,52 @@ class Evaluation(NamedTuple):
 
 
 def write_training_page(
-    trainings: Sequence[Training],
+    runs: Sequence[TrainingRun],
     evaluations: Sequence[Evaluation],
     path: str | Path,
 ) -> Path:
     """Writes one HTML file that loads no other files. Returns its path.
 
     Args:
-        trainings: at least one. The curves of several are in the same charts.
+        runs: at least one. The curves of several are in the same charts.
         evaluations: scores of their checkpoints.
         path: the file.
     """
     sections = [
-        _summary_section(trainings),
-        *_chart_sections(trainings),
+        _summary_section(runs),
+        *_chart_sections(runs),
         *_evaluation_section(evaluations),
-        _settings_section(trainings),
+        _settings_section(runs),
     ]
-    names = ", ".join(training.name for training in trainings)
+    names = ", ".join(run.name for run in runs)
     title = f"{names}: training"
-    if len(trainings) > 1:
-        title = f"{len(trainings)} trainings: {names}"
-    return write_page(path, title, _facts(trainings), sections)
+    if len(runs) > 1:
+        title = f"{len(runs)} training runs: {names}"
+    return write_page(path, title, _facts(runs), sections)
 
 
-def _facts(trainings: Sequence[Training]) -> dict[str, str]:
+def _facts(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Returns the facts above the sections, title -> text."""
     made = time.strftime("%Y-%m-%d %H:%M")
     facts = {}
-    if len(trainings) == 1:
-        (training,) = trainings
+    if len(runs) == 1:
+        (run,) = runs
         facts = {
-            "folder": str(training.folder),
-            "state": describe_state(training),
-            "best checkpoint": describe_best(training),
-            "code": _code(training),
-            "logged": f"{_clock(training, 0)} to {_clock(training, -1)}",
+            "folder": str(run.folder),
+            "state": describe_state(run),
+            "best checkpoint": describe_best(run),
+            "code": _code(run),
+            "logged": f"{_clock(run, 0)} to {_clock(run, -1)}",
         }
     else:
-        for training in trainings:
-            facts[training.name] = f"{describe_state(training)} ({training.folder})"
+        for run in runs:
+            facts[run.name] = f"{describe_state(run)} ({run.folder})"
     return facts | {"made": f"{made} by mmpt {mmpt.__version__}"}
 
 
-def _code(training: Training) -> str:
-    """Returns the version and the git commit of the code of a training, as far as recorded."""
-    path = training.folder / RUN_METADATA
+def _code(run: TrainingRun) -> str:
+    """Returns the version and the git commit of the code of a training run, as far as recorded."""
+    path = run.folder / RUN_METADATA
     facts = read_json(path) if path.exists() else {}
     parts = []
     for key, title in (("mmpt", "mmpt"), ("git_commit", "git commit")):
@@ -89,15 +89,15 @@ def _code(training: Training) -> str:
     return ", ".join(parts)
 
 
-def _clock(training: Training, place: int) -> str:
+def _clock(run: TrainingRun, place: int) -> str:
     """Returns the local time of a line of the metrics."""
-    when = time.localtime(training.lines[place].time)
+    when = time.localtime(run.lines[place].time)
     return time.strftime("%Y-%m-%d %H:%M", when)
 
 
-def describe_state(training: Training) -> str:
-    """Returns the state of a training as text, such as "running: epoch 3 of 6, 420 updates"."""
-    state = training.state
+def describe_state(run: TrainingRun) -> str:
+    """Returns the state of a training run as text, such as "running: epoch 3 of 6, 420 updates"."""
+    state = run.state
     progress = state.progress
     epoch = f"epoch {progress.epoch}"
     updates = f"{progress.num_updates:,}"
@@ -106,7 +106,7 @@ def describe_state(training: Training) -> str:
     if state.max_update:
         updates += f" of {state.max_update:,}"
     text = f"{_condition(state)}: {epoch}, {updates} updates"
-    minutes = list(training.curve("train", "minutes_left").values())
+    minutes = list(run.curve("train", "minutes_left").values())
     if state.condition == "running" and minutes:
         text += f", about {minutes[-1]:,.0f} minutes left"
     return text
@@ -118,51 +118,51 @@ def _condition(state: State) -> str:
     return state.condition
 
 
-def describe_best(training: Training) -> str:
+def describe_best(run: TrainingRun) -> str:
     """Returns the best checkpoint as text; empty if there is none."""
-    best = training.state.best
+    best = run.state.best
     if best is None:
         return ""
-    name, _ = best_metric(training.settings)
+    name, _ = best_metric(run.settings)
     number = f"validation {name} {best.value:.5g}"
     return f"{best.path.name}: {number} after update {best.num_updates:,}"
 
 
-def _summary_section(trainings: Sequence[Training]) -> Section:
+def _summary_section(runs: Sequence[TrainingRun]) -> Section:
     data = {
-        "names": [training.name for training in trainings],
-        "rows": summary_rows(trainings),
+        "names": [run.name for run in runs],
+        "rows": summary_rows(runs),
     }
     return Section("Summary", "training_summary.html", data)
 
 
-def _chart_sections(trainings: Sequence[Training]) -> list[Section]:
+def _chart_sections(runs: Sequence[TrainingRun]) -> list[Section]:
     """Returns the sections with curves. Those without a chart are left out."""
     legend = []
-    if len(trainings) > 1:
-        for place, training in enumerate(trainings):
-            legend.append((themed(colour_of(place)), training.name))
+    if len(runs) > 1:
+        for place, run in enumerate(runs):
+            legend.append((themed(colour_of(place)), run.name))
     sections = []
     for title, note, dashed, charts in (
         (
             "Losses and metrics",
             "Each point of training is the mean since the last line of the log.",
             "validation",
-            loss_charts(trainings),
+            loss_charts(runs),
         ),
         (
             "Retrieved batches",
             "Cosine of two videos of a batch in the plan of each epoch, share of the videos that "
             "occur in it, and time that it took.",
             "random batches",
-            retrieval_charts(trainings),
+            retrieval_charts(runs),
         ),
         (
             "Speed and memory",
             "Rates are over all processes. The minutes of an epoch include its refresh, but no "
             "interruptions.",
             "",
-            speed_charts(trainings),
+            speed_charts(runs),
         ),
     ):
         data = {"note": note, "legend": legend, "dashed": dashed, "charts": charts}
@@ -188,16 +188,16 @@ def _evaluation_section(evaluations: Sequence[Evaluation]) -> list[Section]:
     return [Section("Evaluation", "training_scores.html", {"tables": tables})]
 
 
-def _settings_section(trainings: Sequence[Training]) -> Section:
+def _settings_section(runs: Sequence[TrainingRun]) -> Section:
     """Returns the section with the settings that differ, and with all settings."""
     texts = {}
-    for training in trainings:
-        if training.settings:
-            file = str(training.folder / CONFIG)
-            texts[file] = to_yaml(training.settings)
+    for run in runs:
+        if run.settings:
+            file = str(run.folder / CONFIG)
+            texts[file] = to_yaml(run.settings)
     data = {
-        "names": [training.name for training in trainings],
-        "differences": difference_rows(trainings),
+        "names": [run.name for run in runs],
+        "differences": difference_rows(runs),
         "texts": texts,
     }
     return Section("Configuration", "training_settings.html", data)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.errors import DataError
-from mmpt.prepare import own_videos
 from mmpt.prepare.captions.caption_list import CaptionList
 from mmpt.prepare.captions.language import Language
 from mmpt.prepare.captions.reader import CAPTION_SUFFIXES, read_captions, read_language
+from mmpt.prepare.user_data.videos import choose_captions, find_captions
 from mmpt.utils.log import get_logger, progress
 
 Report = dict[str, Any]
@@ -84,14 +84,14 @@ def _choose_files(
     A video may have several files: other languages, or copies in other formats. The first of the
     wanted languages that it has is used, and `report` gets the other files.
     """
-    files = own_videos.find_captions(ids, caption_files(folder), read_language)
+    files = find_captions(ids, caption_files(folder), read_language)
     report["captions_without_video"] = [str(path) for path in files.pop(None, {})]
     chosen = {}
     # Language -> number of videos without a wanted language.
     num_other: Counter[str] = Counter()
     for video_id in ids:
         candidates = files.get(video_id, {})
-        used = own_videos.choose_captions(candidates, wanted)
+        used = choose_captions(candidates, wanted)
         if used is not None:
             chosen[video_id] = used, candidates.pop(used)
             reason = f"{used.name} is preferred"

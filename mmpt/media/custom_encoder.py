@@ -16,7 +16,7 @@ METHODS = ("sampling", "prepare", "encode")
 _PACKAGE = Path(__file__).parents[1]
 
 
-def open_own(name: str) -> tuple[Any, str]:
+def load_custom_encoder(name: str) -> tuple[Any, str]:
     """Returns an instance of a class in a module, and a hash of the file of the class.
 
     The module may be in the working directory.

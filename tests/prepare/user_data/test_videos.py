@@ -7,7 +7,7 @@ import pytest
 
 from mmpt.config import load_config
 from mmpt.prepare.captions.language import UNKNOWN, Language, parse_wanted
-from mmpt.prepare.own_videos import (
+from mmpt.prepare.user_data.videos import (
     choose_batch_size,
     choose_captions,
     find_captions,

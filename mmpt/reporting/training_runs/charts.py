@@ -1,19 +1,19 @@
-"""Draws the curves of trainings. The curves of several trainings are in the same charts."""
+"""Draws the curves of training runs. The curves of several training runs are in the same charts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from mmpt.reporting.figures import COLOURS, Line, line_chart
-from mmpt.reporting.trainings.run import Training
+from mmpt.reporting.training_runs.run import TrainingRun
 from mmpt.utils.metrics_log import BOOKKEEPING
 
 _MORE_COLOURS = ("#ec4899", "#84cc16", "#64748b", "#a16207", "#2dd4bf", "#7c6f64")
 _CYCLE = (*COLOURS, *_MORE_COLOURS)
-"""Colours of several trainings. They can be read on a light and on a dark page."""
+"""Colours of several training runs. They can be read on a light and on a dark page."""
 SPEED = {
     "clips_per_s": "clips per second",
-    "data_wait": "share of time that waits for data",
+    "data_wait": "fraction of time spent waiting for data",
     "memory_gb": "memory in GB",
     "tflops": "teraflops",
     "mfu": "model FLOPs utilization (MFU)",
@@ -24,28 +24,28 @@ LAST = {"accuracy", "temperature"}
 
 
 class Kind(NamedTuple):
-    """A kind of curve, such as the validation loss. A chart shows it for each training."""
+    """A kind of curve, such as the validation loss. A chart shows it for each training run."""
 
     name: str
-    curve: Callable[[Training], Mapping[int, float]]
+    curve: Callable[[TrainingRun], Mapping[int, float]]
     """Returns {update or epoch: value}."""
     dots: bool = False
     """Whether each point is marked."""
 
 
 def colour_of(place: int) -> str:
-    """Returns the colour of a training on a page with several."""
+    """Returns the colour of a training run on a page with several."""
     return _CYCLE[place % len(_CYCLE)]
 
 
-def metric_names(trainings: Sequence[Training]) -> list[str]:
+def metric_names(runs: Sequence[TrainingRun]) -> list[str]:
     """Returns the terms and metrics of the loss, the loss first.
 
     The loss is left out if there is only one term, to which it is equal.
     """
     names: set[str] = set()
-    for training in trainings:
-        for line in training.lines:
+    for run in runs:
+        for line in run.lines:
             names.update(line.metrics)
     names -= BOOKKEEPING
     if len(names - LAST - {"loss"}) == 1:
@@ -53,35 +53,35 @@ def metric_names(trainings: Sequence[Training]) -> list[str]:
     return sorted(names, key=lambda name: (name != "loss", name in LAST, name))
 
 
-def loss_charts(trainings: Sequence[Training]) -> dict[str, str]:
+def loss_charts(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Returns {title: SVG} of the terms and metrics of the loss that change."""
     charts = {}
-    for name in metric_names(trainings):
+    for name in metric_names(runs):
         kinds = [
             Kind("training", partial(_curve, "train", name)),
             Kind("validation", partial(_curve, "valid", name), dots=True),
         ]
         title = name.replace("_", "-")
-        charts[title] = _chart(trainings, title, "updates", kinds)
+        charts[title] = _chart(runs, title, "updates", kinds)
     title = "learning rate"
     rate = Kind(title, partial(_curve, "train", "lr"))
-    charts[title] = _chart(trainings, title, "updates", [rate])
+    charts[title] = _chart(runs, title, "updates", [rate])
     return _drawn(charts)
 
 
-def speed_charts(trainings: Sequence[Training]) -> dict[str, str]:
+def speed_charts(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Returns {title: SVG} of speed and memory."""
     charts = {}
     for name, title in SPEED.items():
         kind = Kind(title, partial(_curve, "train", name))
-        charts[title] = _chart(trainings, title, "updates", [kind])
+        charts[title] = _chart(runs, title, "updates", [kind])
     title = "minutes per epoch"
     minutes = Kind(title, _minutes, dots=True)
-    charts[title] = _chart(trainings, title, "epoch", [minutes])
+    charts[title] = _chart(runs, title, "epoch", [minutes])
     return _drawn(charts)
 
 
-def retrieval_charts(trainings: Sequence[Training]) -> dict[str, str]:
+def retrieval_charts(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Returns {title: SVG} of the retrieved batches."""
     cosines = [
         Kind("in a batch", partial(_hardness, "mean_cosine"), dots=True),
@@ -92,25 +92,25 @@ def retrieval_charts(trainings: Sequence[Training]) -> dict[str, str]:
     charts = {}
     for title, kinds in (
         ("mean cosine of two videos", cosines),
-        ("share of videos in the epoch", [coverage]),
+        ("fraction of videos in the epoch", [coverage]),
         ("seconds of the refresh", [seconds]),
     ):
-        charts[title] = _chart(trainings, title, "epoch", kinds)
+        charts[title] = _chart(runs, title, "epoch", kinds)
     return _drawn(charts)
 
 
-def _curve(split: str, metric: str, training: Training) -> dict[int, float]:
-    return training.curve(split, metric)
+def _curve(split: str, metric: str, run: TrainingRun) -> dict[int, float]:
+    return run.curve(split, metric)
 
 
-def _minutes(training: Training) -> dict[int, float]:
-    seconds = training.seconds_by_epoch()
+def _minutes(run: TrainingRun) -> dict[int, float]:
+    seconds = run.seconds_by_epoch()
     return {epoch: value / 60 for epoch, value in seconds.items()}
 
 
-def _hardness(name: str, training: Training) -> dict[int, float]:
+def _hardness(name: str, run: TrainingRun) -> dict[int, float]:
     values = {}
-    for line in training.hardness:
+    for line in run.hardness:
         value = getattr(line, name)
         if value is not None:
             values[line.epoch] = value
@@ -118,25 +118,25 @@ def _hardness(name: str, training: Training) -> dict[int, float]:
 
 
 def _chart(
-    trainings: Sequence[Training], title: str, x_title: str, kinds: Sequence[Kind]
+    runs: Sequence[TrainingRun], title: str, x_title: str, kinds: Sequence[Kind]
 ) -> str:
     """Returns an SVG; an empty text if all values are equal.
 
-    For a single training, each kind of curve has a colour. For several trainings, each training has
-    a colour, and the curves of the second kind are dashed.
+    For a single run, each kind of curve has a colour. For several runs, each run has a colour, and
+    the curves of the second kind are dashed.
     """
-    is_single = len(trainings) == 1
+    is_single = len(runs) == 1
     lines = []
     values: set[float] = set()
-    for place, training in enumerate(trainings):
+    for place, run in enumerate(runs):
         for order, kind in enumerate(kinds):
-            curve = kind.curve(training)
+            curve = kind.curve(run)
             if not curve:
                 continue
             name = kind.name
             colour = COLOURS[order]
             if not is_single:
-                name = f"{training.name}, {kind.name}"
+                name = f"{run.name}, {kind.name}"
                 colour = colour_of(place)
             dashed = order > 0 and not is_single
             xs = list(curve)

@@ -7,8 +7,12 @@ import pytest
 
 from mmpt.config import load_config
 from mmpt.errors import DataError
-from mmpt.prepare.own_videos import fitting_settings
-from mmpt.prepare.own_yaml import check_replaceable, training_values, write_training
+from mmpt.prepare.user_data.training_yaml import (
+    check_replaceable,
+    training_values,
+    write_training,
+)
+from mmpt.prepare.user_data.videos import fitting_settings
 from mmpt.shards.feature_info import FeatureInfo
 from tests.support.paths import ROOT
 

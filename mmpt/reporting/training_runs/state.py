@@ -1,4 +1,4 @@
-"""The state of a training: whether it is running, how far it is, and its best checkpoint."""
+"""The state of a training run: whether it is running, how far it is, and its best checkpoint."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Condition = Literal["running", "finished", "interrupted", "not finished"]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The progress of a training."""
+    """The progress of a training run."""
 
     num_updates: int
     """Number of completed updates."""
@@ -44,7 +44,7 @@ class BestCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """The state of a training."""
+    """The state of a training run."""
 
     condition: Condition
     progress: Progress
@@ -69,14 +69,14 @@ def best_metric(settings: Values) -> tuple[str, bool]:
 
 
 def read_state(folder: Path, settings: Values, logged: Progress) -> State:
-    """Returns the state of a training. Nothing in its folder is changed.
+    """Returns the state of a training run. Nothing in its folder is changed.
 
     Args:
         folder: the `save_dir`.
         settings: the content of its `config.yaml`.
         logged: the progress in the last line of the metrics. The last checkpoint may have more.
     """
-    # The lock comes first. Otherwise a training that ends now would be called interrupted.
+    # The lock comes first. Otherwise a training run that ends now would be called interrupted.
     held = is_held(folder / LOCK_NAME)
     saved = _saved_progress(folder / LAST, settings) or logged
     max_epoch = option(settings, "optimization.max_epoch", 0)
@@ -99,7 +99,7 @@ def read_state(folder: Path, settings: Values, logged: Progress) -> State:
 
 
 def _saved_progress(path: Path, settings: Values) -> Progress | None:
-    """Returns the progress in a checkpoint of a training; None if it cannot be read."""
+    """Returns the progress in a checkpoint of a training run; None if it cannot be read."""
     checkpoint = _read(path)
     iterator = value_at(checkpoint, "extra_state.train_iterator") or {}
     if not iterator:
@@ -110,14 +110,14 @@ def _saved_progress(path: Path, settings: Values) -> Progress | None:
     task = value_at(checkpoint, "extra_state.FairseqMMTask")
     num_bad = value_at(task, "should_stop_early.num_runs") or 0
     taken_s = value_at(checkpoint, "extra_state.previous_training_time") or 0
-    most_bad = option(settings, "checkpoint.patience", -1)
+    max_bad = option(settings, "checkpoint.patience", -1)
     limit_s = 3600 * option(settings, "optimization.stop_time_hours", 0)
     return Progress(
         num_updates=_num_updates(checkpoint),
         epoch=max(next_epoch - is_end, 1),
         num_epochs=next_epoch - 1,
         is_due=bool(value_at(task, "is_due")),
-        has_stopped=0 < most_bad <= num_bad or 0 < limit_s < taken_s,
+        has_stopped=0 < max_bad <= num_bad or 0 < limit_s < taken_s,
     )
 
 

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 import mmpt
-from mmpt.reporting.trainings import Evaluation, read_trainings, write_training_page
+from mmpt.reporting.training_runs import (
+    Evaluation,
+    read_training_runs,
+    write_training_page,
+)
 from mmpt.utils.run_loggers import RUN_METADATA, RunMetadata
 from tests.support.sample_runs import NASTY
 from tests.support.sample_trainings import write_run
@@ -27,7 +31,7 @@ def words_of(page: Path) -> str:
 def test_the_page_of_a_training_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "mine", note=NASTY)
     RunMetadata(folder, 0, {"git_commit": "abc1234"}).write()
-    trainings = read_trainings([folder])
+    trainings = read_training_runs([folder])
     scores = {"chance": {"M": {"R1": 0.125}}, "best": {"M": {"R1": 0.5}}}
     evaluation = Evaluation("a benchmark", scores, ["a note"])
     page = write_training_page(trainings, [evaluation], tmp_path / "page.html")
@@ -46,7 +50,7 @@ def test_the_page_of_a_training_run(tmp_path: Path) -> None:
     ):
         assert text in words
     assert "<script" not in page.read_text()
-    assert "not equal in all trainings" not in words
+    assert "differ between the training runs" not in words
 
 
 @pytest.mark.parametrize(
@@ -63,16 +67,18 @@ def test_the_known_facts_of_another_version_are_shown(
 ) -> None:
     folder = write_run(tmp_path / "mine")
     (folder / RUN_METADATA).write_text(json.dumps(facts))
-    page = write_training_page(read_trainings([folder]), [], tmp_path / "page.html")
+    page = write_training_page(read_training_runs([folder]), [], tmp_path / "page.html")
     assert words in words_of(page)
 
 
 def test_the_page_of_several_training_runs(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one")
     two = write_run(tmp_path / "two", offset=2, max_epoch=6)
-    page = write_training_page(read_trainings([one, two]), [], tmp_path / "page.html")
+    page = write_training_page(
+        read_training_runs([one, two]), [], tmp_path / "page.html"
+    )
     words = words_of(page)
-    assert "2 trainings: one, two" in words
+    assert "2 training runs: one, two" in words
     assert "best validation loss 5 7" in words
     assert "fairseq.optimization.max_epoch 3 6" in words
     assert "one two dashed: validation" in words
@@ -80,7 +86,7 @@ def test_the_page_of_several_training_runs(tmp_path: Path) -> None:
 
 
 def test_a_page_has_a_light_and_a_dark_theme(tmp_path: Path) -> None:
-    trainings = read_trainings([write_run(tmp_path / "mine")])
+    trainings = read_training_runs([write_run(tmp_path / "mine")])
     content = write_training_page(trainings, [], tmp_path / "page.html").read_text()
     dark = content.partition("prefers-color-scheme:dark")[2]
     used = set(re.findall(r"var\((--\w+)", content))

@@ -8,18 +8,18 @@ import pytest
 
 from mmpt.config.run import LOCK_NAME
 from mmpt.config.yaml_files import parse_overrides
-from mmpt.reporting.trainings import (
-    Training,
+from mmpt.reporting.training_runs import (
+    TrainingRun,
     describe_best,
     describe_state,
-    read_trainings,
+    read_training_runs,
 )
 from mmpt.utils.lock import exclusive
 from tests.support.sample_trainings import save, write_run
 
 
-def read(folder: Path) -> Training:
-    (training,) = read_trainings([folder])
+def read(folder: Path) -> TrainingRun:
+    (training,) = read_training_runs([folder])
     return training
 
 

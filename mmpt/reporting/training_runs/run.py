@@ -1,4 +1,4 @@
-"""Reads what a training leaves in its `save_dir`: settings, metrics and retrieval hardness."""
+"""Reads what a training run leaves in its `save_dir`: settings, metrics and retrieval hardness."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mmpt.config.yaml_files import Values, read_yaml
 from mmpt.errors import DataError
-from mmpt.reporting.trainings.state import Progress, State, read_state
+from mmpt.reporting.training_runs.state import Progress, State, read_state
 from mmpt.retrieval import HARDNESS_LOG
 from mmpt.utils.io import reading
 from mmpt.utils.log import get_logger
@@ -56,11 +56,11 @@ class HardnessLine(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """A training, finished or in progress."""
+class TrainingRun:
+    """A training run, finished or in progress."""
 
     name: str
-    """Name in tables. The names of the trainings on a page are different."""
+    """Name in tables. The names of the training runs on a page are different."""
     folder: Path
     """The `save_dir`."""
     settings: Values
@@ -101,25 +101,25 @@ class Training:
         return seconds
 
 
-def is_training(folder: str | Path) -> bool:
-    """Returns whether a folder has the metrics of a training."""
+def is_training_run(folder: str | Path) -> bool:
+    """Returns whether a folder has the metrics of a training run."""
     return (Path(folder) / METRICS_LOG).is_file()
 
 
 class NoMetricsError(DataError):
-    """A training has no metrics yet."""
+    """A training run has no metrics yet."""
 
 
-def read_trainings(folders: Iterable[str | Path]) -> list[Training]:
-    """Reads trainings. A folder that is named twice is read once.
+def read_training_runs(folders: Iterable[str | Path]) -> list[TrainingRun]:
+    """Reads training runs. A folder that is named twice is read once.
 
-    Trainings without metrics are left out with a warning, unless none has any.
+    Training runs without metrics are left out with a warning, unless none has any.
 
     Args:
         folders: the `save_dir` of each.
     Raises:
-        NoMetricsError: no training has metrics yet.
-        DataError: a folder is not the folder of a training, or is damaged.
+        NoMetricsError: no training run has metrics yet.
+        DataError: a folder is not the folder of a training run, or is damaged.
         ConfigError: a `config.yaml` is damaged.
     """
     distinct: dict[Path, Path] = {}  # resolved path -> path as the user wrote it
@@ -128,25 +128,25 @@ def read_trainings(folders: Iterable[str | Path]) -> list[Training]:
     names = [folder.name for folder in distinct]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in distinct.values()]
-    trainings, without_metrics = [], []
+    runs, without_metrics = [], []
     for name, folder in zip(names, distinct.values(), strict=True):
         try:
-            trainings.append(_read_training(name, folder))
+            runs.append(_read_training_run(name, folder))
         except NoMetricsError as err:
             without_metrics.append(err)
-    if without_metrics and not trainings:
+    if without_metrics and not runs:
         raise without_metrics[0]
     for problem in without_metrics:
         logger.warning("left out: %s", problem)
-    return trainings
+    return runs
 
 
-def _read_training(name: str, folder: Path) -> Training:
+def _read_training_run(name: str, folder: Path) -> TrainingRun:
     log, config = folder / METRICS_LOG, folder / CONFIG
     if not log.exists() and not config.exists():
         raise DataError(
-            f"{folder}: not the folder of a training, since it has neither {METRICS_LOG} nor "
-            f"{CONFIG}. Name the `fairseq.checkpoint.save_dir` of a training."
+            f"{folder}: not the folder of a training run, since it has neither {METRICS_LOG} nor "
+            f"{CONFIG}. Name the `fairseq.checkpoint.save_dir` of a training run."
         )
     # The metrics come first: the state must not be older than they are.
     lines = _read_lines(log, MetricsLine) if log.exists() else []
@@ -163,7 +163,7 @@ def _read_training(name: str, folder: Path) -> Training:
         # A validation is at the end of an epoch.
         num_epochs=last.epoch if last.split == "valid" else last.epoch - 1,
     )
-    return Training(
+    return TrainingRun(
         name=name,
         folder=folder,
         settings=settings,
@@ -188,7 +188,7 @@ def _read_lines(log: Path, kind: type[R]) -> list[R]:
     Raises:
         DataError: a line is damaged.
     """
-    with reading(log, "Name the folder of a training."):
+    with reading(log, "Name the folder of a training run."):
         content = log.read_bytes()
     *lines, _unfinished = content.split(b"\n")
     rows = []

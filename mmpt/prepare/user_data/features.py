@@ -6,11 +6,11 @@ from pathlib import Path
 from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
 from mmpt.media.video_list import id_problem
-from mmpt.prepare import own_videos
-from mmpt.prepare.own_captions import Report, caption_files
 from mmpt.prepare.shards.feature_arrays import MAX_LISTED
 from mmpt.prepare.shards.feature_sources import list_ids
 from mmpt.prepare.shards.reading import Source, find_unusable
+from mmpt.prepare.user_data.captions import Report, caption_files
+from mmpt.prepare.user_data.videos import possible_ids
 from mmpt.shards.feature_info import FeatureInfo
 from mmpt.utils.log import get_logger
 
@@ -28,7 +28,7 @@ def find_ids(source: Source, captions: Path, report: Report) -> list[str]:
     Raises:
         DataError: the features cannot be read.
     """
-    known = own_videos.possible_ids(caption_files(captions))
+    known = possible_ids(caption_files(captions))
     ids = []
     misnamed = {}
     for video_id in dict.fromkeys(list_ids(source.path, source.key, known)):

@@ -1,4 +1,4 @@
-"""Writes the YAML of a training on the user's own data."""
+"""Writes the YAML of a training run on the user's own data."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def training_values(
     Args:
         recipe: the config that the YAML includes.
         dataset: the keys of `dataset` that name BERT, lists and shards.
-        settings: the settings of `own_videos.fitting_settings`.
+        settings: the settings of `videos.fitting_settings`.
         info: describes the features.
         save_dir: folder of the training.
         from_bert: start from BERT, whatever the recipe starts from.
