@@ -6,7 +6,7 @@ No code in a file is run. A file that cannot be used raises FeatureError, whatev
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import lru_cache
@@ -63,6 +63,8 @@ class Place(NamedTuple):
     size: int = 0
     """Number of bytes in the tar."""
     kind: Kind = Kind.SINGLE
+    problem: str = ""
+    """Why the array cannot be read, if this is known before the file is opened."""
 
     def state(self) -> tuple[Any, ...]:
         """Returns the size and the modification time of the file, and the place in it."""
@@ -71,7 +73,8 @@ class Place(NamedTuple):
         except OSError:
             return 0, 0
         inside = () if self.entry is None else (self.entry, self.offset)
-        return status.st_size, status.st_mtime_ns, *inside
+        problems = (self.problem,) if self.problem else ()
+        return status.st_size, status.st_mtime_ns, *inside, *problems
 
     def __str__(self) -> str:
         return str(self.path) if self.entry is None else f"{self.path}: {self.entry}"
@@ -89,10 +92,12 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
     """Returns the array at a place.
 
     Args:
-        key: name of the array, if a file has several.
+        key: name of the array, if a video has several.
     Raises:
         FeatureError: the file is missing, damaged or of another kind, or has no such array.
     """
+    if place.problem:
+        raise FeatureError(place.problem)
     path, entry = place.path, place.entry or ""
     suffix = suffix_of(entry if place.kind is Kind.TAR else path.name)
     found: Any
@@ -114,6 +119,9 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
             found = _load(path, suffix)
         if suffix in TORCH_SUFFIXES and isinstance(found, Mapping):
             found = {name: value for name, value in found.items() if _is_tensor(value)}
+        in_name = place.kind is Kind.TAR and entry[: -len(suffix)].endswith(f".{key}")
+        if in_name and isinstance(found, Mapping) and key not in found:
+            key = None  # it is in the name of the file, as in `<id>.<key>.npz`
         return _only_array(found, key)
 
 
@@ -207,12 +215,20 @@ def _only_array(found: Any, key: str | None) -> np.ndarray:
     if key is None and len(names) == 1:
         (key,) = names
     if key is None or key not in names:
-        listed = ", ".join(names)
-        wanted = "one array" if key is None else f"an array `{key}`"
-        raise FeatureError(
-            f"must hold {wanted}, but holds {listed or 'none'}; name one with --key"
-        )
+        raise FeatureError(lacks_array(names, key))
     return _only_array(found[names[key]], None)
+
+
+def lacks_array(names: Iterable[str], key: str | None) -> str:
+    """Returns why none of several arrays is used.
+
+    Args:
+        names: names of the arrays.
+        key: name of the wanted array, if it was given.
+    """
+    listed = ", ".join(names) or "none"
+    wanted = "one array" if key is None else f"an array `{key}`"
+    return f"must hold {wanted}, but holds {listed}; name one with --key"
 
 
 def _tensor_as_array(tensor: Any) -> np.ndarray:

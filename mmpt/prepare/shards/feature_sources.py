@@ -11,7 +11,7 @@ A source is one of these:
 
 import os
 import tarfile
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from mmpt.prepare.shards.feature_arrays import (
     FeatureError,
     Kind,
     Place,
+    lacks_array,
     read_mapping,
     suffix_of,
 )
@@ -46,27 +47,30 @@ class Entry(NamedTuple):
     place: Place
 
     @property
-    def folder(self) -> str:
-        """The folder inside the folder or tar."""
-        return self.name.rpartition("/")[0]
+    def readings(self) -> dict[str, str]:
+        """Ids that the video may have, each with the name of the array.
 
-    @property
-    def ids(self) -> list[str]:
-        """Ids that the video may have: with or without the folder and a video's suffix.
-
-        Some programs keep this suffix, as in `<id>.mp4.npy`. In a tar the id may also end at the
-        first dot of the name, as in WebDataset.
+        An id is the name with or without the folder and a video's suffix. Some programs keep this
+        suffix, as in `<id>.mp4.npy`. In a tar the id may also end at the first dot, as in
+        WebDataset, and the rest is the name of the array: `<id>.clip.npy` is the array `clip`.
+        Otherwise this name is empty.
         """
-        _, _, name = self.name.rpartition("/")
-        names = [name]
+        folder, _, name = self.name.rpartition("/")
+        arrays = {name: ""}
         stem, dot, ending = name.rpartition(".")
         if stem and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES:
-            names.append(stem)
+            arrays[stem] = ""
         if self.place.kind is Kind.TAR:
-            names.append(name.partition(".")[0])
-        if not self.folder:
-            return names
-        return [*(f"{self.folder}/{each}" for each in names), *names]
+            start, _, rest = name.partition(".")
+            arrays.setdefault(start, rest)
+        if not folder:
+            return arrays
+        in_folder = {f"{folder}/{each}": array for each, array in arrays.items()}
+        return in_folder | arrays
+
+    def id_in(self, known: Container[str]) -> str | None:
+        """Returns the first of the possible ids that is known, or None."""
+        return next((each for each in self.readings if each in known), None)
 
 
 def check_id(video_id: str) -> None:
@@ -77,11 +81,15 @@ def check_id(video_id: str) -> None:
         raise FeatureError("the id leads out of the feature folder")
 
 
-def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
+def find_places(
+    source: Path, ids: Collection[str], key: str | None = None
+) -> dict[str, Place]:
     """Returns the places of the videos that the source has.
 
     HDF5 and LMDB files are not searched: all ids have a place in them.
 
+    Args:
+        key: name of the array, if a video has several.
     Raises:
         DataError: there is no such source, it is of another kind, or has two files of a video.
     """
@@ -92,10 +100,9 @@ def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
         arrays = read_mapping(path)
         found = [video_id for video_id in ids if video_id in arrays]
         return {video_id: Place(path, video_id, kind=kind) for video_id in found}
-    entries = _match(_entries(path, kind), ids)
-    return {
-        video_id: entries[video_id].place for video_id in ids if video_id in entries
-    }
+    files = _match(_entries(path, kind), ids)
+    found = [video_id for video_id in ids if video_id in files]
+    return {video_id: _choose(files[video_id], key) for video_id in found}
 
 
 def list_ids(
@@ -127,7 +134,8 @@ def list_ids(
         yield from read_mapping(path)
     else:
         for entry in _entries(path, kind):
-            yield next((each for each in entry.ids if each in known), entry.ids[-1])
+            shortest = list(entry.readings)[-1]
+            yield entry.id_in(known) or shortest
 
 
 def _kind_of(source: Path) -> tuple[Path, Kind]:
@@ -215,26 +223,48 @@ def _members_of(path: Path) -> Iterator[Entry]:
         ) from err
 
 
-def _match(entries: Iterable[Entry], ids: Iterable[str]) -> dict[str, Entry]:
-    """Returns the feature files of the videos.
+def _match(entries: Iterable[Entry], ids: Iterable[str]) -> dict[str, dict[str, Entry]]:
+    """Returns the feature files of the videos: id -> name of the array -> file.
 
-    In one folder, the first kind in `SUFFIXES` counts, and of the same kind the last file.
+    If files have the same name, the first kind in `SUFFIXES` counts, and of the same kind the last
+    file.
 
     Raises:
-        DataError: two folders have a file of the same video.
+        DataError: there are files with other names, or in two folders, of the same array.
     """
     wanted = set(ids)
-    found: dict[str, Entry] = {}
+    found: dict[str, dict[str, Entry]] = {}
     for entry in entries:
-        video_id = next((each for each in entry.ids if each in wanted), None)
+        video_id = entry.id_in(wanted)
         if video_id is None:
             continue
-        other = found.get(video_id, entry)
-        if other.folder != entry.folder:
+        array = entry.readings[video_id]
+        arrays = found.setdefault(video_id, {})
+        other = arrays.get(array, entry)
+        if other.name != entry.name:
             raise DataError(
                 f"{entry.place}: a video must have one feature file, but `{video_id}` also has "
                 f"{other.place}. Remove one of them."
             )
         if SUFFIXES.index(entry.suffix) <= SUFFIXES.index(other.suffix):
-            found[video_id] = entry
+            arrays[array] = entry
     return found
+
+
+def _choose(arrays: Mapping[str, Entry], key: str | None) -> Place:
+    """Returns the place of the array that is called `key`, or that needs no name.
+
+    If there is none, the place has the problem, which is reported when the array is read.
+
+    Args:
+        arrays: the files of a video, by the name of the array. It is empty for `<id>.npy`.
+    """
+    # A file with the name of the id comes before `<id>.<name>.npy`, which may be another video.
+    for name in (key or "", ""):
+        if name in arrays:
+            return arrays[name].place
+    first, *others = arrays.values()
+    # The key may also be the name of an array inside the file, but an .npy file has no names.
+    if not others and (key is None or first.suffix != ".npy"):
+        return first.place
+    return first.place._replace(problem=lacks_array(arrays, key))

@@ -75,7 +75,7 @@ def pack_features(
     """
     source = features if isinstance(features, Source) else Source(Path(features))
     target = Path(target)
-    places = find_places(source.path, ids)
+    places = find_places(source.path, ids, source.key)
     name = split.shard_name
     videos = f"{name} videos"
     if not places:  # raises the error before the target is changed

@@ -43,7 +43,7 @@ class Source:
     path: Path
     """A folder or file of one of the kinds in `feature_sources`."""
     key: str | None = None
-    """Name of the array, if files hold several."""
+    """Name of the array, if videos have several."""
     encoder: str | None = None
     """Name of the network, if there is no `features.json`."""
     fps: float | None = None
@@ -228,7 +228,7 @@ def find_unusable(
         DataError: the features do not exist, or the target cannot be written or has shards of
             other features.
     """
-    places = find_places(source.path, ids)
+    places = find_places(source.path, ids, source.key)
     stamps = target / STAMPS
     jobs = []
     with writing(target), exclusive(stamps / "lock", "packing features"):
