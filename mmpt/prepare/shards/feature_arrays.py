@@ -18,7 +18,7 @@ import numpy as np
 
 from mmpt.errors import DataError, first_line
 from mmpt.prepare.shards.lmdb_folder import HERO_KEY, read_value
-from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
+from mmpt.utils.io import MULTIARRAY, NPY_ERRORS, load_plain_pickle
 
 TORCH_SUFFIXES = (".pt", ".pth", ".pth.tar")
 """Files of torch.save. Older projects call them `.pth.tar`, but they are not tar archives."""
@@ -118,7 +118,7 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
         else:
             found = _load(path, suffix)
         if suffix in TORCH_SUFFIXES and isinstance(found, Mapping):
-            found = {name: value for name, value in found.items() if _is_tensor(value)}
+            found = {name: value for name, value in found.items() if _is_array(value)}
         in_name = place.kind is Kind.TAR and entry[: -len(suffix)].endswith(f".{key}")
         if in_name and isinstance(found, Mapping) and key not in found:
             key = None  # it is in the name of the file, as in `<id>.<key>.npz`
@@ -186,21 +186,42 @@ def _load(file: Path | io.BytesIO, suffix: str) -> Any:
 
 
 def _load_torch(file: Path | io.BytesIO) -> Any:
-    """Returns the content of a file of torch.save."""
+    """Returns the content of a file of torch.save, which may contain tensors and NumPy arrays."""
     # deferred: takes seconds
     import torch
 
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as err:  # with damaged files torch raises almost any error
-        reason = first_line(err)
-        raise FeatureError(f"torch does not read it without code ({reason})") from None
+        reason, _, _ = first_line(err).partition(". ")
+        if reason == "Weights only load failed":  # and advice to allow code
+            reason = (
+                "it is damaged, or has objects other than tensors and arrays of numbers"
+            )
+        raise FeatureError(
+            f"torch does not read it without code ({reason}); save tensors, or .npy files"
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def _numpy_globals() -> list[Any]:
+    """Returns the classes and the function of NumPy that a pickled array of numbers needs."""
+    reconstruct = np.empty(0).__reduce__()[0]
+    functions = [(reconstruct, f"{module}._reconstruct") for module in MULTIARRAY]
+    numbers = np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"
+    dtypes = {type(np.dtype(code)) for code in numbers}
+    return [np.ndarray, np.dtype, *dtypes, *functions]
 
 
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "detach")  # torch need not be imported
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _is_tensor(value)
 
 
 def _only_array(found: Any, key: str | None) -> np.ndarray:

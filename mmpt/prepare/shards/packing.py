@@ -43,7 +43,7 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-FORMAT = 1  # increase it when the content of shards changes
+FORMAT = 2  # increase it when the content of shards changes
 
 
 def pack_features(

@@ -31,7 +31,7 @@ Places = Mapping[str, Place | None]
 """The place of each video's features. None: there are none."""
 
 STAMPS = ".packing"  # folder of the stamps, inside the folder of the shards
-FORMAT = 1  # increase it when other features count as unusable
+FORMAT = 2  # increase it when other features count as unusable
 DTYPE = np.dtype(np.float16)
 NUM_MEASURED = 100  # files whose widths are compared
 

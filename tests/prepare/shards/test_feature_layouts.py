@@ -111,6 +111,10 @@ def one_torch_file(path: Path) -> None:
     torch.save(tensors, path)
 
 
+def one_torch_file_of_arrays(path: Path) -> None:
+    torch.save(all_features(), path)
+
+
 def one_torch_file_of_dicts(path: Path) -> None:
     torch.save(
         {
@@ -138,7 +142,7 @@ def one_lmdb(path: Path) -> None:
     [
         *[("all.pickle", one_pickle), ("all.pkl", one_pickle)],
         *[("all.pth", one_torch_file), ("all.pt", one_torch_file_of_dicts)],
-        ("all.npz", one_npz),
+        *[("arrays.pth", one_torch_file_of_arrays), ("all.npz", one_npz)],
         *[("all.lmdb", one_lmdb), ("all.db", one_lmdb)],
     ],
 )
