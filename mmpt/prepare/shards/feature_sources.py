@@ -36,6 +36,8 @@ from mmpt.prepare.shards.lmdb_folder import (
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 TORCH_TAR = ".pth.tar"
+ONE_FILE = (Kind.HDF5, Kind.LMDB, Kind.MAPPING)
+"""Kinds of files that hold all videos by key."""
 
 
 class Entry(NamedTuple):
@@ -56,10 +58,7 @@ class Entry(NamedTuple):
         Otherwise this name is empty.
         """
         folder, _, name = self.name.rpartition("/")
-        arrays = {name: ""}
-        stem, dot, ending = name.rpartition(".")
-        if stem and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES:
-            arrays[stem] = ""
+        arrays = dict.fromkeys(_possible_ids(name), "")
         if self.place.kind is Kind.TAR:
             start, _, rest = name.partition(".")
             arrays.setdefault(start, rest)
@@ -68,9 +67,12 @@ class Entry(NamedTuple):
         in_folder = {f"{folder}/{each}": array for each, array in arrays.items()}
         return in_folder | arrays
 
-    def id_in(self, known: Container[str]) -> str | None:
-        """Returns the first of the possible ids that is known, or None."""
-        return next((each for each in self.readings if each in known), None)
+
+def _possible_ids(name: str) -> list[str]:
+    """Returns a name, and the name without the suffix of a video if it has one."""
+    stem, dot, ending = name.rpartition(".")
+    has_suffix = stem and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES
+    return [name, stem] if has_suffix else [name]
 
 
 def check_id(video_id: str) -> None:
@@ -86,7 +88,7 @@ def find_places(
 ) -> dict[str, Place]:
     """Returns the places of the videos that the source has.
 
-    HDF5 and LMDB files are not searched: all ids have a place in them.
+    In HDF5 and LMDB files all ids have a place, because the groups in a group are not searched.
 
     Args:
         key: name of the array, if a video has several.
@@ -94,12 +96,12 @@ def find_places(
         DataError: there is no such source, it is of another kind, or has two files of a video.
     """
     path, kind = _kind_of(source)
-    if kind in (Kind.HDF5, Kind.LMDB):
-        return {video_id: Place(path, video_id, kind=kind) for video_id in ids}
-    if kind is Kind.MAPPING:
-        arrays = read_mapping(path)
-        found = [video_id for video_id in ids if video_id in arrays]
-        return {video_id: Place(path, video_id, kind=kind) for video_id in found}
+    if kind in ONE_FILE:
+        keys = _match_keys(path, _keys_in(path, kind, key), ids)
+        if kind is not Kind.MAPPING:
+            keys = {video_id: keys.get(video_id, video_id) for video_id in ids}
+        found = [video_id for video_id in ids if video_id in keys]
+        return {video_id: Place(path, keys[video_id], kind=kind) for video_id in found}
     files = _match(_entries(path, kind), ids)
     found = [video_id for video_id in ids if video_id in files]
     return {video_id: _choose(files[video_id], key) for video_id in found}
@@ -117,6 +119,23 @@ def list_ids(
         DataError: it cannot be read.
     """
     path, kind = _kind_of(source)
+    possible: Iterable[list[str]]
+    if kind in ONE_FILE:
+        possible = map(_possible_ids, _keys_in(path, kind, key))
+    else:
+        possible = (list(entry.readings) for entry in _entries(path, kind))
+    for ids in possible:
+        yield next((each for each in ids if each in known), ids[-1])
+
+
+def _keys_in(path: Path, kind: Kind, key: str | None) -> Iterator[str]:
+    """Yields the keys of a file for all videos.
+
+    Args:
+        key: name of a group in an HDF5 file.
+    Raises:
+        DataError: it cannot be read.
+    """
     if kind is Kind.LMDB:
         yield from list_keys(path)
     elif kind is Kind.HDF5:
@@ -130,12 +149,29 @@ def list_ids(
             raise DataError(
                 f"{path}: cannot be read ({reason}). Copy it again."
             ) from err
-    elif kind is Kind.MAPPING:
-        yield from read_mapping(path)
     else:
-        for entry in _entries(path, kind):
-            shortest = list(entry.readings)[-1]
-            yield entry.id_in(known) or shortest
+        yield from read_mapping(path)
+
+
+def _match_keys(path: Path, keys: Iterable[str], ids: Iterable[str]) -> dict[str, str]:
+    """Returns the keys of the videos in a file. A key may have a video's suffix after the id.
+
+    Raises:
+        DataError: a video has two keys.
+    """
+    wanted = set(ids)
+    found: dict[str, str] = {}
+    for key in keys:
+        video_id = next((each for each in _possible_ids(key) if each in wanted), None)
+        if video_id is None:
+            continue
+        other = found.setdefault(video_id, key)
+        if other != key:
+            raise DataError(
+                f"{path}: a video must have one entry, but `{video_id}` has `{other}` and `{key}`. "
+                "Remove one of them."
+            )
+    return found
 
 
 def _kind_of(source: Path) -> tuple[Path, Kind]:
@@ -235,10 +271,11 @@ def _match(entries: Iterable[Entry], ids: Iterable[str]) -> dict[str, dict[str, 
     wanted = set(ids)
     found: dict[str, dict[str, Entry]] = {}
     for entry in entries:
-        video_id = entry.id_in(wanted)
+        readings = entry.readings
+        video_id = next((each for each in readings if each in wanted), None)
         if video_id is None:
             continue
-        array = entry.readings[video_id]
+        array = readings[video_id]
         arrays = found.setdefault(video_id, {})
         other = arrays.get(array, entry)
         if other.name != entry.name:

@@ -214,8 +214,8 @@ def _check_ids(
     source: Source, places: Mapping[str, Place], ids: Sequence[str], videos: str
 ) -> None:
     """Raises DataError if the source has none of the listed videos."""
-    there = list(list_ids(source.path, source.key))
-    # HDF5 and LMDB files have not been searched yet.
+    there = list(list_ids(source.path, source.key, set(ids)))
+    # In HDF5 and LMDB files all ids have a place, also those that are not there.
     kinds = {place.kind for place in places.values()}
     if not (kinds <= {Kind.HDF5, Kind.LMDB} and set(there).isdisjoint(ids)):
         return
