@@ -36,6 +36,8 @@ from mmpt.prepare.shards.lmdb_folder import (
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 TORCH_TAR = ".pth.tar"
+NO_FILES = "no feature files (an .h5 file must hold all videos, and be named itself)"
+"""Content of a source without features. A folder with an HDF5 file per video is not read."""
 ONE_FILE = (Kind.HDF5, Kind.LMDB, Kind.MAPPING)
 """Kinds of files that hold all videos by key."""
 

@@ -18,7 +18,7 @@ from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import ShardJob, Stamp, write_missing
 from mmpt.prepare.shards.feature_arrays import MAX_LISTED, FeatureError, Kind, Place
-from mmpt.prepare.shards.feature_sources import find_places, list_ids
+from mmpt.prepare.shards.feature_sources import NO_FILES, find_places, list_ids
 from mmpt.prepare.shards.reading import (
     DTYPE,
     STAMPS,
@@ -221,9 +221,7 @@ def _check_ids(
         return
     num_there = "1 entry" if len(there) == 1 else f"{len(there)} entries"
     first_ids = ", ".join(f"`{video_id}`" for video_id in there[:2])
-    # A folder with an HDF5 file per video is not read.
-    none = "no feature files (an .h5 file must hold all videos, and be named itself)"
-    content = f"{num_there}, first {first_ids}" if there else none
+    content = f"{num_there}, first {first_ids}" if there else NO_FILES
     is_hdf5 = Kind.HDF5 in kinds and source.key is None
     remedy = ", or give --key if an entry is a group of them" if is_hdf5 else ""
     raise DataError(

@@ -51,6 +51,12 @@ class Source:
     l2_normalize: bool = False
     """Divide each row by its length."""
 
+    @property
+    def info_file(self) -> Path:
+        """The `features.json` of the features, which may be missing."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder / FILE
+
     def describe(
         self, places: Mapping[str, Place], usual_width: int = FEATURE_DIM
     ) -> FeatureInfo:
@@ -64,8 +70,7 @@ class Source:
         Raises:
             DataError: `features.json` has another rate or encoder than was given.
         """
-        folder = self.path if self.path.is_dir() else self.path.parent
-        info = read_feature_info(folder)
+        info = read_feature_info(self.info_file.parent)
         if info is None:
             measured = islice(places.values(), NUM_MEASURED)
             width = _usual_width(measured, self.key, usual_width)
@@ -85,7 +90,7 @@ class Source:
                 added[name] = value
             elif value != found:
                 raise DataError(
-                    f"{folder / FILE}: `{name}` must be {value}, as given by --{name}, but is "
+                    f"{self.info_file}: `{name}` must be {value}, as given by --{name}, but is "
                     f"{found}. Leave the option out, or correct the file."
                 )
         return info.model_copy(update=added)
@@ -152,8 +157,10 @@ def read_features(place: Place | None, width: int, source: Source) -> np.ndarray
     is_float = stored.dtype.kind == "f"
     has_rows = stored.shape[1:] == (width,) and len(stored) > 0
     if not (is_float and has_rows):
+        is_given = stored.shape[1] != width and source.info_file.is_file()
+        origin = f" (`width` in {source.info_file})" if is_given else ""
         raise FeatureError(
-            f"must hold floats of shape [rows, {width}], one row at least, but holds {what}"
+            f"must hold floats of shape [rows, {width}]{origin}, one row at least, but holds {what}"
         )
     features = finish_features(stored, l2_normalize=source.l2_normalize, dtype=DTYPE)
     if not np.isfinite(features).all():
