@@ -8,12 +8,14 @@ AssertionError and other exceptions instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 EXIT_CODE = 2
 REQUEUE_CODE = 75
 """Exit code of a training run that was asked to stop and has saved its state. It is EX_TEMPFAIL of
 sysexits.h: run the same command again to continue."""
+_TERMINAL_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class UserError(ValueError):
@@ -81,8 +83,12 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an exception's message, or its type if there is none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Returns the first line of an exception's message, or its type if there is none.
+
+    Terminal escapes, such as bold letters in messages of torch, are removed.
+    """
+    message = _TERMINAL_ESCAPE.sub("", str(error)).strip()
+    return (message or type(error).__name__).splitlines()[0]
 
 
 def message_of(error: UserError) -> str:

@@ -9,7 +9,6 @@ OTHERS = {"benchmarks", "docs", "e2e", "experiments", "parity", "support"}
 ELSEWHERE = {
     # Names, types and plain values.
     "batch.py": "names of fields and splits; used by the tests of every aligner",
-    "errors.py": "exception classes; every test of a mistake expects one",
     "train.py": "runs cli/rank.py; tested by e2e/test_launching.py",
     "registry.py": "tested by tasks/test_task.py with the classes that YAMLs name",
     "evaluators/base.py": "base classes; tested by evaluators/test_evaluator.py",

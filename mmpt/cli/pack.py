@@ -38,7 +38,7 @@ def pack(
         ),
     ] = Path("data/feat/feat_how2_s3d"),
     key: Annotated[
-        str | None, Option(help="Name of the array, if files hold several.")
+        str | None, Option(help="Name of the array, if videos have several.")
     ] = None,
     encoder: Annotated[
         str | None,

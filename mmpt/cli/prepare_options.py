@@ -66,7 +66,7 @@ class Options:
     ] = None
     key: Annotated[
         str | None,
-        Option(help="Name of the array, if files of --features hold several."),
+        Option(help="Name of the array, if videos have several in --features."),
     ] = None
     l2_normalize: Annotated[
         bool,

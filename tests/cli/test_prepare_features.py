@@ -196,7 +196,10 @@ def test_features_as_wide_as_s3d_need_the_name_of_another_network(
         ("--features clip --encoder a --encoder b", "is given 2 times"),
         ("--features no/such", "no/such: does not exist"),
         ("--features clip --out clip/mine", "must be outside of clip"),
-        ("--features captions", "must have features of videos with captions"),
+        (
+            "--features captions",
+            "an .h5 file must hold all videos, and be named itself",
+        ),
     ],
 )
 def test_mistakes_are_reported_before_anything_is_packed(

@@ -281,7 +281,10 @@ def test_extraction_is_submitted_as_an_array_of_parts(programs, capsys):
         (["--num-parts=2"], "need --jobtype slurm"),
         (["slurm.mem=3G"], "need --jobtype slurm"),
         (["--jobtype=slurm", "--shard=0/2"], "give --num-parts"),
-        (["--jobtype=slurm", "--encoder=s3d", "--encoder=s3d"], "must differ in their last part"),
+        (
+            ["--jobtype=slurm", "--encoder=s3d", "--encoder=s3d"],
+            "must differ in their last part",
+        ),
         (
             ["--jobtype=slurm", "slurm.nodes=2"],
             "`slurm.nodes` must be 1 in extractions",

@@ -6,7 +6,7 @@ No code in a file is run. A file that cannot be used raises FeatureError, whatev
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import lru_cache
@@ -18,7 +18,7 @@ import numpy as np
 
 from mmpt.errors import DataError, first_line
 from mmpt.prepare.shards.lmdb_folder import HERO_KEY, read_value
-from mmpt.utils.io import NPY_ERRORS, load_plain_pickle
+from mmpt.utils.io import MULTIARRAY, NPY_ERRORS, load_plain_pickle
 
 TORCH_SUFFIXES = (".pt", ".pth", ".pth.tar")
 """Files of torch.save. Older projects call them `.pth.tar`, but they are not tar archives."""
@@ -63,6 +63,8 @@ class Place(NamedTuple):
     size: int = 0
     """Number of bytes in the tar."""
     kind: Kind = Kind.SINGLE
+    problem: str = ""
+    """Why the array cannot be read, if this is known before the file is opened."""
 
     def state(self) -> tuple[Any, ...]:
         """Returns the size and the modification time of the file, and the place in it."""
@@ -71,7 +73,8 @@ class Place(NamedTuple):
         except OSError:
             return 0, 0
         inside = () if self.entry is None else (self.entry, self.offset)
-        return status.st_size, status.st_mtime_ns, *inside
+        problems = (self.problem,) if self.problem else ()
+        return status.st_size, status.st_mtime_ns, *inside, *problems
 
     def __str__(self) -> str:
         return str(self.path) if self.entry is None else f"{self.path}: {self.entry}"
@@ -89,10 +92,12 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
     """Returns the array at a place.
 
     Args:
-        key: name of the array, if a file has several.
+        key: name of the array, if a video has several.
     Raises:
         FeatureError: the file is missing, damaged or of another kind, or has no such array.
     """
+    if place.problem:
+        raise FeatureError(place.problem)
     path, entry = place.path, place.entry or ""
     suffix = suffix_of(entry if place.kind is Kind.TAR else path.name)
     found: Any
@@ -113,7 +118,10 @@ def read_array(place: Place, key: str | None = None) -> np.ndarray:
         else:
             found = _load(path, suffix)
         if suffix in TORCH_SUFFIXES and isinstance(found, Mapping):
-            found = {name: value for name, value in found.items() if _is_tensor(value)}
+            found = {name: value for name, value in found.items() if _is_array(value)}
+        in_name = place.kind is Kind.TAR and entry[: -len(suffix)].endswith(f".{key}")
+        if in_name and isinstance(found, Mapping) and key not in found:
+            key = None  # it is in the name of the file, as in `<id>.<key>.npz`
         return _only_array(found, key)
 
 
@@ -178,23 +186,42 @@ def _load(file: Path | io.BytesIO, suffix: str) -> Any:
 
 
 def _load_torch(file: Path | io.BytesIO) -> Any:
-    """Returns the content of a file of torch.save."""
+    """Returns the content of a file of torch.save, which may contain tensors and NumPy arrays."""
     # deferred: takes seconds
     import torch
 
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as err:  # with damaged files torch raises almost any error
-        reason = first_line(err)
+        reason, _, _ = first_line(err).partition(". ")
+        if reason == "Weights only load failed":  # and advice to allow code
+            reason = (
+                "it is damaged, or has objects other than tensors and arrays of numbers"
+            )
         raise FeatureError(
-            f"torch cannot read it without running its code ({reason})"
+            f"torch cannot read it without running its code ({reason}); save tensors, or .npy files"
         ) from None
+
+
+@lru_cache(maxsize=1)
+def _numpy_globals() -> list[Any]:
+    """Returns the classes and the function of NumPy that a pickled array of numbers needs."""
+    reconstruct = np.empty(0).__reduce__()[0]
+    functions = [(reconstruct, f"{module}._reconstruct") for module in MULTIARRAY]
+    numbers = np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"
+    dtypes = {type(np.dtype(code)) for code in numbers}
+    return [np.ndarray, np.dtype, *dtypes, *functions]
 
 
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "detach")  # torch need not be imported
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _is_tensor(value)
 
 
 def _only_array(found: Any, key: str | None) -> np.ndarray:
@@ -209,12 +236,20 @@ def _only_array(found: Any, key: str | None) -> np.ndarray:
     if key is None and len(names) == 1:
         (key,) = names
     if key is None or key not in names:
-        listed = ", ".join(names)
-        wanted = "one array" if key is None else f"an array `{key}`"
-        raise FeatureError(
-            f"must hold {wanted}, but holds {listed or 'none'}; name one with --key"
-        )
+        raise FeatureError(lacks_array(names, key))
     return _only_array(found[names[key]], None)
+
+
+def lacks_array(names: Iterable[str], key: str | None) -> str:
+    """Returns why none of several arrays is used.
+
+    Args:
+        names: names of the arrays.
+        key: name of the wanted array, if it was given.
+    """
+    listed = ", ".join(names) or "none"
+    wanted = "one array" if key is None else f"an array `{key}`"
+    return f"must hold {wanted}, but holds {listed}; name one with --key"
 
 
 def _tensor_as_array(tensor: Any) -> np.ndarray:

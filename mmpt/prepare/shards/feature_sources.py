@@ -11,7 +11,7 @@ A source is one of these:
 
 import os
 import tarfile
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from mmpt.prepare.shards.feature_arrays import (
     FeatureError,
     Kind,
     Place,
+    lacks_array,
     read_mapping,
     suffix_of,
 )
@@ -35,6 +36,10 @@ from mmpt.prepare.shards.lmdb_folder import (
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 TORCH_TAR = ".pth.tar"
+NO_FILES = "no feature files (an .h5 file must hold all videos, and be named itself)"
+"""Content of a source without features. A folder with an HDF5 file per video is not read."""
+ONE_FILE = (Kind.HDF5, Kind.LMDB, Kind.MAPPING)
+"""Kinds of files that hold all videos by key."""
 
 
 class Entry(NamedTuple):
@@ -46,27 +51,30 @@ class Entry(NamedTuple):
     place: Place
 
     @property
-    def folder(self) -> str:
-        """The folder inside the folder or tar."""
-        return self.name.rpartition("/")[0]
+    def readings(self) -> dict[str, str]:
+        """Ids that the video may have, each with the name of the array.
 
-    @property
-    def ids(self) -> list[str]:
-        """Ids that the video may have: with or without the folder and a video's suffix.
-
-        Some programs keep this suffix, as in `<id>.mp4.npy`. In a tar the id may also end at the
-        first dot of the name, as in WebDataset.
+        An id is the name with or without the folder and a video's suffix. Some programs keep this
+        suffix, as in `<id>.mp4.npy`. In a tar the id may also end at the first dot, as in
+        WebDataset, and the rest is the name of the array: `<id>.clip.npy` is the array `clip`.
+        Otherwise this name is empty.
         """
-        _, _, name = self.name.rpartition("/")
-        names = [name]
-        stem, dot, ending = name.rpartition(".")
-        if stem and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES:
-            names.append(stem)
+        folder, _, name = self.name.rpartition("/")
+        arrays = dict.fromkeys(_possible_ids(name), "")
         if self.place.kind is Kind.TAR:
-            names.append(name.partition(".")[0])
-        if not self.folder:
-            return names
-        return [*(f"{self.folder}/{each}" for each in names), *names]
+            start, _, rest = name.partition(".")
+            arrays.setdefault(start, rest)
+        if not folder:
+            return arrays
+        in_folder = {f"{folder}/{each}": array for each, array in arrays.items()}
+        return in_folder | arrays
+
+
+def _possible_ids(name: str) -> list[str]:
+    """Returns a name, and the name without the suffix of a video if it has one."""
+    stem, dot, ending = name.rpartition(".")
+    has_suffix = stem and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES
+    return [name, stem] if has_suffix else [name]
 
 
 def check_id(video_id: str) -> None:
@@ -77,25 +85,28 @@ def check_id(video_id: str) -> None:
         raise FeatureError("the id leads out of the feature folder")
 
 
-def find_places(source: Path, ids: Collection[str]) -> dict[str, Place]:
+def find_places(
+    source: Path, ids: Collection[str], key: str | None = None
+) -> dict[str, Place]:
     """Returns the places of the videos that the source has.
 
-    HDF5 and LMDB files are not searched: all ids have a place in them.
+    In HDF5 and LMDB files all ids have a place, because the groups in a group are not searched.
 
+    Args:
+        key: name of the array, if a video has several.
     Raises:
         DataError: there is no such source, it is of another kind, or has two files of a video.
     """
     path, kind = _kind_of(source)
-    if kind in (Kind.HDF5, Kind.LMDB):
-        return {video_id: Place(path, video_id, kind=kind) for video_id in ids}
-    if kind is Kind.MAPPING:
-        arrays = read_mapping(path)
-        found = [video_id for video_id in ids if video_id in arrays]
-        return {video_id: Place(path, video_id, kind=kind) for video_id in found}
-    entries = _match(_entries(path, kind), ids)
-    return {
-        video_id: entries[video_id].place for video_id in ids if video_id in entries
-    }
+    if kind in ONE_FILE:
+        keys = _match_keys(path, _keys_in(path, kind, key), ids)
+        if kind is not Kind.MAPPING:
+            keys = {video_id: keys.get(video_id, video_id) for video_id in ids}
+        found = [video_id for video_id in ids if video_id in keys]
+        return {video_id: Place(path, keys[video_id], kind=kind) for video_id in found}
+    files = _match(_entries(path, kind), ids)
+    found = [video_id for video_id in ids if video_id in files]
+    return {video_id: _choose(files[video_id], key) for video_id in found}
 
 
 def list_ids(
@@ -110,6 +121,23 @@ def list_ids(
         DataError: it cannot be read.
     """
     path, kind = _kind_of(source)
+    possible: Iterable[list[str]]
+    if kind in ONE_FILE:
+        possible = map(_possible_ids, _keys_in(path, kind, key))
+    else:
+        possible = (list(entry.readings) for entry in _entries(path, kind))
+    for ids in possible:
+        yield next((each for each in ids if each in known), ids[-1])
+
+
+def _keys_in(path: Path, kind: Kind, key: str | None) -> Iterator[str]:
+    """Yields the keys of a file for all videos.
+
+    Args:
+        key: name of a group in an HDF5 file.
+    Raises:
+        DataError: it cannot be read.
+    """
     if kind is Kind.LMDB:
         yield from list_keys(path)
     elif kind is Kind.HDF5:
@@ -123,11 +151,29 @@ def list_ids(
             raise DataError(
                 f"{path}: cannot be read ({reason}). Copy it again."
             ) from err
-    elif kind is Kind.MAPPING:
-        yield from read_mapping(path)
     else:
-        for entry in _entries(path, kind):
-            yield next((each for each in entry.ids if each in known), entry.ids[-1])
+        yield from read_mapping(path)
+
+
+def _match_keys(path: Path, keys: Iterable[str], ids: Iterable[str]) -> dict[str, str]:
+    """Returns the keys of the videos in a file. A key may have a video's suffix after the id.
+
+    Raises:
+        DataError: a video has two keys.
+    """
+    wanted = set(ids)
+    found: dict[str, str] = {}
+    for key in keys:
+        video_id = next((each for each in _possible_ids(key) if each in wanted), None)
+        if video_id is None:
+            continue
+        other = found.setdefault(video_id, key)
+        if other != key:
+            raise DataError(
+                f"{path}: a video must have one entry, but `{video_id}` has `{other}` and `{key}`. "
+                "Remove one of them."
+            )
+    return found
 
 
 def _kind_of(source: Path) -> tuple[Path, Kind]:
@@ -215,26 +261,49 @@ def _members_of(path: Path) -> Iterator[Entry]:
         ) from err
 
 
-def _match(entries: Iterable[Entry], ids: Iterable[str]) -> dict[str, Entry]:
-    """Returns the feature files of the videos.
+def _match(entries: Iterable[Entry], ids: Iterable[str]) -> dict[str, dict[str, Entry]]:
+    """Returns the feature files of the videos: id -> name of the array -> file.
 
-    In one folder, the first kind in `SUFFIXES` counts, and of the same kind the last file.
+    If files have the same name, the first kind in `SUFFIXES` counts, and of the same kind the last
+    file.
 
     Raises:
-        DataError: two folders have a file of the same video.
+        DataError: there are files with other names, or in two folders, of the same array.
     """
     wanted = set(ids)
-    found: dict[str, Entry] = {}
+    found: dict[str, dict[str, Entry]] = {}
     for entry in entries:
-        video_id = next((each for each in entry.ids if each in wanted), None)
+        readings = entry.readings
+        video_id = next((each for each in readings if each in wanted), None)
         if video_id is None:
             continue
-        other = found.get(video_id, entry)
-        if other.folder != entry.folder:
+        array = readings[video_id]
+        arrays = found.setdefault(video_id, {})
+        other = arrays.get(array, entry)
+        if other.name != entry.name:
             raise DataError(
                 f"{entry.place}: a video must have one feature file, but `{video_id}` also has "
                 f"{other.place}. Remove one of them."
             )
         if SUFFIXES.index(entry.suffix) <= SUFFIXES.index(other.suffix):
-            found[video_id] = entry
+            arrays[array] = entry
     return found
+
+
+def _choose(arrays: Mapping[str, Entry], key: str | None) -> Place:
+    """Returns the place of the array that is called `key`, or that needs no name.
+
+    If there is none, the place has the problem, which is reported when the array is read.
+
+    Args:
+        arrays: the files of a video, by the name of the array. It is empty for `<id>.npy`.
+    """
+    # A file with the name of the id comes before `<id>.<name>.npy`, which may be another video.
+    for name in (key or "", ""):
+        if name in arrays:
+            return arrays[name].place
+    first, *others = arrays.values()
+    # The key may also be the name of an array inside the file, but an .npy file has no names.
+    if not others and (key is None or first.suffix != ".npy"):
+        return first.place
+    return first.place._replace(problem=lacks_array(arrays, key))

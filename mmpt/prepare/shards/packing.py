@@ -18,7 +18,7 @@ from mmpt.batch import Split
 from mmpt.errors import DataError
 from mmpt.prepare.shard_jobs import ShardJob, Stamp, write_missing
 from mmpt.prepare.shards.feature_arrays import MAX_LISTED, FeatureError, Kind, Place
-from mmpt.prepare.shards.feature_sources import find_places, list_ids
+from mmpt.prepare.shards.feature_sources import NO_FILES, find_places, list_ids
 from mmpt.prepare.shards.reading import (
     DTYPE,
     STAMPS,
@@ -43,7 +43,7 @@ from mmpt.utils.log import get_logger, progress
 
 logger = get_logger(__name__)
 
-FORMAT = 1  # increase it when the content of shards changes
+FORMAT = 2  # increase it when the content of shards changes
 
 
 def pack_features(
@@ -75,7 +75,7 @@ def pack_features(
     """
     source = features if isinstance(features, Source) else Source(Path(features))
     target = Path(target)
-    places = find_places(source.path, ids)
+    places = find_places(source.path, ids, source.key)
     name = split.shard_name
     videos = f"{name} videos"
     if not places:  # raises the error before the target is changed
@@ -215,16 +215,14 @@ def _check_ids(
     source: Source, places: Mapping[str, Place], ids: Sequence[str], videos: str
 ) -> None:
     """Raises DataError if the source has none of the listed videos."""
-    there = list(list_ids(source.path, source.key))
-    # HDF5 and LMDB files have not been searched yet.
+    there = list(list_ids(source.path, source.key, set(ids)))
+    # In HDF5 and LMDB files all ids have a place, also those that are not there.
     kinds = {place.kind for place in places.values()}
     if not (kinds <= {Kind.HDF5, Kind.LMDB} and set(there).isdisjoint(ids)):
         return
     num_there = "1 entry" if len(there) == 1 else f"{len(there)} entries"
     first_ids = ", ".join(f"`{video_id}`" for video_id in there[:2])
-    # A folder with an HDF5 file per video is not read.
-    none = "no feature files (an .h5 file must hold all videos, and be named itself)"
-    content = f"{num_there}, first {first_ids}" if there else none
+    content = f"{num_there}, first {first_ids}" if there else NO_FILES
     is_hdf5 = Kind.HDF5 in kinds and source.key is None
     remedy = ", or give --key if an entry is a group of them" if is_hdf5 else ""
     raise DataError(

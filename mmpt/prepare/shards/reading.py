@@ -31,7 +31,7 @@ Places = Mapping[str, Place | None]
 """The place of each video's features. None: there are none."""
 
 STAMPS = ".packing"  # folder of the stamps, inside the folder of the shards
-FORMAT = 1  # increase it when other features count as unusable
+FORMAT = 2  # increase it when other features count as unusable
 DTYPE = np.dtype(np.float16)
 NUM_MEASURED = 100  # files whose widths are compared
 
@@ -43,13 +43,19 @@ class Source:
     path: Path
     """A folder or file of one of the kinds in `feature_sources`."""
     key: str | None = None
-    """Name of the array, if files hold several."""
+    """Name of the array, if videos have several."""
     encoder: str | None = None
     """Name of the network, if there is no `features.json`."""
     fps: float | None = None
     """Rows per second, if there is no `features.json`. Default: 1."""
     l2_normalize: bool = False
     """Divide each row by its L2 norm."""
+
+    @property
+    def info_file(self) -> Path:
+        """The `features.json` of the features, which may be missing."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder / FILE
 
     def describe(
         self, places: Mapping[str, Place], usual_width: int = FEATURE_DIM
@@ -64,8 +70,7 @@ class Source:
         Raises:
             DataError: `features.json` has another rate or encoder than was given.
         """
-        folder = self.path if self.path.is_dir() else self.path.parent
-        info = read_feature_info(folder)
+        info = read_feature_info(self.info_file.parent)
         if info is None:
             measured = islice(places.values(), NUM_MEASURED)
             width = _usual_width(measured, self.key, usual_width)
@@ -85,7 +90,7 @@ class Source:
                 added[name] = value
             elif value != found:
                 raise DataError(
-                    f"{folder / FILE}: `{name}` must be {value}, as given by --{name}, but is "
+                    f"{self.info_file}: `{name}` must be {value}, as given by --{name}, but is "
                     f"{found}. Leave the option out, or correct the file."
                 )
         return info.model_copy(update=added)
@@ -152,8 +157,10 @@ def read_features(place: Place | None, width: int, source: Source) -> np.ndarray
     is_float = stored.dtype.kind == "f"
     has_rows = stored.shape[1:] == (width,) and len(stored) > 0
     if not (is_float and has_rows):
+        is_given = stored.shape[1] != width and source.info_file.is_file()
+        origin = f" (`width` in {source.info_file})" if is_given else ""
         raise FeatureError(
-            f"must hold floats of shape [rows, {width}], one row at least, but holds {what}"
+            f"must hold floats of shape [rows, {width}]{origin}, one row at least, but holds {what}"
         )
     features = finish_features(stored, l2_normalize=source.l2_normalize, dtype=DTYPE)
     if not np.isfinite(features).all():
@@ -228,7 +235,7 @@ def find_unusable(
         DataError: the features do not exist, or the target cannot be written or has shards of
             other features.
     """
-    places = find_places(source.path, ids)
+    places = find_places(source.path, ids, source.key)
     stamps = target / STAMPS
     jobs = []
     with writing(target), exclusive(stamps / "lock", "packing features"):

@@ -7,7 +7,7 @@ from mmpt.batch import FEATURE_DIM
 from mmpt.errors import DataError
 from mmpt.media.video_list import id_problem
 from mmpt.prepare.shards.feature_arrays import MAX_LISTED
-from mmpt.prepare.shards.feature_sources import list_ids
+from mmpt.prepare.shards.feature_sources import NO_FILES, list_ids
 from mmpt.prepare.shards.reading import Source, find_unusable
 from mmpt.prepare.user_data.captions import Report, caption_files
 from mmpt.prepare.user_data.videos import possible_ids
@@ -62,10 +62,10 @@ def report_unusable(
     """
     if not with_captions:
         first = ", ".join(f"`{video_id}`" for video_id in list(ids)[:MAX_LISTED])
-        content = f"has {len(ids)} others (first: {first})" if ids else "has none"
+        content = f"{len(ids)} others (first: {first})" if ids else NO_FILES
         raise DataError(
-            f"{source.path}: must have features of videos with captions, but {content}. A caption "
-            "file must have the name of its video's features. Correct `--features` or "
+            f"{source.path}: must have features of videos with captions, but has {content}. A "
+            "caption file must have the name of its video's features. Correct `--features` or "
             "`--captions`, or give `--key` if an entry of an HDF5 file is a group of videos."
         )
     unusable = find_unusable(source, list(with_captions), target, workers=workers)
@@ -74,7 +74,8 @@ def report_unusable(
         first_id, reason = next(iter(unusable.items()))
         raise DataError(
             f"{source.path}: at least 2 videos with captions must have usable features, but none "
-            f"of {len(unusable)} has ({first_id}: {reason}). Correct `--features`."
+            f"of {len(unusable)} has ({first_id}: {reason}). Correct the feature files, or "
+            "`--features`."
         )
 
 

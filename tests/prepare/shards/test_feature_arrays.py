@@ -32,7 +32,18 @@ def save_pickle_5(path: Path, rows: np.ndarray) -> None:
     Path(f"{path}.pickle").write_bytes(pickle.dumps(rows, protocol=5))
 
 
-SAVERS = [save_npz, save_torch, save_torch_dict, save_pickle, save_pickle_5]
+def save_array_with_torch(path: Path, rows: np.ndarray) -> None:
+    torch.save({"features": rows, "fps": 1.0}, f"{path}.pth")
+
+
+SAVERS = [
+    save_npz,
+    save_torch,
+    save_torch_dict,
+    save_array_with_torch,
+    save_pickle,
+    save_pickle_5,
+]
 
 
 @pytest.mark.parametrize("save", SAVERS)
@@ -140,8 +151,14 @@ def test_code_in_a_file_is_not_run(raw, tmp_path, capsys):
     (raw / "video0.pkl").write_bytes(pickle.dumps(Evil()))
     (raw / "video1.npy").unlink()
     torch.save(Evil(), raw / "video1.pt")
+    (raw / "video2.npy").unlink()
+    torch.save(np.array([Evil()]), raw / "video2.pt")
     assert main(arguments(raw)) == 0
     skipped = json.loads((tmp_path / "packed/train_not_packed.json").read_text())
     assert "only pickles of plain values" in skipped["video0"]
-    assert "torch cannot read it without running its code" in skipped["video1"]
+    for name in ("video1", "video2"):
+        assert skipped[name] == (
+            "torch cannot read it without running its code (it is damaged, or has objects other than "
+            "tensors and arrays of numbers); save tensors, or .npy files"
+        )
     assert "code ran" not in capsys.readouterr().out

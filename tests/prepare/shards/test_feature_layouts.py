@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mmpt.cli.pack import main
-from mmpt.prepare.shards.feature_sources import find_places
+from mmpt.errors import DataError
+from mmpt.prepare.shards.feature_sources import find_places, list_ids
 from tests.support.feature_files import IDS, arguments, assert_packed, feature, npy
 
 Save = Callable[[io.BytesIO, np.ndarray], Any]
@@ -98,8 +99,8 @@ def test_an_id_may_include_the_folder_of_its_file(tmp_path):
     assert [place.path for place in places.values()] == paths
 
 
-def all_features() -> dict[str, np.ndarray]:
-    return {name: feature(number) for number, name in enumerate(IDS)}
+def all_features(suffix: str = "") -> dict[str, np.ndarray]:
+    return {f"{name}{suffix}": feature(number) for number, name in enumerate(IDS)}
 
 
 def one_pickle(path: Path) -> None:
@@ -109,6 +110,10 @@ def one_pickle(path: Path) -> None:
 def one_torch_file(path: Path) -> None:
     tensors = {name: torch.from_numpy(rows) for name, rows in all_features().items()}
     torch.save(tensors, path)
+
+
+def one_torch_file_of_arrays(path: Path) -> None:
+    torch.save(all_features(), path)
 
 
 def one_torch_file_of_dicts(path: Path) -> None:
@@ -125,11 +130,11 @@ def one_npz(path: Path) -> None:
     np.savez(path, **all_features())
 
 
-def one_lmdb(path: Path) -> None:
+def one_lmdb(path: Path, suffix: str = "") -> None:
     lmdb = pytest.importorskip("lmdb")
     env = lmdb.open(str(path), subdir=False, map_size=1 << 24)
     with env, env.begin(write=True) as transaction:
-        for name, rows in all_features().items():
+        for name, rows in all_features(suffix).items():
             transaction.put(name.encode(), npy(rows))
 
 
@@ -138,7 +143,7 @@ def one_lmdb(path: Path) -> None:
     [
         *[("all.pickle", one_pickle), ("all.pkl", one_pickle)],
         *[("all.pth", one_torch_file), ("all.pt", one_torch_file_of_dicts)],
-        ("all.npz", one_npz),
+        *[("arrays.pth", one_torch_file_of_arrays), ("all.npz", one_npz)],
         *[("all.lmdb", one_lmdb), ("all.db", one_lmdb)],
     ],
 )
@@ -147,6 +152,45 @@ def test_all_videos_may_be_in_one_file(raw, tmp_path, name, write):
     write(path)
     assert main(arguments(raw, "--workers", 2, source=path)) == 0
     assert_packed(tmp_path)
+
+
+def pickle_of_videos(path: Path) -> None:
+    path.write_bytes(pickle.dumps(all_features(".mp4")))
+
+
+def lmdb_of_videos(path: Path) -> None:
+    one_lmdb(path, ".mp4")
+
+
+def hdf5_of_videos(path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for name, rows in all_features(".MP4").items():
+            file[name] = rows
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("all.pkl", pickle_of_videos),
+        ("all.lmdb", lmdb_of_videos),
+        ("all.h5", hdf5_of_videos),
+    ],
+)
+def test_keys_may_have_the_suffix_of_a_video(raw, tmp_path, name, write):
+    path = tmp_path / name
+    write(path)
+    assert main(arguments(raw, source=path)) == 0
+    assert_packed(tmp_path)
+    assert sorted(list_ids(path)) == IDS
+
+
+def test_two_keys_of_a_video_are_an_error(tmp_path):
+    path = tmp_path / "all.pkl"
+    path.write_bytes(pickle.dumps({"v": feature(0), "v.mp4": feature(1)}))
+    assert list(find_places(path, ["v", "v.mp4"])) == ["v", "v.mp4"]
+    with pytest.raises(DataError, match="but `v` has `v` and `v"):
+        find_places(path, ["v"])
 
 
 def test_a_file_without_the_videos_is_reported(raw, tmp_path, capsys):

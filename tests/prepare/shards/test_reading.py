@@ -46,6 +46,12 @@ def test_unusable_features_are_found_with_reasons(raw: Path, tmp_path: Path) -> 
     assert found["video3"] == "no such file"
 
 
+def test_the_file_that_gives_the_width_is_named(raw: Path, tmp_path: Path) -> None:
+    write_feature_info(raw, FeatureInfo(width=768))
+    found = find_unusable(Source(raw), IDS, tmp_path / "shards")
+    assert f"[rows, 768] (`width` in {raw}/features.json), one row" in found["video0"]
+
+
 def test_a_rerun_reads_only_groups_of_changed_files(
     raw: Path, tmp_path: Path, num_read: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
