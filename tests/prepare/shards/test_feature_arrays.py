@@ -77,8 +77,8 @@ def test_tensors_that_numpy_does_not_support_are_reported(raw, tmp_path):
     assert main(arguments(raw)) == 0
     skipped = json.loads((tmp_path / "packed/train_not_packed.json").read_text())
     assert list(skipped) == ["video1", "video2"]
-    assert "does not have (torch.float8_e4m3fn, torch.strided" in skipped["video1"]
-    assert "does not have (torch.float16, torch.sparse_coo" in skipped["video2"]
+    assert "cannot represent (torch.float8_e4m3fn, torch.strided" in skipped["video1"]
+    assert "cannot represent (torch.float16, torch.sparse_coo" in skipped["video2"]
     packed = np.load(tmp_path / "packed/train_0_data.npy")
     np.testing.assert_array_equal(packed, feature(0))
 
@@ -158,7 +158,7 @@ def test_code_in_a_file_is_not_run(raw, tmp_path, capsys):
     assert "only pickles of plain values" in skipped["video0"]
     for name in ("video1", "video2"):
         assert skipped[name] == (
-            "torch cannot read it without running its code (it is damaged, or has objects other than "
-            "tensors and arrays of numbers); save tensors, or .npy files"
+            "torch cannot read it without running its code (it is damaged, or has objects "
+            "other than tensors and arrays of numbers); save tensors, or .npy files"
         )
     assert "code ran" not in capsys.readouterr().out
