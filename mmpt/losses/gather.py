@@ -32,7 +32,7 @@ def gather_batches(
         batch: the keyword arguments of a loss.
         names: the float or bool tensors to gather, with one row per clip. Names that `batch` does
             not have are ignored.
-        rows_together: number of neighbouring rows that form a sequence. A sequence must not span
+        sequence_length: number of neighbouring rows that form a sequence. A sequence must not span
             two processes.
         is_dummy_step: True if this process must not contribute rows.
     Raises:
