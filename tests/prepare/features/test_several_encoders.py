@@ -224,7 +224,9 @@ def test_folders_are_named_after_the_last_part_of_an_encoder():
     names = ["s3d", "hf:openai/clip-vit-base-patch32", "hf:./models/x/", "timm:vit.a"]
     wanted = ["s3d", "clip-vit-base-patch32", "x", "vit.a"]
     assert folder_names([*names, "own.Encoder"]) == [*wanted, "own.Encoder"]
-    with pytest.raises(DataError, match=r"another last part.*'clip' comes 2 times"):
+    with pytest.raises(
+        DataError, match=r"differ in their last part.*'clip' occurs 2 times"
+    ):
         folder_names(["s3d", "hf:a/clip", "hf:b/clip"])
     for name in ("hf:", "hf:..", "hf:/"):
         with pytest.raises(DataError, match="must end in a name"):
@@ -234,7 +236,7 @@ def test_folders_are_named_after_the_last_part_of_an_encoder():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--encoder", "s3d", "--encoder", "s3d"], "'s3d' comes 2 times"),
+        (["--encoder", "s3d", "--encoder", "s3d"], "'s3d' occurs 2 times"),
         ([*TWO, "--fps", "2"], "--fps must be 1 with --encoder s3d, but is 2."),
         ([*TWO, "--encoder", "clip"], "`--encoder` must be s3d, hf:<model or folder>"),
         (["--encoder", COLOURS, "--random-weights"], "needs --encoder s3d"),
