@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mmpt.errors import EXIT_CODE, UserError, message_of
-from mmpt.utils.help_pages import install_command, page_of, path_of
+from mmpt.utils.help_pages import install_command, page_of, place_of
 from mmpt.utils.killed import STOP_SIGNALS, worker_failure
 from mmpt.utils.log import setup_logging
 
@@ -83,8 +83,7 @@ def run_command(
         if message is None:
             raise
         page = page_of(err, message)
-        path = path_of(page) if page else None
-    see = f"See {path}\n" if path else ""
+    see = f"See {place_of(page)}\n" if page else ""
     sys.stderr.write(f"error: {message}\n{see}")
     return EXIT_CODE
 

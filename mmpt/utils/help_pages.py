@@ -62,12 +62,13 @@ def page_of(error: Exception, message: str) -> str | None:
     return page
 
 
-def path_of(page: str) -> str | None:
-    """Returns the path of a page from the current folder, or None if MMPT does not run in a
-    checkout. An installed package has no documentation.
+def place_of(page: str) -> str:
+    """Returns the path of a page from the current folder.
+
+    An installed package has no documentation. The result then names the page in the source.
     """
     if not (ROOT / page.partition("#")[0]).exists():
-        return None
+        return f"{page} in the source of MMPT"
     return page if Path.cwd() == ROOT else os.path.join(ROOT, page)
 
 

@@ -112,7 +112,8 @@ def test_a_command_prints_the_page_after_the_error(
     # An installed package has no documentation.
     monkeypatch.setattr(help_pages, "ROOT", tmp_path)
     assert main(["train", str(yaml)]) == 2
-    assert "See " not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.endswith("\nSee pretraining.md#write-a-yaml in the source of MMPT\n")
 
 
 def test_the_install_command_fits_the_way_mmpt_was_installed(
