@@ -49,11 +49,9 @@ def read_training_runs(folders: Iterable[str | Path]) -> "list[TrainingRun]":
     folders = list(folders)
     if not folders:
         return []
-    from mmpt.reporting.training_runs import (
-        read_training_runs as read,
-    )  # deferred: torch
+    from mmpt.reporting import training_runs  # deferred: imports torch
 
-    return read(folders)
+    return training_runs.read_training_runs(folders)
 
 
 def find_results(folder: str | Path) -> list[str]:

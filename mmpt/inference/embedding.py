@@ -65,12 +65,12 @@ def tokenise_texts(tokenizer: Any, texts: list[str], num_slots: int) -> list[lis
     # do not, because the ids are cut.
     ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
-    most_ids = num_slots - NUM_SPECIAL
-    num_long = sum(len(ids_of_text) > most_ids for ids_of_text in ids)
+    max_ids = num_slots - NUM_SPECIAL
+    num_long = sum(len(ids_of_text) > max_ids for ids_of_text in ids)
     if num_long:
         logger.warning(
             "%d of %d texts were cut to their first %d word pieces, the most that the model takes",
-            *(num_long, len(texts), most_ids),
+            *(num_long, len(texts), max_ids),
         )
     unknown = []
     for text, ids_of_text in zip(texts, ids, strict=True):

@@ -66,7 +66,8 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
     Raises:
         CheckpointError: the checkpoint was trained on features of another rate.
     """
-    if difference := find_other_rate(checkpoint, config.dataset):
+    info = _read_trained_features(checkpoint.parent)
+    if difference := _other_rate(checkpoint, info, config.dataset):
         raise CheckpointError(
             f"{difference}. Correct `dataset.feature_fps`, or use another checkpoint."
         )
@@ -78,7 +79,6 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
         except ConfigError as err:
             logger.warning("the settings of the training are not known: %s", err)
     settings = None
-    info = _read_run_facts(checkpoint.parent)
     if not training.is_test:
         settings = published_settings(training)
         info = info or find_feature_info(training.dataset)
@@ -210,7 +210,10 @@ def find_other_features(checkpoint: Path, dataset: DatasetConfig) -> str | None:
     None if there is no known difference, or if the widths of the features differ, which is reported
     when the weights are loaded.
     """
-    trained, found = _read_run_facts(checkpoint.parent), find_feature_info(dataset)
+    trained, found = (
+        _read_trained_features(checkpoint.parent),
+        find_feature_info(dataset),
+    )
     if found is None:
         return None
     if trained is not None:
@@ -231,7 +234,14 @@ def find_other_rate(checkpoint: Path, dataset: DatasetConfig) -> str | None:
 
     None: the rates are equal, or the checkpoint records no features.
     """
-    trained = _read_run_facts(checkpoint.parent)
+    trained = _read_trained_features(checkpoint.parent)
+    return _other_rate(checkpoint, trained, dataset)
+
+
+def _other_rate(
+    checkpoint: Path, trained: FeatureInfo | None, dataset: DatasetConfig
+) -> str | None:
+    """The same as `find_other_rate`, for features that have been read."""
     if trained is None or trained.fps == dataset.feature_fps:
         return None
     return (
@@ -277,7 +287,7 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _read_run_facts(folder: Path) -> FeatureInfo | None:
+def _read_trained_features(folder: Path) -> FeatureInfo | None:
     """Returns what a training run has recorded in its folder about its features. None: nothing."""
     path = folder / RUN_METADATA
     if not path.is_file():

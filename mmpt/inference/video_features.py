@@ -108,9 +108,8 @@ class VideoFeatures(nn.Module):
         if not self.frames.origin.normalised or source in self._warned_folders:
             return
         norms_R = features_RI.float().norm(dim=1)
-        norms_R = norms_R[
-            norms_R > 0
-        ]  # there are no features of a second that is missing
+        # A row of zeros is a second without features.
+        norms_R = norms_R[norms_R > 0]
         if len(norms_R) == 0:
             return
         norm = float(norms_R.median())
