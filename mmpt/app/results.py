@@ -18,6 +18,10 @@ PICTURE_SIZE = 320, 180
 """Width and height of the picture of a moment whose video cannot be read. The height is that of all
 pictures."""
 PICTURE_COLOUR = "#cbd5e1"
+CANNOT_PLAY = (
+    "This browser cannot play the video. Browsers play .mp4 files with H.264, and .webm files. "
+    "To convert a video, run <code>ffmpeg -i VIDEO -c:v libx264 VIDEO.mp4</code>, and replace it."
+)
 
 
 def find_moments(index: MomentIndex, text: str, top: int) -> list[Moment]:
@@ -67,5 +71,17 @@ def player(files: VideoFiles, moment: Moment) -> str:
             '<p class="note">It has no video file here, so it cannot be played.</p>'
         )
         return caption + missing
-    source = escape(address(moment.video, moment.start))
-    return f'<video controls autoplay src="{source}"></video>{caption}'
+    source = address(moment.video, moment.start)
+    return video_element(source, "autoplay") + caption
+
+
+def video_element(source: str, attribute: str) -> str:
+    """Returns the HTML of a video, and a note that appears if the browser cannot play it.
+
+    Args:
+        source: address of the video.
+        attribute: a further attribute of the `video` element.
+    """
+    show_note = "this.nextElementSibling.hidden = false"
+    video = f'<video controls {attribute} src="{escape(source)}" onerror="{show_note}">'
+    return f'{video}</video><p class="note" hidden>{CANNOT_PLAY}</p>'

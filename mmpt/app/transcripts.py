@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
-from mmpt.app.results import format_span
+from mmpt.app.results import format_span, video_element
 from mmpt.app.video_files import VideoFiles, address
 from mmpt.errors import DataError
 from mmpt.inference.alignment import Alignment
@@ -135,9 +135,10 @@ def to_html(
         title=f"alignment of the transcript with {name}",
         truth=transcript.spans,
     )
+    video = video_element(address(name), 'preload="metadata"') if has_video else None
     return templates.get_template("alignment.html").render(
         name=name,
-        source=address(name) if has_video else None,
+        video=video,
         seconds=alignment.plan.shape[1],
         figure=figure,
         rows=rows,

@@ -56,7 +56,7 @@ def load_config(
     good, mistakes = validate(_whole_model(models, import_fairseq), values)
     for section in good.keys() & models.keys():
         good[section] = models[section](**good[section])
-    if "dataset" in good and "model" in good and good["model"].input_dim:
+    if "dataset" in good and "model" in good:
         width = good["model"].input_dim
         good["dataset"] = good["dataset"].replace(feature_dim=width)
     # The keys of retrieval are at the top level of a file, and in a section of the config.

@@ -216,7 +216,7 @@ class ModelConfig(Section):
     """Class of the video tower."""
     text_encoder_cls: str | None = None
     """Class of the text tower."""
-    input_dim: Count | None = None
+    input_dim: Count = FEATURE_DIM
     """Width of the features. Default: 512, as S3D has."""
     num_hidden_video_layers: Count | None = None
     """Number of layers of the video tower, which are the first layers of BERT."""

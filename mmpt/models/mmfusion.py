@@ -190,7 +190,7 @@ class MMFusionSeparate(nn.Module):
         """Checks that the settings fit the model, BERT and each other. Builds nothing.
 
         Returns:
-            The configuration of `dataset.bert_name`, with `model.input_dim` if it is set.
+            The configuration of `dataset.bert_name`, with `model.input_dim`.
         Raises:
             ConfigError: lists every mistake.
             CheckpointError: BERT cannot be read.
@@ -216,8 +216,7 @@ class MMFusionSeparate(nn.Module):
 
         assert dataset.bert_name is not None, "checked by the config"
         bert_config = read_bert_config(dataset.bert_name)
-        if model.input_dim is not None:
-            bert_config.input_dim = model.input_dim
+        bert_config.input_dim = model.input_dim
         problems += find_size_problems(bert_config, dataset, model)
         if problems:
             raise ConfigError(cls.__name__, problems)

@@ -31,6 +31,7 @@ def test_each_value_has_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
         origins[setting.strip()] = comment
     assert origins["max_len: 40"] == "override"
     assert origins["use_fast: true"] == "default"
+    assert origins["input_dim: 512"] == "default"
     source = Path(NORTON).read_text().splitlines()
     number = source.index("  bert_name: data/demo/bert") + 1
     assert origins["bert_name: data/demo/bert"] == f"{NORTON}:{number}"
