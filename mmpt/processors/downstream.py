@@ -78,7 +78,9 @@ class TextProcessor(TextReader):
         """Returns the ids of `text`."""
         bert_name = self.need_str("bert_name")
         tokenizer = load_tokenizer(bert_name, self.config.use_fast)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Without `verbose`, transformers does not warn that long texts result in indexing errors.
+        # They do not, because the aligner cuts the ids.
+        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 @ALIGNERS.register

@@ -13,6 +13,7 @@ from mmpt.processors.downstream import (
     VideoProcessor,
     keep_with_features,
 )
+from mmpt.processors.tokenizer import load_tokenizer
 from tests.support.tiny_bert import tiny_bert
 
 
@@ -61,6 +62,15 @@ def test_invalid_feature_files_are_refused(tmp_path, save, message):
 def config(tmp_path):
     """F = 4, T = 10."""
     return DatasetConfig(bert_name=tiny_bert(tmp_path), max_video_len=4, max_len=14)
+
+
+def test_long_sentences_give_no_warning(config, capfd, monkeypatch):
+    """The ids are cut later, so transformers' warning about indexing errors would be wrong."""
+    tokenizer = load_tokenizer(config.bert_name, config.use_fast)
+    monkeypatch.setattr(tokenizer, "model_max_length", 512)
+    ids = TextProcessor(config, Split.TEST)("tomato " * 600)
+    assert len(ids) == 600
+    assert "indexing errors" not in capfd.readouterr().err
 
 
 def test_a_sentence_and_its_clip(config):
