@@ -1,6 +1,7 @@
 """`MMPTModel`: vectors against direct calls of the towers, alignment, saving, loading, errors."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -83,14 +84,15 @@ def test_encode_text_returns_the_vectors_of_the_text_tower(model, batch_size):
     assert torch.equal(one_text, model.encode_text(TEXTS[:1]))
 
 
-def test_a_long_text_is_cut_with_one_warning(model, monkeypatch, caplog, capfd):
+def test_a_long_text_is_cut_with_one_warning(model, monkeypatch, caplog):
+    """transformers' own warning about indexing errors would be wrong."""
     monkeypatch.setattr(model.tokenizer, "model_max_length", 512)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     num_kept = model.aligner.max_text_len - 3
     long, cut = model.encode_text(["cut " * 3000, "cut " * num_kept])
     torch.testing.assert_close(long, cut)
     (message,) = caplog.messages
     assert message.startswith(f"1 of 2 texts were cut to their first {num_kept} word")
-    assert "indexing errors" not in capfd.readouterr().err
 
 
 def test_texts_without_a_known_word_are_reported(model, caplog):
