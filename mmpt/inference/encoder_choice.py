@@ -1,8 +1,8 @@
 """Decides which encoder turns frames into the features that a model takes, and opens it.
 
-A user may name any encoder. Otherwise it is the encoder of the training, in the revision that the
-model records. A model that was downloaded is not trusted: it may only name S3D, a commit of a model
-on the Hugging Face Hub, and a model of timm's own list. Its names are never used as paths.
+A user may name any encoder. Otherwise it is the encoder of the training run, in the revision that
+the model records. A model that was downloaded is not trusted: it may only name S3D, a commit of a
+model on the Hugging Face Hub, and a model of timm's own list. Its names are never used as paths.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def choose_encoder(origin: Origin, chosen: str | Encoder | None) -> Choice:
         origin: where the model is from.
         chosen: the encoder that the user has named, if any.
     Raises:
-        DataError: the encoder of the training must not be loaded unless the user names it. The
+        DataError: the encoder of the training run must not be loaded unless the user names it. The
             message is the reason, without the model.
     """
     if chosen is not None:
@@ -134,7 +134,7 @@ def _naming(name: str) -> str:
 
 
 def find_difference(origin: Origin, name: str, revision: str | None) -> str | None:
-    """Returns how an encoder may differ from the encoder of the training. None: it does not.
+    """Returns how an encoder may differ from the encoder of the training run. None: it does not.
 
     The revisions identify the weights. If one of them is unknown, the names are compared.
 

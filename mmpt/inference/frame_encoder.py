@@ -225,7 +225,7 @@ class FrameEncoder(nn.Module):
         self._clip_encoder = opened
 
     def _warn_if_different(self, name: str, revision: str | None) -> None:
-        """Logs a warning if an encoder may differ from the encoder of the training."""
+        """Logs a warning if an encoder may differ from the encoder of the training run."""
         difference = find_difference(self.origin, name, revision)
         if difference is not None:
             logger.warning("%s", difference)
@@ -240,7 +240,7 @@ class FrameEncoder(nn.Module):
         """Returns the error for a model whose frames cannot be encoded here."""
         encoder = self.origin.encoder
         maker = f" of {encoder}" if encoder else ""
-        remedy = "Extract features with the encoder of the training"
+        remedy = "Extract features with the encoder of the training run"
         if self.command is not None:
             remedy = f"Extract them with `{self.command}`"
         return DataError(

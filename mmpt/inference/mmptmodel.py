@@ -68,7 +68,7 @@ class MMPTModel(nn.Module):
         model: the configuration that `fusion` was built with.
         encoder: the network that turns frames into features. It is a value of `mmpt extract
             --encoder`, or an object with the methods of `mmpt.media.encoders.Encoder`. None: the
-            encoder of the training, if `origin` names S3D, or the revision of a model of the
+            encoder of the training run, if `origin` names S3D, or the revision of a model of the
             Hugging Face Hub or of timm; S3D if `origin` names none. It is loaded when frames are
             embedded for the first time, and not needed for features. A class of your own is only
             imported if you name it.

@@ -41,7 +41,7 @@ class Origin:
     checkpoint: Path | None = None
     """The checkpoint. None: the model was not loaded from one."""
     training: dict[str, Any] | None = None
-    """Settings of the training, without folders. None: unknown."""
+    """Settings of the training run, without folders. None: unknown."""
     encoder: str | None = None
     """Name of the network that extracted the features, as in `features.json`. It may contain a
     folder of this machine; see `published_encoder`. None: unknown."""
@@ -62,7 +62,7 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
 
     Args:
         config: the YAML that the model is built from. If it is for an evaluation, the settings of
-            the training are read from the `config.yaml` next to the checkpoint.
+            the training run are read from the `config.yaml` next to the checkpoint.
     Raises:
         CheckpointError: the checkpoint was trained on features of another rate.
     """
@@ -77,7 +77,7 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
         try:
             training = load_config(yaml, import_fairseq=False)
         except ConfigError as err:
-            logger.warning("the settings of the training are not known: %s", err)
+            logger.warning("the settings of the training run are not known: %s", err)
     settings = None
     if not training.is_test:
         settings = published_settings(training)
@@ -87,7 +87,7 @@ def find_origin(config: RunConfig, checkpoint: Path) -> Origin:
 
 
 def _trained_on(info: FeatureInfo, origin: Origin) -> Origin:
-    """Returns an origin with what is known about the features of the training."""
+    """Returns an origin with what is known about the features of the training run."""
     return replace(
         origin,
         encoder=info.encoder,
@@ -189,7 +189,7 @@ def extract_command(
 
 
 def find_mismatch(origin: Origin, info: FeatureInfo) -> str | None:
-    """Returns how features differ from the features of the training. None: no known difference."""
+    """Returns how features differ from those of the training run. None: no known difference."""
     trained = published_encoder(origin.encoder, origin.encoder_revision)
     found = published_encoder(info.encoder, info.revision)
     revision = info.revision or ""
@@ -298,6 +298,6 @@ def _read_trained_features(folder: Path) -> FeatureInfo | None:
             FeatureInfo | None, facts.get("features"), path, ""
         )
     except DataError as err:
-        logger.warning("the features of the training are not known: %s", err)
+        logger.warning("the features of the training run are not known: %s", err)
         return None
     return found

@@ -171,7 +171,7 @@ def _check_bert(yaml: str | Path | None, bert_name: str) -> None:
     if not Path(bert_name).is_absolute():
         remedy = (
             f"It is relative, and the current folder is {Path.cwd()}. Run the command in the "
-            "folder in which the training was started"
+            "folder in which the training run was started"
         )
     raise CheckpointError(
         f"{yaml}: `dataset.bert_name` must be a folder or a name on the Hugging Face Hub, but "

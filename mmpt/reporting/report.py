@@ -87,8 +87,10 @@ def _training_charts(folder: Path) -> dict[str, str]:
     try:
         runs = read_training_runs([folder])
     except UserError as err:
-        # The evaluation is complete, so a damaged log of the training does not stop it.
-        logger.warning("the report is written without the training's curves. %s", err)
+        # The evaluation is complete, so a damaged log of the training run does not stop it.
+        logger.warning(
+            "the report is written without the curves of the training run. %s", err
+        )
         return {}
     return loss_charts(runs) | retrieval_charts(runs)
 

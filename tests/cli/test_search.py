@@ -246,7 +246,9 @@ def test_an_index_can_be_searched_from_any_folder(
     assert search.main([str(tmp_path / "index"), "cut"]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "there is no folder runs/demo/bert. It is relative" in error
-    assert "Run the command in the folder in which the training was started" in error
+    assert (
+        "Run the command in the folder in which the training run was started" in error
+    )
     assert "download" not in error
 
     # The command that builds the index stores it.

@@ -200,7 +200,8 @@ def test_a_given_user_defined_class_makes_the_same_features(base, raw, tmp_path)
         (
             Origin(encoder="my features"),
             "'my features' is not the name of an encoder that `mmpt extract` runs. Extract "
-            "features with the encoder of the training, and pass them with `--features FEATURES`",
+            "features with the encoder of the training run, and pass them with "
+            "`--features FEATURES`",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_an_encoder_that_is_a_folder_is_saved_without_its_path(
 def test_the_card_mentions_what_is_unknown(model: MMPTModel) -> None:
     card = card_of(model, Origin())
     assert card.data.eval_results is None
-    assert "The settings of the training are not known." in card.text
+    assert "The settings of the training run are not known." in card.text
     assert "No results were given." in card.text
     assert "| encoder | not recorded (width and rate are S3D's) |" in card.text
     assert "| L2-normalised | not recorded |" in card.text

@@ -89,7 +89,7 @@ def test_damaged_facts_of_a_run_give_only_a_warning(
     config = load_config(evaluation / "config.yaml", import_fairseq=False)
     (tmp_path / "run.json").write_text(text)
     assert find_origin(config, tmp_path / "checkpoint_best.pt").encoder is None
-    assert "features of the training are not known" in caplog.text
+    assert "features of the training run are not known" in caplog.text
 
 
 def test_a_checkpoint_for_another_rate_is_an_error(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_broken_yaml_next_to_a_checkpoint_gives_only_a_warning(
     config = load_config(evaluation / "config.yaml", import_fairseq=False)
     (tmp_path / "config.yaml").write_text("datset: {}\n")
     assert find_origin(config, tmp_path / "checkpoint_best.pt").training is None
-    assert "settings of the training are not known" in caplog.text
+    assert "settings of the training run are not known" in caplog.text
 
 
 def test_a_saved_model_has_no_path_of_a_checkpoint(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Training:
         overrides: overrides of the YAML, without `save_dir`.
         save_dir: folder of the run.
         size: number of processes.
-        in_child: called in each process before the training, with the rank.
+        in_child: called in each process before the training run, with the rank.
     """
 
     yaml: str

@@ -42,7 +42,7 @@ def training_values(
         dataset: the keys of `dataset` that name BERT, lists and shards.
         settings: the settings of `videos.fitting_settings`.
         info: describes the features.
-        save_dir: folder of the training.
+        save_dir: folder of the training run.
         from_bert: start from BERT, whatever the recipe starts from.
     """
     checkpoint: dict[str, Any] = {"save_dir": save_dir}

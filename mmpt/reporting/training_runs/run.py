@@ -152,8 +152,8 @@ def _read_training_run(name: str, folder: Path) -> TrainingRun:
     lines = _read_lines(log, MetricsLine) if log.exists() else []
     if not lines:
         raise NoMetricsError(
-            f"{log}: holds no metrics. The training has not reached its first log interval "
-            "(`fairseq.common.log_interval` updates). Wait, or continue the training."
+            f"{log}: holds no metrics. The training run has not reached its first log interval "
+            "(`fairseq.common.log_interval` updates). Wait, or continue the training run."
         )
     settings = read_yaml(config) if config.exists() else {}
     last = lines[-1]

@@ -29,7 +29,7 @@ class Progress:
     is_due: bool = False
     """Whether the validation after the last update is still to be done."""
     has_stopped: bool = False
-    """Whether early stopping or `stop_time_hours` has ended the training."""
+    """Whether early stopping or `stop_time_hours` has ended the training run."""
 
 
 @dataclass(frozen=True, kw_only=True)
