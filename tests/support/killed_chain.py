@@ -4,7 +4,7 @@
 
 All commands from videos to shards are run. Each is killed KILLS times at random moments with
 SIGKILL, SIGTERM or SIGINT, and then run to its end. Commands run in forks of this process, so that
-torch is imported only once. Prints the files that differ. The exit code is 1 if there are any.
+libraries are imported only once. Prints the files that differ. The exit code is 1 if there are any.
 """
 
 import json
@@ -16,9 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import matplotlib.pyplot  # noqa: F401  before the forks
 import torch
 
+import mmpt.models.mmfusion  # noqa: F401  imports transformers, before the forks
 from mmpt.cli import dedup, extract, pack, prepare, tokenize
+from mmpt.config.fairseq import settings_model
 from tests.support.extract_jobs import SMALL, Pooling
 from tests.support.paths import ROOT
 from tests.support.tiny_bert import tiny_bert
@@ -147,6 +150,7 @@ def main(folder: Path, num_kills: int, seed: int = 0) -> int:
     """Runs all commands twice, without and with kills. Returns 1 if the results differ."""
     os.chdir(ROOT)
     torch.set_num_threads(1)
+    settings_model(import_fairseq=True)  # imports fairseq, before the forks
     extract.open_network = lambda *_, **__: (Pooling(), "pooling")  # type: ignore[assignment]
     make_inputs(folder / "in")
     took_s = {}
