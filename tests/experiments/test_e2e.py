@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from experiments import arms, command
 from experiments.arms import ALL_WEIGHTS, START, Arm, Experiment
 from experiments.control import LADDER
 from experiments.corpora import CORPORA, Corpus
+from experiments.runner import Commands
 from experiments.tables import MAIN, OTHER
+from tests.support.forked import run_forked
 
 TINY = Corpus("tiny", {"num_videos": 16, "num_val": 4, "num_tasks": 2})
 SMALL_RUN = {
@@ -21,10 +24,21 @@ SMALL_RUN = {
 }
 
 
+def run_in_fork(_: Commands, command: Sequence[str], log: Path) -> None:
+    """Runs a command of `mmpt` in a fork, which does not import everything again."""
+    python_option, module, *arguments = command
+    assert (python_option, module) == ("-m", "mmpt")
+    done = run_forked("mmpt.cli.main:main", arguments)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, log.read_text()
+
+
 @pytest.fixture
 def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """An experiment with VideoCLIP, and with a run that starts from it, on 16 videos."""
     monkeypatch.setitem(CORPORA, "tiny", TINY)
+    monkeypatch.setattr(Commands, "__call__", run_in_fork)
     monkeypatch.setattr(arms, "COMMON", {**arms.COMMON, **SMALL_RUN})
     pooled = Arm("C", "C", {**ALL_WEIGHTS, **LADDER["C"][1]})
     return Experiment("tiny", "Does it run?", lambda corpus: [START, pooled], (TINY,))

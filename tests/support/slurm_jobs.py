@@ -3,11 +3,11 @@
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.support.forked import run_forked
 from tests.support.paths import ROOT
 
 NODES = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1"]
@@ -41,11 +41,11 @@ class Cluster:
             words: the YAML and overrides.
             save_dir: its folder.
         """
-        words = [*words, *NODES, "--jobtype", "slurm"]
-        out = self.run(sys.executable, "locallaunch.py", *words)
-        found = re.match(r"submitted job (\d+)\n", out)
-        assert found, out
-        assert f"log:    {save_dir}/slurm/{found[1]}.log" in out
+        words = ["train", *words, *NODES, "--jobtype", "slurm"]
+        done = run_forked("mmpt.cli.main:main", words, env=self.env)
+        found = re.match(r"submitted job (\d+)\n", done.stdout)
+        assert found, done.stdout + done.stderr
+        assert f"log:    {save_dir}/slurm/{found[1]}.log" in done.stdout
         return found[1]
 
     def show(self, job: str) -> dict[str, str]:
