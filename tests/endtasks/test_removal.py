@@ -23,8 +23,10 @@ FOLDERS = sorted(
     path.parent for path in (ROOT / "mmpt" / "endtasks").glob("*/__init__.pyi")
 )
 YAMLS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "projects" / "retri" / "norton").glob("*.yaml")
 )
+"""The YAMLs of VideoCLIP name the same classes."""
 OPEN_ALL = """
 import json, os, sys
 import mmpt.cli.main, mmpt.reporting.report
