@@ -8,18 +8,22 @@ operations of the interpreter. The main thread may be in a single operation for 
 building an index or waiting for another process.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Collection
 from contextlib import suppress
+
+import psutil
 
 from mmpt.errors import REQUEUE_CODE
 from mmpt.utils.killed import STOP_SIGNALS
 
 SIGNALS = tuple(signum.name for signum in STOP_SIGNALS)
 """Signals that ask a training run to stop. SIGINT (Ctrl-C) always does."""
+KILL_S = 2.0
+"""Longest time to wait for the end of killed workers. One may wait for a disk, uninterruptibly."""
 
 
 class StopRequest:
@@ -38,6 +42,7 @@ class StopRequest:
         self._numbers = {signal.SIGINT, *(signal.Signals[name] for name in names)}
         self._received: signal.Signals | None = None
         self._is_saving = False
+        self._is_ending = threading.Event()
 
     def __bool__(self) -> bool:
         """True if a signal was received."""
@@ -53,7 +58,9 @@ class StopRequest:
             # With a handler in Python, the interpreter writes the signal's number to the pipe.
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        os.register_at_fork(after_in_child=self._ignore_in_child)
+        os.register_at_fork(
+            before=self._stay_if_ending, after_in_child=self._ignore_in_child
+        )
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
 
     @property
@@ -87,6 +94,7 @@ class StopRequest:
             message = f"stopped by {self.name}: {result}\n"
             with suppress(OSError):
                 os.write(2, message.encode())
+        self._is_ending.set()
         end_children()
         os._exit(self.exit_code)
 
@@ -105,6 +113,11 @@ class StopRequest:
         if not self._is_saving:
             self.end("nothing is lost")
 
+    def _stay_if_ending(self) -> None:
+        """Runs before a fork. While the process ends, no thread may start further workers."""
+        if self._is_ending.is_set():
+            threading.Event().wait()
+
     def _ignore_in_child(self) -> None:
         """Runs in a forked process, which must not pass signals to its parent's thread."""
         signal.set_wakeup_fd(-1)
@@ -112,12 +125,31 @@ class StopRequest:
 
 
 def end_children() -> None:
-    """Ends loader workers that are left when a process exits.
+    """Kills loader workers that are left when a process exits.
 
-    They block SIGTERM, with which `multiprocessing` would try to end them.
+    They block SIGTERM, with which `multiprocessing` would try to end them. `multiprocessing` also
+    does not know a worker that another thread is starting. If such a worker were left, it would
+    keep open the pipe by which the launcher notices the end of this process.
     """
     if threading.current_thread() is threading.main_thread():
         # torch's handler reports the end as an error.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for child in multiprocessing.active_children():
-        child.kill()
+    here = psutil.Process()
+    command = here.cmdline()
+    deadline = time.monotonic() + KILL_S
+    # A forked process has the command line of its parent until it is dead.
+    while workers := [child for child in here.children() if _has(child, command)]:
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+
+
+def _has(process: psutil.Process, command: list[str]) -> bool:
+    """Returns whether a process is alive and has this command line."""
+    try:
+        return process.cmdline() == command
+    except psutil.NoSuchProcess:
+        return False
