@@ -19,8 +19,9 @@ PICTURE_SIZE = 320, 180
 pictures."""
 PICTURE_COLOUR = "#cbd5e1"
 CANNOT_PLAY = (
-    "This browser cannot play the video. Browsers play .mp4 files with H.264, and .webm files. "
-    "To convert a video, run <code>ffmpeg -i VIDEO -c:v libx264 VIDEO.mp4</code>, and replace it."
+    "The video cannot be played: its file is missing, or this browser does not support its format. "
+    "Browsers play .mp4 files with H.264, and .webm files. <code>ffmpeg -i VIDEO -c:v libx264 "
+    "-pix_fmt yuv420p NEW.mp4</code> converts a video."
 )
 
 
@@ -83,5 +84,9 @@ def video_element(source: str, attribute: str) -> str:
         attribute: a further attribute of the `video` element.
     """
     show_note = "this.nextElementSibling.hidden = false"
-    video = f'<video controls {attribute} src="{escape(source)}" onerror="{show_note}">'
-    return f'{video}</video><p class="note" hidden>{CANNOT_PLAY}</p>'
+    # If the format of the pictures is not supported, some browsers play the sound alone.
+    events = (
+        f'onerror="{show_note}" onloadedmetadata="if (!this.videoWidth) {show_note}"'
+    )
+    video = f'<video controls {attribute} src="{escape(source)}" {events}></video>'
+    return f'{video}<p class="note" hidden>{CANNOT_PLAY}</p>'

@@ -189,7 +189,7 @@ def extract_command(
 
 
 def find_mismatch(origin: Origin, info: FeatureInfo) -> str | None:
-    """Returns how features differ from the features of a training run. None: unknown."""
+    """Returns how features differ from what a training run had. None: no known difference."""
     trained = published_encoder(origin.encoder, origin.encoder_revision)
     found = published_encoder(info.encoder, info.revision)
     revision = info.revision or ""

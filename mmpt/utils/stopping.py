@@ -8,10 +8,10 @@ operations of the interpreter. The main thread may be in a single operation for 
 building an index or waiting for another process.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -22,8 +22,8 @@ from mmpt.utils.killed import STOP_SIGNALS
 
 SIGNALS = tuple(signum.name for signum in STOP_SIGNALS)
 """Signals that ask a training run to stop. SIGINT (Ctrl-C) always does."""
-KILL_S = 2.0
-"""Longest time to wait for the end of killed workers. One may wait for a disk, uninterruptibly."""
+FORK_S = 1.0
+"""Longest time to wait for another thread that is starting a worker."""
 
 
 class StopRequest:
@@ -42,7 +42,8 @@ class StopRequest:
         self._numbers = {signal.SIGINT, *(signal.Signals[name] for name in names)}
         self._received: signal.Signals | None = None
         self._is_saving = False
-        self._is_ending = threading.Event()
+        self._end_lock = threading.Lock()
+        self._fork_lock = threading.Lock()
 
     def __bool__(self) -> bool:
         """True if a signal was received."""
@@ -59,7 +60,9 @@ class StopRequest:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         os.register_at_fork(
-            before=self._stay_if_ending, after_in_child=self._ignore_in_child
+            before=self._begin_fork,
+            after_in_parent=self._end_fork,
+            after_in_child=self._ignore_in_child,
         )
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
 
@@ -89,14 +92,17 @@ class StopRequest:
         Args:
             result: what has happened to the state, for the message.
         """
-        if os.environ.get("RANK", "0") == "0":
-            # The same happens in all processes of a run.
-            message = f"stopped by {self.name}: {result}\n"
-            with suppress(OSError):
-                os.write(2, message.encode())
-        self._is_ending.set()
-        end_children()
-        os._exit(self.exit_code)
+        self._end_lock.acquire()  # a second thread waits here until the process has ended
+        try:
+            if os.environ.get("RANK", "0") == "0":
+                # The same happens in all processes of a run.
+                message = f"stopped by {self.name}: {result}\n"
+                with suppress(OSError):
+                    os.write(2, message.encode())
+            self._fork_lock.acquire(timeout=FORK_S)  # no thread starts further workers
+            end_children()
+        finally:
+            os._exit(self.exit_code)
 
     def _watch(self, reader: int) -> None:
         """Receives the numbers of signals. Signals that were not asked for are ignored."""
@@ -113,13 +119,17 @@ class StopRequest:
         if not self._is_saving:
             self.end("nothing is lost")
 
-    def _stay_if_ending(self) -> None:
-        """Runs before a fork. While the process ends, no thread may start further workers."""
-        if self._is_ending.is_set():
-            threading.Event().wait()
+    def _begin_fork(self) -> None:
+        """Runs before a fork. While the process ends, `end` holds the lock."""
+        self._fork_lock.acquire()
+
+    def _end_fork(self) -> None:
+        """Runs after a fork, in the process that has called it."""
+        self._fork_lock.release()
 
     def _ignore_in_child(self) -> None:
         """Runs in a forked process, which must not pass signals to its parent's thread."""
+        self._fork_lock = threading.Lock()  # the copy of the parent's lock is held
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
 
@@ -127,29 +137,18 @@ class StopRequest:
 def end_children() -> None:
     """Kills loader workers that are left when a process exits.
 
-    They block SIGTERM, with which `multiprocessing` would try to end them. `multiprocessing` also
-    does not know a worker that another thread is starting. If such a worker were left, it would
-    keep open the pipe by which the launcher notices the end of this process.
+    They block SIGTERM, with which `multiprocessing` would try to end them. A worker that is left
+    would keep open the pipe by which the launcher notices the end of this process.
     """
     if threading.current_thread() is threading.main_thread():
         # torch's handler reports the end as an error.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    here = psutil.Process()
-    command = here.cmdline()
-    deadline = time.monotonic() + KILL_S
-    # A forked process has the command line of its parent until it is dead.
-    while workers := [child for child in here.children() if _has(child, command)]:
-        for worker in workers:
-            with suppress(psutil.NoSuchProcess):
-                worker.kill()
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.01)
-
-
-def _has(process: psutil.Process, command: list[str]) -> bool:
-    """Returns whether a process is alive and has this command line."""
-    try:
-        return process.cmdline() == command
-    except psutil.NoSuchProcess:
-        return False
+    for child in multiprocessing.active_children():
+        child.kill()
+    # `multiprocessing` does not know a worker yet that another thread is starting. Unlike other
+    # programs that this process has started, a forked worker has the same command line.
+    with suppress(psutil.Error):
+        here = psutil.Process()
+        for process in here.children():
+            if process.cmdline() == here.cmdline():
+                process.kill()
