@@ -1,4 +1,4 @@
-"""Turns frames into the features that a model takes: with S3D, or with the encoder of its training.
+"""Turns frames into the features that a model takes, with the encoder that it was trained on.
 
 Legend: R feature rows, T frames of a row, H, W pixels, I width of the features.
 """
@@ -48,7 +48,7 @@ class FrameEncoder(nn.Module):
     The encoder is loaded when the first frames are encoded.
 
     Args:
-        origin: where the model is from. It names the encoder of the features of its training.
+        origin: where the model is from. It names the encoder of the features of its training run.
         width: I, as the model takes it.
         fps: feature rows per second of video, as the model takes them.
         encoder, s3d, normalise: see `MMPTModel`.

@@ -1,4 +1,4 @@
-"""Where a model is from: its checkpoint, the settings of its training, and its model card."""
+"""Where a model is from: its checkpoint, the settings of its training run, and its model card."""
 
 import re
 import shlex

@@ -81,7 +81,7 @@ def _training_section(run: EvaluationRun) -> list[Section]:
 
 
 def _training_charts(folder: Path) -> dict[str, str]:
-    """Returns {title: SVG} of the training in `folder`, empty if it cannot be read."""
+    """Returns {title: SVG} of the training run in `folder`, empty if it cannot be read."""
     if not is_training_run(folder):
         return {}
     try:

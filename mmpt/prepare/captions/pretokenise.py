@@ -228,6 +228,7 @@ def caption_ids(tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
+        verbose=False,  # the aligner cuts long captions, so no warning is due
     )
     return pad_ids(encoded["input_ids"])
 
