@@ -149,6 +149,8 @@ def end_children() -> None:
     # programs that this process has started, a forked worker has the same command line.
     with suppress(psutil.Error):
         here = psutil.Process()
+        command = here.cmdline()
         for process in here.children():
-            if process.cmdline() == here.cmdline():
-                process.kill()
+            with suppress(psutil.Error):  # one that has just ended has no command line
+                if process.cmdline() == command:
+                    process.kill()

@@ -14,16 +14,20 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.spawn
 
 PROGRAM = """
-import ctypes, os, signal, sys, threading, time
+import ctypes, multiprocessing, os, signal, sys, threading, time
 from mmpt.utils.stopping import StopRequest
 
 if "nohup" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stop = StopRequest(["SIGTERM", "SIGUSR1", "SIGHUP"])
 stop.listen()
+# Two workers that `multiprocessing` knows, and one that it does not know.
+start = multiprocessing.get_context("fork").Process
+for _ in range(2):
+    start(target=time.sleep, args=(60,)).start()
 child = os.fork()
 if child == 0:
-    time.sleep(60)  # as a loader worker
+    time.sleep(60)
     os._exit(0)
 def fork_often():
     while True:
@@ -77,7 +81,7 @@ def run(
     try:
         code = program.wait(timeout=20)
         took_s = time.monotonic() - begin
-        while has_members(program.pid):  # `multiprocessing` does not know the children
+        while has_members(program.pid):  # no worker must be left
             assert time.monotonic() - begin < 20
             time.sleep(0.01)
         assert program.stderr is not None
