@@ -210,10 +210,8 @@ def find_other_features(checkpoint: Path, dataset: DatasetConfig) -> str | None:
     None if there is no known difference, or if the widths of the features differ, which is reported
     when the weights are loaded.
     """
-    trained, found = (
-        _read_trained_features(checkpoint.parent),
-        find_feature_info(dataset),
-    )
+    trained = _read_trained_features(checkpoint.parent)
+    found = find_feature_info(dataset)
     if found is None:
         return None
     if trained is not None:

@@ -88,7 +88,7 @@ def test_a_preempted_job_is_requeued_and_continues(
     assert_identical(weights(tmp_path), expected)
 
 
-def test_a_job_that_runs_out_of_time_saves_its_state_and_is_requeued(
+def test_a_job_that_runs_out_of_time_stops_early_and_is_requeued(
     cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
     """The test of preemption shows that a requeued job continues."""
